@@ -1,0 +1,111 @@
+//! Identifiers, each its own type.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::error::{Error, ErrorKind, Result};
+use super::limits::PROJECT_ID_CHARS;
+use super::text;
+
+/// A project: the tenant that owns queues. 1-64 characters of `A-Z a-z 0-9 _ -` (DMS.10240005).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProjectId(String);
+
+impl ProjectId {
+    /// Checks the form.
+    pub fn parse(value: &str) -> Result<Self> {
+        if !PROJECT_ID_CHARS.contains(&value.len()) || !text::is_plain(value) {
+            let allowed = "1-64 characters of A-Z a-z 0-9 _ -";
+            return Err(Error::field(ErrorKind::ProjectIdInvalid, "project_id", value, allowed));
+        }
+        Ok(Self(value.to_owned()))
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn hyphenated(value: &str) -> Option<Uuid> {
+    // Only the form that the service hands out: 36 characters with hyphens.
+    (value.len() == 36).then(|| Uuid::try_parse(value).ok()).flatten()
+}
+
+/// A queue: a UUID (DMS.10240015).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueId(pub Uuid);
+
+impl QueueId {
+    /// Checks the form.
+    pub fn parse(value: &str) -> Result<Self> {
+        hyphenated(value)
+            .map(Self)
+            .ok_or_else(|| Error::field(ErrorKind::QueueIdInvalid, "queue_id", value, "a UUID of 36 characters"))
+    }
+}
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A consumer group: `g-` and a UUID (DMS.10240016).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(pub Uuid);
+
+impl GroupId {
+    /// Checks the form.
+    pub fn parse(value: &str) -> Result<Self> {
+        value
+            .strip_prefix("g-")
+            .and_then(hyphenated)
+            .map(Self)
+            .ok_or_else(|| Error::field(ErrorKind::GroupIdInvalid, "group_id", value, "'g-' and a UUID, 38 characters"))
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "g-{}", self.0)
+    }
+}
+
+/// An append-only log of messages: the normal messages of a queue, or the dead letters of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub i64);
+
+/// One reader of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionId(pub i64);
+
+/// A subscription on its stream: the key of everything hot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionKey {
+    /// The stream.
+    pub stream: StreamId,
+    /// The reader.
+    pub subscription: SubscriptionId,
+}
+
+/// One delivered batch; random, so that a handler of an older delivery never fits a newer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseId(pub Uuid);
+
+/// A message: a time-ordered UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId(pub Uuid);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,19 @@
+//! The words and rules of DMS as plain types: names, limits, ids, handlers, the ack walk, the error table.
+//!
+//! No IO, no SQL, no protobuf, nothing else of this project.
+
+pub mod clock;
+pub mod counters;
+pub mod error;
+pub mod handler;
+pub mod ids;
+pub mod labels;
+pub mod limits;
+pub mod message;
+pub mod queue;
+pub mod search;
+pub mod settle;
+pub mod tag;
+pub mod text;
+
+pub use error::{Error, ErrorKind, Result};

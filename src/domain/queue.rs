@@ -1,0 +1,199 @@
+//! Queues and consumer groups: their modes, policies and name rules.
+
+use std::time::Duration;
+
+use super::clock::Timestamp;
+use super::error::{Error, ErrorKind, Result};
+use super::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionId};
+use super::limits::{
+    DESCRIPTION_CHARS_MAX, GROUP_NAME_CHARS, MAX_CONSUME_COUNT, QUEUE_NAME_CHARS, RETENTION_HOURS,
+    RETENTION_HOURS_DEFAULT,
+};
+use super::text;
+
+/// How a queue orders and keeps its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueMode {
+    /// Parallel consumers.
+    Normal,
+    /// Strict order per group.
+    Fifo,
+    /// Kafka-style, flushed.
+    KafkaHa,
+    /// Kafka-style, flushed later.
+    KafkaHt,
+}
+
+impl QueueMode {
+    /// All modes.
+    pub const ALL: [Self; 4] = [Self::Normal, Self::Fifo, Self::KafkaHa, Self::KafkaHt];
+
+    /// The documented name, also stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "NORMAL",
+            Self::Fifo => "FIFO",
+            Self::KafkaHa => "KAFKA_HA",
+            Self::KafkaHt => "KAFKA_HT",
+        }
+    }
+
+    /// The mode with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == name)
+    }
+
+    /// Kafka queues have a retention of their own, and no dead letters, delays or attributes.
+    pub const fn is_kafka(self) -> bool {
+        matches!(self, Self::KafkaHa | Self::KafkaHt)
+    }
+}
+
+/// A queue to create, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewQueue {
+    /// 1-64 plain characters.
+    pub name: String,
+    /// Its mode.
+    pub mode: QueueMode,
+    /// At most 160 characters.
+    pub description: String,
+    /// Counted deliveries before a dead letter; `None` when redrive is disabled.
+    pub max_consume_count: Option<i32>,
+    /// Hours a message is kept.
+    pub retention_hours: i32,
+}
+
+/// The fields of a create request as they came.
+#[derive(Debug, Clone, Default)]
+pub struct QueueDraft<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Mode, NORMAL when absent.
+    pub mode: Option<QueueMode>,
+    /// Description.
+    pub description: &'a str,
+    /// Whether redrive was asked for.
+    pub redrive: bool,
+    /// Needed with redrive.
+    pub max_consume_count: Option<i32>,
+    /// Kafka only.
+    pub retention_hours: Option<i32>,
+}
+
+impl NewQueue {
+    /// Checks every rule of section 1.1 of the contract.
+    pub fn parse(draft: &QueueDraft<'_>) -> Result<Self> {
+        let mode = draft.mode.unwrap_or(QueueMode::Normal);
+        Ok(Self {
+            name: text::name("name", draft.name, QUEUE_NAME_CHARS, ErrorKind::QueueNameLength)?,
+            mode,
+            description: description(draft.description)?,
+            max_consume_count: max_consume_count(draft, mode)?,
+            retention_hours: retention_hours(draft, mode)?,
+        })
+    }
+}
+
+fn description(value: &str) -> Result<String> {
+    if value.chars().count() > DESCRIPTION_CHARS_MAX {
+        let allowed = "at most 160 characters";
+        return Err(Error::field(ErrorKind::DescriptionLength, "description", value, allowed));
+    }
+    if value.contains(['<', '>', '\0']) {
+        let allowed = "text without < and > and NUL";
+        return Err(Error::field(ErrorKind::DescriptionCharacters, "description", value, allowed));
+    }
+    Ok(value.to_owned())
+}
+
+fn max_consume_count(draft: &QueueDraft<'_>, mode: QueueMode) -> Result<Option<i32>> {
+    if mode.is_kafka() || !draft.redrive {
+        return Ok(None);
+    }
+    let field = "max_consume_count";
+    let allowed = "an integer from 1 to 100";
+    match draft.max_consume_count {
+        None => Err(Error::missing(ErrorKind::MaxConsumeCount, field, allowed)),
+        Some(count) if MAX_CONSUME_COUNT.contains(&count) => Ok(Some(count)),
+        Some(count) => Err(Error::field(ErrorKind::MaxConsumeCount, field, count, allowed)),
+    }
+}
+
+fn retention_hours(draft: &QueueDraft<'_>, mode: QueueMode) -> Result<i32> {
+    let field = "retention_hours";
+    match draft.retention_hours {
+        None => Ok(RETENTION_HOURS_DEFAULT),
+        Some(hours) if !mode.is_kafka() => {
+            Err(Error::field(ErrorKind::RetentionNotKafka, field, hours, "allowed for NORMAL and FIFO queues"))
+        }
+        Some(hours) if RETENTION_HOURS.contains(&hours) => Ok(hours),
+        Some(hours) => Err(Error::field(ErrorKind::RetentionHours, field, hours, "an integer from 1 to 72")),
+    }
+}
+
+/// Checks a consumer group name.
+pub fn group_name(value: &str) -> Result<String> {
+    text::name("name", value, GROUP_NAME_CHARS, ErrorKind::GroupNameLength)
+}
+
+/// A queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its id.
+    pub id: QueueId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: String,
+    /// Its mode.
+    pub mode: QueueMode,
+    /// Counted deliveries before a dead letter; `None` when redrive is disabled.
+    pub max_consume_count: Option<i32>,
+    /// Hours a message is kept.
+    pub retention_hours: i32,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// The stream of its normal messages.
+    pub stream: StreamId,
+}
+
+impl Queue {
+    /// How long a message is kept.
+    pub fn retention(&self) -> Duration {
+        Duration::from_secs(u64::from(self.retention_hours.unsigned_abs()) * 3600)
+    }
+
+    /// The topic that DMS shows for Kafka queues.
+    pub fn kafka_topic(&self) -> Option<String> {
+        self.mode.is_kafka().then(|| format!("k-{}-{}", self.project, self.id))
+    }
+}
+
+/// A queue with what its list entry shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSummary {
+    /// The queue.
+    pub queue: Queue,
+    /// Messages in it, expired ones excluded.
+    pub produced: i64,
+    /// Its groups.
+    pub group_count: i32,
+}
+
+/// A consumer group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its id.
+    pub id: GroupId,
+    /// Its queue.
+    pub queue: QueueId,
+    /// Its name.
+    pub name: String,
+    /// Its reader, on the queue's stream and on its own dead-letter stream alike.
+    pub subscription: SubscriptionId,
+    /// The stream of its dead letters; none when redrive is disabled.
+    pub dead_letters: Option<StreamId>,
+}

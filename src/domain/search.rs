@@ -1,0 +1,1 @@
+//! Search of queues by tag and name.

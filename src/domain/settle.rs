@@ -1,0 +1,69 @@
+//! The ack rule: walk the entries in order; the first failure ends the walk and everything behind it fails with it.
+
+/// What a consumer says of one delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckStatus {
+    /// Consumed.
+    Success,
+    /// Not consumed.
+    Fail,
+}
+
+/// One delivery to settle, as the caller gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AckEntry {
+    /// The handler.
+    pub handler: String,
+    /// Its status.
+    pub status: AckStatus,
+}
+
+/// What became of one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckOutcome {
+    /// Acknowledged.
+    Acked,
+    /// The entry said fail.
+    Failed,
+    /// Its handler is unparsable, expired, settled before, or of another group.
+    InvalidHandler,
+    /// It stands behind one of the two above.
+    AfterFailure,
+}
+
+/// Walks the entries: `valid` says whether the handler at each index fits a live lease and was not named before.
+pub fn walk(statuses: &[AckStatus], mut valid: impl FnMut(usize) -> bool) -> Vec<AckOutcome> {
+    let mut ended = false;
+    let mut step = |(index, status): (usize, &AckStatus)| {
+        let outcome = match (ended, valid(index), status) {
+            (true, _, _) => AckOutcome::AfterFailure,
+            (false, false, _) => AckOutcome::InvalidHandler,
+            (false, true, AckStatus::Success) => AckOutcome::Acked,
+            (false, true, AckStatus::Fail) => AckOutcome::Failed,
+        };
+        ended |= outcome != AckOutcome::Acked;
+        outcome
+    };
+    statuses.iter().enumerate().map(&mut step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AckOutcome::{Acked, AfterFailure, Failed, InvalidHandler};
+    use super::AckStatus::{Fail, Success};
+    use super::*;
+
+    #[test]
+    fn stops_at_the_first_failure() {
+        let cases: [(&[AckStatus], Option<usize>, &[AckOutcome]); 5] = [
+            (&[Success, Success], None, &[Acked, Acked]),
+            (&[Success, Fail, Success], None, &[Acked, Failed, AfterFailure]),
+            (&[Fail, Success], None, &[Failed, AfterFailure]),
+            (&[Success, Success, Success], Some(1), &[Acked, InvalidHandler, AfterFailure]),
+            (&[Success, Success], Some(0), &[InvalidHandler, AfterFailure]),
+        ];
+        for (statuses, bad, expected) in cases {
+            assert_eq!(walk(statuses, |index| Some(index) != bad), expected);
+        }
+    }
+}

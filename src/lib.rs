@@ -1,0 +1,12 @@
+//! `dms`: DMS v1.0 message queues on Postgres.
+//!
+//! ```text
+//! REST JSON -> gateway -> gRPC (api) -> broker -> store -> Postgres
+//! gRPC --------------------^
+//! ```
+//!
+//! Imports point one way: `gateway` knows only the generated clients and the error table; `api` knows `broker`; `broker`
+//! knows `store`; all know `domain`, which knows nothing of the project.
+
+pub mod domain;
+pub mod proto;
