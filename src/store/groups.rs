@@ -208,24 +208,37 @@ pub struct ReaderPolicy {
     pub retention_hours: i32,
 }
 
+#[derive(FromRow)]
+struct PolicyRow {
+    subscription_id: i64,
+    queue_id: Uuid,
+    stream_id: i64,
+    max_consume_count: Option<i32>,
+    dead_letter_stream_id: Option<i64>,
+    retention_hours: i32,
+}
+
+impl From<PolicyRow> for ReaderPolicy {
+    fn from(row: PolicyRow) -> Self {
+        Self {
+            subscription: SubscriptionId(row.subscription_id),
+            queue: QueueId(row.queue_id),
+            stream: StreamId(row.stream_id),
+            redrive: row.max_consume_count.zip(row.dead_letter_stream_id.map(StreamId)),
+            retention_hours: row.retention_hours,
+        }
+    }
+}
+
 /// The policies of readers; those that are gone are missing in the answer.
 pub async fn policies(conn: &mut PgConnection, readers: &[SubscriptionId]) -> sqlx::Result<Vec<ReaderPolicy>> {
     let ids: Vec<i64> = readers.iter().map(|reader| reader.0).collect();
-    let rows: Vec<(i64, Uuid, i64, Option<i32>, Option<i64>, i32)> = sqlx::query_as(
+    let rows: Vec<PolicyRow> = sqlx::query_as(
         "SELECT g.subscription_id, q.queue_id, q.stream_id, q.max_consume_count, g.dead_letter_stream_id, q.retention_hours
          FROM consumer_groups AS g JOIN queues AS q USING (queue_id) WHERE g.subscription_id = ANY ($1)",
     )
     .bind(ids)
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(subscription, queue, stream, max_consume_count, dead_letters, retention_hours)| ReaderPolicy {
-            subscription: SubscriptionId(subscription),
-            queue: QueueId(queue),
-            stream: StreamId(stream),
-            redrive: max_consume_count.zip(dead_letters.map(StreamId)),
-            retention_hours,
-        })
-        .collect())
+    Ok(rows.into_iter().map(ReaderPolicy::from).collect())
 }
