@@ -9,4 +9,5 @@
 //! knows `store`; all know `domain`, which knows nothing of the project.
 
 pub mod domain;
+pub mod gateway;
 pub mod proto;
