@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -64,23 +64,25 @@ pub async fn read(body: Body, plane: Plane) -> Result<Bytes> {
 
 async fn collect(body: Body, plane: Plane) -> Result<Bytes> {
     let mut stream = body.into_data_stream();
-    let (mut chunks, mut size) = (Vec::new(), 0);
+    // A body in one piece is not copied.
+    let (mut first, mut rest, mut size) = (Bytes::new(), BytesMut::new(), 0);
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|_| Error::new(plane.not_json(), "body: ended before it was complete"))?;
         size += chunk.len();
         if size > DRAINED_BYTES_MAX {
             break;
         }
-        if size <= BODY_BYTES_MAX {
-            chunks.push(chunk);
+        if first.is_empty() {
+            first = chunk;
+        } else if size <= BODY_BYTES_MAX {
+            rest.extend_from_slice(&chunk);
         }
     }
     if size > BODY_BYTES_MAX {
         let message = format!("body: size is larger than the limit of {BODY_BYTES_MAX} bytes");
         return Err(Error::new(plane.too_large(), message));
     }
-    // A body in one piece is not copied.
-    Ok(if chunks.len() == 1 { chunks.swap_remove(0) } else { chunks.concat().into() })
+    Ok(if rest.is_empty() { first } else { [&first[..], &rest].concat().into() })
 }
 
 /// A JSON object whose values are still text. Of a repeated key the last value counts.
@@ -119,8 +121,8 @@ impl<'a> Object<'a> {
 /// A value as an error may show it: nothing of what an array or an object holds.
 pub fn shown(value: &RawValue) -> &str {
     match value.get().as_bytes().first() {
-        Some(b'{') => "an object",
-        Some(b'[') => "an array",
+        Some(b'{') => "{...}",
+        Some(b'[') => "[...]",
         _ => value.get(),
     }
 }

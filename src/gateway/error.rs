@@ -31,7 +31,8 @@ impl From<Error> for Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        let kind = kind_of(&status);
+        let Some(info) = status.get_details_error_info() else { return Self(without_details(&status)) };
+        let kind = ErrorKind::from_reason(&info.reason).unwrap_or(ErrorKind::InternalOther);
         let error = Error::new(kind, in_rest_words(kind, status.message()));
         let hint = status.get_details_retry_info().and_then(|info| info.retry_delay);
         Self(match hint {
@@ -56,13 +57,15 @@ impl IntoResponse for Failure {
     }
 }
 
-fn kind_of(status: &Status) -> ErrorKind {
-    match status.get_details_error_info() {
-        Some(info) => ErrorKind::from_reason(&info.reason).unwrap_or(ErrorKind::InternalOther),
-        // tonic itself refuses a request above the service's decoding limit.
-        None if status.code() == Code::OutOfRange => ErrorKind::MessageTooLarge,
-        None => ErrorKind::UpstreamUnavailable,
-    }
+/// A status that no service wrote: the transport did, whose words are for the log.
+fn without_details(status: &Status) -> Error {
+    tracing::warn!(code = ?status.code(), message = status.message(), "no answer from the gRPC service");
+    let kind = match status.code() {
+        // The request is above the service's decoding limit.
+        Code::OutOfRange => ErrorKind::MessageTooLarge,
+        _ => ErrorKind::UpstreamUnavailable,
+    };
+    Error::new(kind, kind.row().meaning)
 }
 
 /// A message that begins with `{field}: ` begins with the field's REST name instead.

@@ -138,7 +138,7 @@ fn tag_match(query: &Query) -> Result<pb::TagMatch> {
         None => Ok(pb::TagMatch::Unspecified),
         Some("or") => Ok(pb::TagMatch::Any),
         Some("and") => Ok(pb::TagMatch::All),
-        Some(other) => Err(Error::field(ErrorKind::TagTypeInvalid, "tag_type", other, "or / and")),
+        Some(other) => Err(Error::field(ErrorKind::TagTypeInvalid, "tag_type", other, "'or' or 'and'")),
     }
 }
 

@@ -23,7 +23,7 @@ use std::convert::Infallible;
 
 use axum::Router;
 use axum::middleware::from_fn;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post};
 use tonic::body::Body;
 use tower::Service;
@@ -75,5 +75,6 @@ fn paths() -> Router<Gateway> {
 
 /// Refuses HEAD, which axum would answer through the GET handler: leases taken and thrown away.
 fn only_get(route: MethodRouter<Gateway, Infallible>) -> MethodRouter<Gateway, Infallible> {
-    route.head(|| async { ([(http::header::ALLOW, "GET")], error::method_not_allowed().await).into_response() })
+    let refuse = || async { ([(http::header::ALLOW, "GET")], error::method_not_allowed().await) };
+    route.head(refuse).fallback(refuse)
 }
