@@ -10,5 +10,6 @@
 
 pub mod broker;
 pub mod domain;
+pub mod gateway;
 pub mod proto;
 pub mod store;
