@@ -201,7 +201,7 @@ mod tests {
         let service = axum::Router::new()
             .fallback(async || tokio::time::sleep(Duration::from_millis(200)).await)
             .layer(axum::middleware::from_fn_with_state(Gate::new(calls_max), around));
-        let mut request = Request::default();
+        let mut request: Request = http::Request::default();
         *request.headers_mut() = headers(GRPC_TIMEOUT, timeout);
         request.headers_mut().insert(REQUEST_ID, HeaderValue::from_static("mine"));
         tower::ServiceExt::oneshot(service, request).await.unwrap()
