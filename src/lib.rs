@@ -8,8 +8,12 @@
 //! Imports point one way: `gateway` knows only the generated clients and the error table; `api` knows `broker`; `broker`
 //! knows `store`; all know `domain`, which knows nothing of the project.
 
+pub mod api;
 pub mod broker;
 pub mod domain;
 pub mod gateway;
 pub mod proto;
+pub mod server;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
