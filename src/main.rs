@@ -10,14 +10,11 @@ use dms::{dev, postgres, serve, store, telemetry};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::init(&cli.log);
-    match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
+    if let Err(error) = telemetry::init(&cli.log.filter, cli.log.format).and_then(|()| run(cli.command)) {
+        tracing::error!("{error:#}");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
 
 #[tokio::main]

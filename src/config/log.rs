@@ -1,7 +1,9 @@
 //! Settings of the log.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tracing_subscriber::EnvFilter;
+
+use crate::telemetry::LogFormat;
 
 /// The log on standard error.
 #[derive(Debug, Clone, Args)]
@@ -13,15 +15,6 @@ pub struct LogArgs {
     /// Form of a log line: pretty or json
     #[arg(long = "log-format", env = "DMS_LOG_FORMAT", value_name = "FORMAT", default_value = "pretty", global = true)]
     pub format: LogFormat,
-}
-
-/// Form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One line for people
-    Pretty,
-    /// One JSON object a line
-    Json,
 }
 
 fn filter(text: &str) -> Result<String, String> {

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use broker::BrokerArgs;
 pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
-pub use log::{LogArgs, LogFormat};
+pub use log::LogArgs;
 pub use reference::reference;
 
 /// DMS v1.0 message queues on Postgres: gRPC service and REST gateway.
