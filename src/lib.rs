@@ -12,6 +12,7 @@ pub mod api;
 pub mod config;
 pub mod dev;
 pub mod domain;
+pub mod gateway;
 pub mod postgres;
 pub mod proto;
 pub mod serve;
