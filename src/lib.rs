@@ -10,9 +10,13 @@
 
 pub mod api;
 pub mod broker;
+pub mod config;
+pub mod dev;
 pub mod domain;
 pub mod gateway;
+pub mod postgres;
 pub mod proto;
+pub mod serve;
 pub mod server;
 pub mod shutdown;
 pub mod store;
