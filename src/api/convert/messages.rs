@@ -1,0 +1,194 @@
+//! Messages, deliveries and acknowledgements.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{count, options, queue_address, timestamp};
+use crate::domain::ids::{GroupId, MessageId, ProjectId, QueueId};
+use crate::domain::labels::{self, LabelRule};
+use crate::domain::limits::ACK_ENTRIES;
+use crate::domain::message::{
+    self, ConsumeOptions, DeadLetterOrigin, DeadLetterReason, Delivery, GroupAddress, NewMessage, Source,
+};
+use crate::domain::settle::{AckEntry, AckOutcome, AckStatus};
+use crate::domain::{Error, ErrorKind, Result};
+use crate::proto::v1 as pb;
+
+/// A send, checked.
+#[derive(Debug)]
+pub struct Send {
+    /// The project.
+    pub project: ProjectId,
+    /// The queue.
+    pub queue: QueueId,
+    /// 1-10 messages.
+    pub messages: Vec<NewMessage>,
+    /// Whether the answer names the messages.
+    pub return_ids: bool,
+}
+
+/// Checks a send.
+pub fn send(request: pb::SendMessagesRequest) -> Result<Send> {
+    let (project, queue) = queue_address(&request.project_id, &request.queue_id)?;
+    let messages = request.messages.into_iter().enumerate().map(new_message).collect::<Result<Vec<_>>>()?;
+    message::check_batch(&messages)?;
+    Ok(Send { project, queue, messages, return_ids: request.return_ids })
+}
+
+fn new_message((index, message): (usize, pb::NewMessage)) -> Result<NewMessage> {
+    let field = |name: &str| format!("messages[{index}].{name}");
+    check_json(&field("body"), &message.body)?;
+    check_attributes(&field("attributes"), &message.attributes)?;
+    let delay = options::delay(&field("delay"), message.delay)?;
+    Ok(NewMessage { body: message.body, attributes: message.attributes, tags: message.tags, delay })
+}
+
+/// Any JSON value. The syntax is checked without building it, so what no tree can hold (a lone surrogate, 1e400) is fine.
+fn check_json(field: &str, text: &[u8]) -> Result<()> {
+    let wrong = |error| {
+        // Its text has a place in the JSON, nothing of the JSON itself.
+        Error::new(ErrorKind::DataBodyInvalid, format!("{field}: not valid JSON: {error}")).about(field)
+    };
+    serde_json::from_slice::<&RawValue>(text).map(drop).map_err(wrong)
+}
+
+fn check_attributes(field: &str, text: &[u8]) -> Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    check_json(field, text)?;
+    match text.trim_ascii_start().first() {
+        Some(b'{') => Ok(()),
+        _ => Err(Error::new(ErrorKind::MessageFields, format!("{field}: not a JSON object")).about(field)),
+    }
+}
+
+/// The answer to a send.
+pub fn send_response(ids: &[MessageId], return_ids: bool) -> pb::SendMessagesResponse {
+    let message_id = |id: &MessageId| if return_ids { id.to_string() } else { String::new() };
+    let results = ids.iter().map(|id| pb::SendResult { message_id: message_id(id) }).collect();
+    pb::SendMessagesResponse { results }
+}
+
+impl From<pb::ConsumeDeadLettersRequest> for pb::ConsumeMessagesRequest {
+    fn from(request: pb::ConsumeDeadLettersRequest) -> Self {
+        let pb::ConsumeDeadLettersRequest { project_id, queue_id, group_id, options } = request;
+        Self { project_id, queue_id, group_id, options, ..Self::default() }
+    }
+}
+
+impl From<pb::AckDeadLettersRequest> for pb::AckMessagesRequest {
+    fn from(request: pb::AckDeadLettersRequest) -> Self {
+        let pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries } = request;
+        Self { project_id, queue_id, group_id, entries }
+    }
+}
+
+/// Checks a retrieval.
+pub fn consume(request: pb::ConsumeMessagesRequest, source: Source) -> Result<(GroupAddress, ConsumeOptions)> {
+    let address = group_address(&request.project_id, &request.queue_id, &request.group_id, source)?;
+    let given = request.options.unwrap_or_default();
+    let options = ConsumeOptions {
+        max_messages: options::max_messages(given.max_messages)?,
+        wait: options::wait(given.wait)?,
+        lease: options::lease(given.lease)?,
+        rule: rule(request.tags, request.tag_match)?,
+    };
+    Ok((address, options))
+}
+
+fn group_address(project_id: &str, queue_id: &str, group_id: &str, source: Source) -> Result<GroupAddress> {
+    let (project, queue) = queue_address(project_id, queue_id)?;
+    Ok(GroupAddress { project, queue, group: GroupId::parse(group_id)?, source })
+}
+
+fn rule(tags: Vec<String>, tag_match: i32) -> Result<Option<LabelRule>> {
+    labels::parse("tags", &tags)?;
+    let all = match pb::TagMatch::try_from(tag_match) {
+        Ok(pb::TagMatch::Unspecified | pb::TagMatch::Any) => false,
+        Ok(pb::TagMatch::All) => true,
+        Err(_) => return Err(Error::field(ErrorKind::TagTypeInvalid, "tag_match", tag_match, "ANY or ALL")),
+    };
+    Ok(LabelRule::new(tags, all))
+}
+
+/// A delivery for the wire; body and attributes move.
+pub fn leased_message(delivery: Delivery) -> pb::LeasedMessage {
+    let message = delivery.message;
+    let attributes = if message.attributes.is_empty() { Bytes::from_static(b"{}") } else { message.attributes };
+    pb::LeasedMessage {
+        message: Some(pb::Message {
+            id: message.id.to_string(),
+            body: message.body,
+            attributes,
+            tags: message.tags,
+            append_time: timestamp(delivery.appended_at),
+            offset: delivery.offset,
+            dead_letter: message.dead_letter.map(dead_letter),
+        }),
+        handler: delivery.handler,
+        lease_expire_time: timestamp(delivery.lease_expires_at),
+        delivery_attempt: delivery.attempt,
+    }
+}
+
+fn dead_letter(origin: DeadLetterOrigin) -> pb::DeadLetterOrigin {
+    let reason = match origin.reason {
+        DeadLetterReason::AckFail => pb::DeadLetterReason::AckFail,
+        DeadLetterReason::LeaseExpired => pb::DeadLetterReason::LeaseExpired,
+    };
+    pb::DeadLetterOrigin {
+        reason: reason.into(),
+        delivery_attempts: origin.attempts,
+        queue_id: origin.queue.to_string(),
+        offset: origin.offset,
+        append_time: timestamp(origin.appended_at),
+    }
+}
+
+/// Checks an acknowledgement.
+pub fn ack(request: pb::AckMessagesRequest, source: Source) -> Result<(GroupAddress, Vec<AckEntry>)> {
+    let address = group_address(&request.project_id, &request.queue_id, &request.group_id, source)?;
+    let len = request.entries.len();
+    if !ACK_ENTRIES.contains(&len) {
+        let given = format!("{len} entries");
+        return Err(Error::field(ErrorKind::RequestFormat, "entries", given, "1-1000 entries"));
+    }
+    let entries = request.entries.into_iter().enumerate().map(ack_entry).collect::<Result<_>>()?;
+    Ok((address, entries))
+}
+
+fn ack_entry((index, entry): (usize, pb::AckEntry)) -> Result<AckEntry> {
+    let status = match pb::AckStatus::try_from(entry.status) {
+        Ok(pb::AckStatus::Unspecified | pb::AckStatus::Success) => AckStatus::Success,
+        Ok(pb::AckStatus::Fail) => AckStatus::Fail,
+        Err(_) => {
+            let field = format!("entries[{index}].status");
+            return Err(Error::field(ErrorKind::AckStatusInvalid, &field, entry.status, "SUCCESS or FAIL"));
+        }
+    };
+    Ok(AckEntry { handler: entry.handler, status })
+}
+
+/// What became of an acknowledgement.
+pub fn ack_result(outcomes: &[AckOutcome]) -> pb::AckResult {
+    let acked = outcomes.iter().filter(|outcome| **outcome == AckOutcome::Acked).count();
+    pb::AckResult {
+        success_count: count(acked),
+        fail_count: count(outcomes.len() - acked),
+        outcomes: outcomes.iter().map(|outcome| ack_outcome(*outcome).into()).collect(),
+    }
+}
+
+const fn ack_outcome(outcome: AckOutcome) -> pb::AckOutcome {
+    match outcome {
+        AckOutcome::Acked => pb::AckOutcome::Acked,
+        AckOutcome::Failed => pb::AckOutcome::Failed,
+        AckOutcome::InvalidHandler => pb::AckOutcome::InvalidHandler,
+        AckOutcome::AfterFailure => pb::AckOutcome::AfterFailure,
+    }
+}
+
+#[cfg(test)]
+#[path = "messages_tests.rs"]
+mod tests;

@@ -1,0 +1,70 @@
+//! What the service says of itself to probes: `grpc.health.v1`, and the same for the REST port.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::routing::get;
+use http::StatusCode;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use super::SERVICE_NAMES;
+
+/// Whether calls are welcome: not before the start, not while Postgres is away, not from the start of the shutdown.
+#[derive(Debug, Clone)]
+pub struct Health {
+    ready: Arc<AtomicBool>,
+    reporter: HealthReporter,
+}
+
+/// The service as a whole and each of its parts.
+fn names() -> impl Iterator<Item = &'static str> {
+    [""].into_iter().chain(SERVICE_NAMES)
+}
+
+impl Health {
+    /// Not serving yet.
+    pub async fn new() -> Self {
+        let health = Self { ready: Arc::new(AtomicBool::new(false)), reporter: HealthReporter::new() };
+        health.report(ServingStatus::NotServing).await;
+        health
+    }
+
+    /// Tells all probes and watchers; says in the log when it changes.
+    pub async fn set(&self, ready: bool) {
+        if self.ready.swap(ready, Ordering::Relaxed) != ready {
+            tracing::info!(ready, "readiness changed");
+            self.report(if ready { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+        }
+    }
+
+    /// Ends the streams of watchers, which would otherwise hold their connections open.
+    pub async fn close(mut self) {
+        for name in names() {
+            self.reporter.clear_service_status(name).await;
+        }
+    }
+
+    async fn report(&self, status: ServingStatus) {
+        for name in names() {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+
+    /// The gRPC service.
+    pub fn grpc(&self) -> HealthServer<HealthService> {
+        HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+    }
+
+    /// `/healthz`: the process is alive; `/readyz`: calls are welcome.
+    pub fn rest(&self) -> Router {
+        let ready = Arc::clone(&self.ready);
+        let readyz = async move || match ready.load(Ordering::Relaxed) {
+            true => (StatusCode::OK, "ready\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        };
+        Router::new().route("/healthz", get(async || "alive\n")).route("/readyz", get(readyz))
+    }
+}

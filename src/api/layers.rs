@@ -1,0 +1,225 @@
+//! What every call passes through, in process and over the network alike: a bound on calls in flight, the request id, the
+//! caller's deadline, error details, one log line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::status;
+use crate::domain::{Error, text};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_CHARS_MAX: usize = 64;
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+const STATUS_DETAILS: &str = "grpc-status-details-bin";
+/// The library cuts a call at its deadline with the wrong code, so ours comes a little earlier.
+const CUT_EARLIER: Duration = Duration::from_millis(2);
+/// What a long poll leaves of its deadline for the way back.
+const ANSWER_MARGIN_MAX: Duration = Duration::from_millis(50);
+
+/// Bounds the calls in flight; beyond it they are refused at once (DMS.10240407).
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<Semaphore>);
+
+impl Gate {
+    /// A gate for so many calls at a time.
+    pub fn new(calls_max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(calls_max)))
+    }
+}
+
+/// The layer.
+pub async fn around(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let path = text::quoted(request.uri().path());
+    // At the level of errors, so that an error in the log always has the id of its call.
+    let span = tracing::error_span!("call", request_id = id.to_str().unwrap_or_default(), %path);
+    let mut response = admit(&gate, request, next).instrument(span).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+async fn admit(gate: &Gate, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let response = match gate.0.try_acquire() {
+        Ok(_held_until_answered) => within_deadline(request, next).await,
+        Err(_) => refusal(Error::overloaded("too many calls in flight: retry later").into()),
+    };
+    let response = with_details(response);
+    log(code(&response), started.elapsed());
+    response
+}
+
+async fn within_deadline(mut request: Request, next: Next) -> Response {
+    let Some(timeout) = grpc_timeout(request.headers()) else {
+        return next.run(request).await;
+    };
+    let deadline = Deadline { at: Instant::now() + timeout, margin: ANSWER_MARGIN_MAX.min(timeout / 2) };
+    request.extensions_mut().insert(deadline);
+    let cut = timeout.saturating_sub(CUT_EARLIER.min(timeout / 10));
+    let answer = tokio::time::timeout(cut, next.run(request)).await;
+    answer.unwrap_or_else(|_elapsed| refusal(status::deadline_exceeded()))
+}
+
+/// When the caller stops waiting; an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    at: Instant,
+    margin: Duration,
+}
+
+impl Deadline {
+    /// The wait cut so that an empty answer still arrives in time.
+    pub fn shorten(self, wait: Duration) -> Duration {
+        wait.min(self.at.saturating_duration_since(Instant::now()).saturating_sub(self.margin))
+    }
+}
+
+/// At most 8 digits and a unit; anything else is no deadline.
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let plain = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = plain.then(|| digits.parse().ok())??;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// The caller's id when it is plain, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(&REQUEST_ID).filter(|id| is_plain_id(id));
+    given.cloned().unwrap_or_else(|| {
+        HeaderValue::from_str(&Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+    })
+}
+
+fn is_plain_id(id: &HeaderValue) -> bool {
+    (1..=REQUEST_ID_CHARS_MAX).contains(&id.len()) && id.to_str().is_ok_and(text::is_plain)
+}
+
+fn refusal(status: Status) -> Response {
+    status.into_http()
+}
+
+/// Gives the library's own errors the details that all of ours have.
+fn with_details(response: Response) -> Response {
+    let headers = response.headers();
+    match Status::from_header_map(headers) {
+        Some(bare) if bare.code() != Code::Ok && !headers.contains_key(STATUS_DETAILS) => {
+            refusal(status::from_library(&bare))
+        }
+        _ => response,
+    }
+}
+
+/// An error answers with its status in the headers; a success has it behind the body.
+fn code(response: &Response) -> Code {
+    let status = response.headers().get("grpc-status");
+    status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()))
+}
+
+fn log(code: Code, elapsed: Duration) {
+    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    match code {
+        Code::Internal | Code::Unavailable | Code::DataLoss | Code::Unknown => {
+            tracing::info!(?code, elapsed_us, "call failed");
+        }
+        _ => tracing::debug!(?code, elapsed_us, "call answered"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        let cases = [
+            ("100m", Some(Duration::from_millis(100))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("1M", Some(Duration::from_secs(60))),
+            ("0S", Some(Duration::ZERO)),
+            ("7u", Some(Duration::from_micros(7))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("123456789m", None),
+            ("", None),
+            ("m", None),
+            ("+1m", None),
+            ("-1m", None),
+            ("1.5S", None),
+            ("10", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(grpc_timeout(&headers(GRPC_TIMEOUT, text)), expected, "{text}");
+        }
+        assert_eq!(grpc_timeout(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn only_plain_request_ids_are_taken() {
+        assert_eq!(request_id(&headers("x-request-id", "abc-123_X")), "abc-123_X");
+        for bad in ["", "a b", "a;b", &"a".repeat(65)] {
+            let id = request_id(&headers("x-request-id", bad));
+            assert!(Uuid::try_parse(id.to_str().unwrap()).is_ok(), "{bad}: {id:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_before_the_deadline() {
+        let shortened = |millis| {
+            let at = Instant::now() + Duration::from_millis(millis);
+            Deadline { at, margin: ANSWER_MARGIN_MAX }.shorten(Duration::from_secs(3))
+        };
+        assert_eq!(shortened(10_000), Duration::from_secs(3));
+        let most = Duration::from_millis(950);
+        assert!((most / 2..=most).contains(&shortened(1000)));
+        assert_eq!(shortened(20), Duration::ZERO);
+    }
+
+    /// What the layer makes of a call to a service that answers after a while.
+    async fn answer(calls_max: usize, timeout: &str) -> Response {
+        let service = axum::Router::new()
+            .fallback(async || tokio::time::sleep(Duration::from_millis(200)).await)
+            .layer(axum::middleware::from_fn_with_state(Gate::new(calls_max), around));
+        let mut request: Request = http::Request::default();
+        *request.headers_mut() = headers(GRPC_TIMEOUT, timeout);
+        request.headers_mut().insert(REQUEST_ID, HeaderValue::from_static("mine"));
+        tower::ServiceExt::oneshot(service, request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn calls_in_process_are_cut_at_their_deadline() {
+        assert_eq!(code(&answer(1, "10S").await), Code::Ok);
+        let late = answer(1, "20m").await;
+        assert_eq!(code(&late), Code::DeadlineExceeded);
+        assert!(late.headers().contains_key(STATUS_DETAILS));
+        assert_eq!(late.headers()[REQUEST_ID], "mine");
+    }
+
+    #[tokio::test]
+    async fn calls_beyond_the_bound_are_refused() {
+        let refused = answer(0, "10S").await;
+        assert_eq!(code(&refused), Code::ResourceExhausted);
+        assert_eq!(refused.headers()[REQUEST_ID], "mine");
+    }
+}

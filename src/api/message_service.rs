@@ -1,0 +1,83 @@
+//! `MessageService` and `DeadLetterService`: one implementation over the two sources of a group.
+
+use tonic::{Request, Response, Status};
+
+use super::convert::messages as convert;
+use super::layers::Deadline;
+use crate::broker::Broker;
+use crate::domain::Result;
+use crate::domain::message::Source;
+use crate::proto::v1::dead_letter_service_server::DeadLetterService;
+use crate::proto::v1::message_service_server::MessageService;
+use crate::proto::v1::{
+    AckDeadLettersRequest, AckDeadLettersResponse, AckMessagesRequest, AckMessagesResponse, AckResult,
+    ConsumeDeadLettersRequest, ConsumeDeadLettersResponse, ConsumeMessagesRequest, ConsumeMessagesResponse,
+    LeasedMessage, SendMessagesRequest, SendMessagesResponse,
+};
+
+/// Both services.
+#[derive(Clone)]
+pub struct Messages(pub Broker);
+
+impl Messages {
+    async fn consume(&self, request: Request<ConsumeMessagesRequest>, source: Source) -> Result<Vec<LeasedMessage>> {
+        let deadline = request.extensions().get::<Deadline>().copied();
+        let (address, mut options) = convert::consume(request.into_inner(), source)?;
+        options.wait = deadline.map_or(options.wait, |deadline| deadline.shorten(options.wait));
+        let deliveries = self.0.consume(&address, options).await?;
+        Ok(deliveries.into_iter().map(convert::leased_message).collect())
+    }
+
+    async fn ack(&self, request: AckMessagesRequest, source: Source) -> Result<Option<AckResult>> {
+        let (address, entries) = convert::ack(request, source)?;
+        let outcomes = self.0.ack(&address, entries).await?;
+        Ok(Some(convert::ack_result(&outcomes)))
+    }
+}
+
+#[tonic::async_trait]
+impl MessageService for Messages {
+    async fn send_messages(
+        &self,
+        request: Request<SendMessagesRequest>,
+    ) -> Result<Response<SendMessagesResponse>, Status> {
+        let send = convert::send(request.into_inner())?;
+        let ids = self.0.send(&send.project, send.queue, send.messages).await?;
+        Ok(Response::new(convert::send_response(&ids, send.return_ids)))
+    }
+
+    async fn consume_messages(
+        &self,
+        request: Request<ConsumeMessagesRequest>,
+    ) -> Result<Response<ConsumeMessagesResponse>, Status> {
+        let messages = self.consume(request, Source::Normal).await?;
+        Ok(Response::new(ConsumeMessagesResponse { messages }))
+    }
+
+    async fn ack_messages(
+        &self,
+        request: Request<AckMessagesRequest>,
+    ) -> Result<Response<AckMessagesResponse>, Status> {
+        let result = self.ack(request.into_inner(), Source::Normal).await?;
+        Ok(Response::new(AckMessagesResponse { result }))
+    }
+}
+
+#[tonic::async_trait]
+impl DeadLetterService for Messages {
+    async fn consume_dead_letters(
+        &self,
+        request: Request<ConsumeDeadLettersRequest>,
+    ) -> Result<Response<ConsumeDeadLettersResponse>, Status> {
+        let messages = self.consume(request.map(Into::into), Source::DeadLetters).await?;
+        Ok(Response::new(ConsumeDeadLettersResponse { messages }))
+    }
+
+    async fn ack_dead_letters(
+        &self,
+        request: Request<AckDeadLettersRequest>,
+    ) -> Result<Response<AckDeadLettersResponse>, Status> {
+        let result = self.ack(request.into_inner().into(), Source::DeadLetters).await?;
+        Ok(Response::new(AckDeadLettersResponse { result }))
+    }
+}

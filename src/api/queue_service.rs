@@ -1,0 +1,89 @@
+//! `QueueService`: queues, consumer groups, quotas.
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{queue_address, queues as convert};
+use crate::broker::Broker;
+use crate::domain::ids::{GroupId, ProjectId};
+use crate::proto::v1::queue_service_server::QueueService;
+use crate::proto::v1::{
+    CreateConsumerGroupsRequest, CreateConsumerGroupsResponse, CreateQueueRequest, CreateQueueResponse,
+    DeleteConsumerGroupRequest, DeleteConsumerGroupResponse, DeleteQueueRequest, DeleteQueueResponse, GetQueueRequest,
+    GetQueueResponse, GetQuotasRequest, GetQuotasResponse, ListConsumerGroupsRequest, ListConsumerGroupsResponse,
+    ListQueuesRequest, ListQueuesResponse,
+};
+
+/// The service.
+pub struct Queues(pub Broker);
+
+#[tonic::async_trait]
+impl QueueService for Queues {
+    async fn create_queue(
+        &self,
+        request: Request<CreateQueueRequest>,
+    ) -> Result<Response<CreateQueueResponse>, Status> {
+        let (project, new) = convert::create(&request.into_inner())?;
+        let queue = self.0.create_queue(&project, new).await?;
+        Ok(Response::new(CreateQueueResponse { queue: Some(convert::queue(queue)) }))
+    }
+
+    async fn get_queue(&self, request: Request<GetQueueRequest>) -> Result<Response<GetQueueResponse>, Status> {
+        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let summary = self.0.get_queue(&project, queue).await?;
+        Ok(Response::new(GetQueueResponse { queue: Some(convert::summary(summary)) }))
+    }
+
+    async fn list_queues(&self, request: Request<ListQueuesRequest>) -> Result<Response<ListQueuesResponse>, Status> {
+        let project = ProjectId::parse(&request.get_ref().project_id)?;
+        let queues = self.0.list_queues(&project).await?;
+        Ok(Response::new(ListQueuesResponse { queues: queues.into_iter().map(convert::summary).collect() }))
+    }
+
+    async fn delete_queue(
+        &self,
+        request: Request<DeleteQueueRequest>,
+    ) -> Result<Response<DeleteQueueResponse>, Status> {
+        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        self.0.delete_queue(&project, queue).await?;
+        Ok(Response::new(DeleteQueueResponse {}))
+    }
+
+    async fn create_consumer_groups(
+        &self,
+        request: Request<CreateConsumerGroupsRequest>,
+    ) -> Result<Response<CreateConsumerGroupsResponse>, Status> {
+        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let names = convert::group_names(&request.get_ref().names)?;
+        let groups = self.0.create_groups(&project, queue, names).await?;
+        let groups = groups.into_iter().map(|group| convert::group(group, None)).collect();
+        Ok(Response::new(CreateConsumerGroupsResponse { groups }))
+    }
+
+    async fn list_consumer_groups(
+        &self,
+        request: Request<ListConsumerGroupsRequest>,
+    ) -> Result<Response<ListConsumerGroupsResponse>, Status> {
+        let request = request.into_inner();
+        let (project, queue) = queue_address(&request.project_id, &request.queue_id)?;
+        let (queue, mut groups) = self.0.list_groups(&project, queue, request.include_counters).await?;
+        convert::cut_page(&mut groups, request.page_size, request.current_page);
+        let groups = groups.into_iter().map(|(group, counters)| convert::group(group, counters)).collect();
+        Ok(Response::new(ListConsumerGroupsResponse { queue: Some(convert::queue(queue)), groups }))
+    }
+
+    async fn delete_consumer_group(
+        &self,
+        request: Request<DeleteConsumerGroupRequest>,
+    ) -> Result<Response<DeleteConsumerGroupResponse>, Status> {
+        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let group = GroupId::parse(&request.get_ref().group_id)?;
+        self.0.delete_group(&project, queue, group).await?;
+        Ok(Response::new(DeleteConsumerGroupResponse {}))
+    }
+
+    async fn get_quotas(&self, request: Request<GetQuotasRequest>) -> Result<Response<GetQuotasResponse>, Status> {
+        let project = ProjectId::parse(&request.get_ref().project_id)?;
+        let quota = self.0.quota(&project).await?;
+        Ok(Response::new(GetQuotasResponse { quotas: vec![convert::quota(quota)] }))
+    }
+}

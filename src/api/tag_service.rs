@@ -1,0 +1,79 @@
+//! `TagService`: the resource tags of queues.
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{queue_address, tags as convert};
+use crate::broker::Broker;
+use crate::domain::ids::ProjectId;
+use crate::domain::tag;
+use crate::proto::v1::tag_service_server::TagService;
+use crate::proto::v1::{
+    AddQueueTagRequest, AddQueueTagResponse, BatchQueueTagsRequest, BatchQueueTagsResponse, DeleteQueueTagRequest,
+    DeleteQueueTagResponse, ListProjectTagsRequest, ListProjectTagsResponse, ListQueueTagsRequest,
+    ListQueueTagsResponse, SearchQueuesRequest, SearchQueuesResponse,
+};
+
+/// The service.
+pub struct Tags(pub Broker);
+
+#[tonic::async_trait]
+impl TagService for Tags {
+    async fn add_queue_tag(
+        &self,
+        request: Request<AddQueueTagRequest>,
+    ) -> Result<Response<AddQueueTagResponse>, Status> {
+        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let tag = convert::tag(request.into_inner().tag)?;
+        self.0.add_queue_tag(&project, queue, tag).await?;
+        Ok(Response::new(AddQueueTagResponse {}))
+    }
+
+    async fn delete_queue_tag(
+        &self,
+        request: Request<DeleteQueueTagRequest>,
+    ) -> Result<Response<DeleteQueueTagResponse>, Status> {
+        let request = request.into_inner();
+        let (project, queue) = queue_address(&request.project_id, &request.queue_id)?;
+        tag::check_key("key", &request.key)?;
+        self.0.delete_queue_tag(&project, queue, &request.key).await?;
+        Ok(Response::new(DeleteQueueTagResponse {}))
+    }
+
+    async fn batch_queue_tags(
+        &self,
+        request: Request<BatchQueueTagsRequest>,
+    ) -> Result<Response<BatchQueueTagsResponse>, Status> {
+        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let batch = convert::batch(request.into_inner())?;
+        self.0.batch_queue_tags(&project, queue, &batch).await?;
+        Ok(Response::new(BatchQueueTagsResponse {}))
+    }
+
+    async fn list_queue_tags(
+        &self,
+        request: Request<ListQueueTagsRequest>,
+    ) -> Result<Response<ListQueueTagsResponse>, Status> {
+        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let tags = self.0.list_queue_tags(&project, queue).await?;
+        Ok(Response::new(ListQueueTagsResponse { tags: convert::tags(tags) }))
+    }
+
+    async fn list_project_tags(
+        &self,
+        request: Request<ListProjectTagsRequest>,
+    ) -> Result<Response<ListProjectTagsResponse>, Status> {
+        let project = ProjectId::parse(&request.get_ref().project_id)?;
+        let tags = self.0.list_project_tags(&project).await?;
+        Ok(Response::new(ListProjectTagsResponse { tags: tags.into_iter().map(convert::tag_values).collect() }))
+    }
+
+    async fn search_queues(
+        &self,
+        request: Request<SearchQueuesRequest>,
+    ) -> Result<Response<SearchQueuesResponse>, Status> {
+        let project = ProjectId::parse(&request.get_ref().project_id)?;
+        let (filter, page) = convert::search(request.into_inner())?;
+        let found = self.0.search_queues(&project, &filter, page).await?;
+        Ok(Response::new(convert::found(found)))
+    }
+}
