@@ -7,11 +7,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::args::{BenchArgs, Scenario};
 use super::ledger::Faults;
 use super::load::Load;
 use super::meter::{Call, Meter};
 use super::postgres_usage::Usage;
+use crate::config::{BenchArgs, Scenario};
 
 /// What is known after a run besides the meter and the ledger.
 #[derive(Debug, Clone, Copy)]
