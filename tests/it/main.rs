@@ -3,4 +3,5 @@
 mod cluster;
 mod configuration;
 mod dev;
+mod leases;
 mod support;
