@@ -24,6 +24,8 @@ const CALLS_PER_CONNECTION_MAX: u32 = 10_000;
 /// The HTTP/2 library ends a connection when the small frames that wait unread, counted with up to 256 bytes each, exceed half
 /// of this window. A burst of all the calls above must fit.
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// How long the broker may take to end once no call is left; without Postgres its last steps may never come.
+const BROKER_LIMIT: Duration = Duration::from_secs(5);
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -104,7 +106,9 @@ impl Server {
         if tokio::time::timeout(self.shutdown_limit, drained).await.is_err() {
             tracing::warn!(limit = ?self.shutdown_limit, "calls are still in flight at the limit of the shutdown");
         }
-        self.broker.shutdown().await;
+        if tokio::time::timeout(BROKER_LIMIT, self.broker.shutdown()).await.is_err() {
+            tracing::warn!(limit = ?BROKER_LIMIT, "the broker has not ended in time: is Postgres away?");
+        }
     }
 }
 
