@@ -9,8 +9,16 @@
 //! knows `store`; all know `domain`, which knows nothing of the project.
 
 pub mod api;
+pub mod bench;
+pub mod broker;
+pub mod config;
+pub mod dev;
 pub mod domain;
+pub mod gateway;
+pub mod postgres;
 pub mod proto;
+pub mod serve;
 pub mod server;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;

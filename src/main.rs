@@ -1,1 +1,32 @@
-fn main() {}
+//! The program: reads the command line, starts the log, runs one command.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use dms::config::{Cli, Command};
+use dms::{dev, postgres, serve, store, telemetry};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = telemetry::init(&cli.log.filter, cli.log.format).and_then(|()| run(cli.command)) {
+        tracing::error!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+#[tokio::main]
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => serve::service(args).await,
+        Command::Dev(args) => dev::run(args).await,
+        Command::Gateway(args) => serve::gateway(args).await,
+        Command::Migrate(args) => Ok(store::migrate(&args.database_url).await?),
+        Command::PostgresBin(args) => {
+            let binaries = postgres::find_binaries(args.postgres_bin.as_deref())?;
+            writeln!(std::io::stdout(), "{}", binaries.folder.display()).context("cannot write")
+        }
+    }
+}

@@ -1,16 +1,40 @@
-//! When to stop: what the operating system says.
+//! The signals that end the process.
 
 use std::io;
+use std::process;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Ends when the process is asked to stop: SIGTERM (Kubernetes, systemd) or SIGINT (Ctrl-C).
-pub async fn requested() -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: shutting down"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: shutting down"),
+/// What a shell reports for a process that Ctrl-C ended.
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// SIGINT and SIGTERM, caught from now on.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Catches the signals.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
-    Ok(())
+
+    /// Waits for the first one. The second one, while the service drains, ends the process at once.
+    pub async fn first(mut self) {
+        self.next().await;
+        tracing::info!("stopping; once more ends it at once");
+        tokio::spawn(async move {
+            self.next().await;
+            process::exit(EXIT_INTERRUPTED);
+        });
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }

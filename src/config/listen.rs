@@ -1,0 +1,72 @@
+//! Where the service listens and how it ends.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::units::{self, Seconds};
+
+/// Both listeners.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct ListenArgs {
+    /// Address of the gRPC service, IP:PORT; port 0 takes a free one
+    #[arg(long, env = "DMS_GRPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:50051", value_parser = address)]
+    pub grpc_addr: SocketAddr,
+    /// The other listener.
+    #[command(flatten)]
+    pub rest: RestArgs,
+    /// How long to drain.
+    #[command(flatten)]
+    pub shutdown: ShutdownArgs,
+}
+
+/// The REST listener.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct RestArgs {
+    /// Address of the REST gateway, IP:PORT; port 0 takes a free one, "off" turns it off
+    #[arg(long, env = "DMS_REST_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub rest_addr: RestAddress,
+}
+
+/// The end.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct ShutdownArgs {
+    /// How long calls in flight may take to finish after SIGTERM or Ctrl-C, 1s-10m
+    #[arg(long, env = "DMS_SHUTDOWN_LIMIT", value_name = "TIME", default_value = "25s",
+          value_parser = units::time(Duration::from_secs(1), Duration::from_secs(600)))]
+    pub shutdown_limit: Seconds,
+}
+
+/// An address, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestAddress(pub Option<SocketAddr>);
+
+impl FromStr for RestAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        address(text).map(|address| Self(Some(address))).map_err(|error| error + ", or off")
+    }
+}
+
+impl fmt::Display for RestAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "give IP:PORT, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+}

@@ -1,0 +1,109 @@
+//! The command line. Every setting is a flag with an environment variable and a help line, checked here once; nothing else
+//! reads the environment. `docs/configuration.md` is generated from it.
+
+mod broker;
+mod listen;
+mod log;
+mod reference;
+mod units;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use broker::BrokerArgs;
+pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
+pub use log::LogArgs;
+pub use reference::reference;
+
+/// DMS v1.0 message queues on Postgres: gRPC service and REST gateway.
+#[derive(Debug, Parser)]
+#[command(name = "dms", version, propagate_version = true)]
+pub struct Cli {
+    /// What to write to the log.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service on an existing database (run `dms migrate` on it first)
+    Serve(ServeArgs),
+    /// Run the service with a private Postgres server: set-up, service and examples in one command
+    Dev(DevArgs),
+    /// Run the REST gateway alone, in front of a remote gRPC service
+    Gateway(GatewayArgs),
+    /// Bring the schema of a database up to date
+    Migrate(DatabaseArgs),
+    /// Print the folder of the Postgres server that `dms dev` would use
+    #[command(hide = true)]
+    PostgresBin(PostgresArgs),
+}
+
+/// Settings of `dms serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Where to listen.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// The message engine.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+}
+
+/// Settings of `dms dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// URL of a database to use instead of a private server; created when absent
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Folder that keeps the data of the private Postgres server
+    #[arg(long, env = "DMS_DATA_DIR", value_name = "FOLDER", default_value = "./.dms")]
+    pub data_dir: PathBuf,
+    /// Which server to run.
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+    /// Where to listen.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// The message engine.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+}
+
+/// Settings of `dms gateway`.
+#[derive(Debug, Args)]
+pub struct GatewayArgs {
+    /// URL of the gRPC service, such as http://dms:50051
+    #[arg(long, env = "DMS_UPSTREAM", value_name = "URL", value_parser = units::upstream)]
+    pub upstream: String,
+    /// Where to listen.
+    #[command(flatten)]
+    pub rest: RestArgs,
+    /// How long to drain.
+    #[command(flatten)]
+    pub shutdown: ShutdownArgs,
+}
+
+/// A database that must exist.
+#[derive(Debug, Args)]
+pub struct DatabaseArgs {
+    /// URL of the database, postgres://user:password@host:port/database
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: String,
+}
+
+/// A Postgres server on this machine.
+#[derive(Debug, Args)]
+pub struct PostgresArgs {
+    /// Folder with the server binaries initdb and postgres, version 15 or newer; looked for when not given
+    #[arg(long, env = "DMS_POSTGRES_BIN", value_name = "FOLDER")]
+    pub postgres_bin: Option<PathBuf>,
+}

@@ -1,0 +1,82 @@
+//! `dms dev`: a private Postgres, the schema, the service and lines to paste, in one command.
+
+mod examples;
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::config::DevArgs;
+use crate::postgres::{Cluster, ClusterOptions};
+use crate::server::Server;
+use crate::shutdown::Signals;
+use crate::{serve, store};
+
+const DATABASE: &str = "dms";
+const CRASH_POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Runs until a signal ends it. The next run finds the same data.
+pub async fn run(args: DevArgs) -> Result<()> {
+    // An empty variable is how shells and compose files say "not set".
+    let given = args.database_url.clone().filter(|url| !url.is_empty());
+    let mut cluster = match given {
+        Some(_) => None,
+        None => Some(start_cluster(&args).await?),
+    };
+    let url = given.or_else(|| cluster.as_ref().map(|cluster| cluster.url(DATABASE))).unwrap_or_default();
+    let ended = run_service(&args, url, cluster.as_mut()).await;
+    let stopped = cluster.map_or(Ok(()), Cluster::stop);
+    ended.and(stopped)
+}
+
+async fn start_cluster(args: &DevArgs) -> Result<Cluster> {
+    let options = ClusterOptions {
+        data_dir: Some(args.data_dir.clone()),
+        durable: true,
+        postgres_bin: args.postgres.postgres_bin.clone(),
+        settings: Vec::new(),
+    };
+    tokio::task::spawn_blocking(move || Cluster::start(&options)).await?
+}
+
+async fn run_service(args: &DevArgs, url: String, cluster: Option<&mut Cluster>) -> Result<()> {
+    // Until here a signal simply ends us, and the server with us.
+    let signals = Signals::catch()?;
+    store::database::create_if_absent(&url).await?;
+    store::migrate(&url).await?;
+    let server = Server::start(serve::server_options(url.clone(), &args.listen, &args.broker)).await?;
+    announce(&server, &url, cluster.as_deref())?;
+    let ended = tokio::select! {
+        () = signals.first() => Ok(()),
+        crash = crash_of(cluster) => crash,
+    };
+    server.shutdown().await;
+    ended
+}
+
+/// Waits for the server to end by itself, which it never should.
+async fn crash_of(cluster: Option<&mut Cluster>) -> Result<()> {
+    let Some(cluster) = cluster else { return std::future::pending().await };
+    let mut interval = tokio::time::interval(CRASH_POLL_INTERVAL);
+    loop {
+        interval.tick().await;
+        if let Some(status) = cluster.ended()? {
+            bail!("the private Postgres server ended by itself ({status}): {}", cluster.log_tail());
+        }
+    }
+}
+
+fn announce(server: &Server, url: &str, cluster: Option<&Cluster>) -> Result<()> {
+    let mut text = format!("\ndms is ready. gRPC: {}", server.grpc_addr());
+    if let Some(address) = server.rest_addr() {
+        text += &format!("   REST: http://{address}");
+    }
+    if let Some(cluster) = cluster {
+        text += &format!("\nData: {}\nDATABASE_URL='{url}'", cluster.data_dir().display());
+    }
+    text += "\n";
+    text += &examples::lines(server.grpc_addr(), server.rest_addr());
+    text += "\nCtrl-C stops the service and its Postgres; the data stays.\n";
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}

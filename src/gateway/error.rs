@@ -1,0 +1,113 @@
+//! Errors in the documented shape: `{"error_code":"DMS.xxxxxxxx","error_msg":"..."}`.
+//!
+//! Code and HTTP status come from the table in [`crate::domain::error`], found by `ErrorInfo.reason`: DMS statuses follow no
+//! general gRPC-to-HTTP rule.
+
+use axum::Json;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::domain::{Error, ErrorKind};
+
+/// An error on its way to the caller.
+#[derive(Debug)]
+pub struct Failure(Error);
+
+#[derive(Serialize)]
+struct FailureBody<'a> {
+    error_code: String,
+    error_msg: &'a str,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let Some(info) = status.get_details_error_info() else { return Self(without_details(&status)) };
+        let kind = ErrorKind::from_reason(&info.reason).unwrap_or(ErrorKind::InternalOther);
+        let error = Error::new(kind, in_rest_words(kind, status.message()));
+        let hint = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        Self(match hint {
+            Some(delay) => error.retry_after(delay),
+            None => error,
+        })
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let row = self.0.kind().row();
+        let body = FailureBody { error_code: format!("DMS.{}", row.code), error_msg: self.0.message() };
+        let status = StatusCode::from_u16(row.http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(body)).into_response();
+        if let Some(delay) = self.0.retry_hint() {
+            // Whole seconds, rounded up: "0" would invite a storm.
+            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        response
+    }
+}
+
+/// A status that no service wrote: the transport did, whose words are for the log.
+fn without_details(status: &Status) -> Error {
+    tracing::warn!(code = ?status.code(), message = status.message(), "no answer from the gRPC service");
+    let kind = match status.code() {
+        // The request is above the service's decoding limit.
+        Code::OutOfRange => ErrorKind::MessageTooLarge,
+        _ => ErrorKind::UpstreamUnavailable,
+    };
+    Error::new(kind, kind.row().meaning)
+}
+
+/// A message that begins with `{field}: ` begins with the field's REST name instead.
+fn in_rest_words(kind: ErrorKind, message: &str) -> String {
+    match message.split_once(": ") {
+        Some((field, rest)) => format!("{}: {rest}", rest_name(kind, field)),
+        None => message.to_owned(),
+    }
+}
+
+/// What REST calls a field of the gRPC API; most have one name in both.
+fn rest_name(kind: ErrorKind, field: &str) -> &str {
+    match field {
+        "max_messages" | "options.max_messages" => "max_msgs",
+        "wait" | "options.wait" => "time_wait",
+        "lease" | "options.lease" => "ack_wait",
+        // Resource tags are `tags` in both APIs; only the labels to consume by are not.
+        "tags" if matches!(kind, ErrorKind::LabelInvalid | ErrorKind::ConsumeFailed) => "tag",
+        "tag_match" => "tag_type",
+        "messages.delay" => "messages.delayTime",
+        "return_ids" => "returnId",
+        "entries" => "message",
+        "entries.handler" => "message.handler",
+        "entries.status" => "message.status",
+        "names" => "groups",
+        "resource_name" => "matches.value",
+        same => same,
+    }
+}
+
+/// The answer to a path that is not in the table.
+pub fn path_not_found(path: &str) -> Error {
+    Error::field(ErrorKind::PathNotFound, "url", path, "a path of this API")
+}
+
+/// Fallback for unknown paths.
+pub async fn no_such_path(request: Request) -> Failure {
+    path_not_found(request.uri().path()).into()
+}
+
+/// Fallback for unknown methods; axum adds the `Allow` header.
+pub async fn method_not_allowed() -> Failure {
+    let message = "method: not allowed on this URL; the Allow header names those that are";
+    Error::new(ErrorKind::MethodNotAllowed, message).into()
+}

@@ -1,0 +1,56 @@
+//! Consumer groups: create, list, delete.
+
+use axum::Json;
+use axum::body::Body;
+use axum::response::IntoResponse as _;
+use http::StatusCode;
+
+use super::Answer;
+use super::body::{self, Object, Plane};
+use super::json::{CreatedGroups, QueueGroups};
+use super::query::Query;
+use super::target::Target;
+use super::upstream::Upstream;
+use crate::domain::{ErrorKind, Result};
+use crate::proto::v1 as pb;
+
+/// `POST /queues/{queue_id}/groups`
+pub async fn create(upstream: Upstream, target: Target, body: Body) -> Answer {
+    let body = body::read(body, Plane::Control).await?;
+    let names = group_names(&Object::parse(&body, Plane::Control)?)?;
+    let request = pb::CreateConsumerGroupsRequest { project_id: target.project_id, queue_id: target.queue_id, names };
+    let answer = upstream.queues().create_consumer_groups(upstream.request(request)).await?.into_inner();
+    Ok((StatusCode::CREATED, Json(CreatedGroups::from(&answer.groups[..]))).into_response())
+}
+
+/// `GET /queues/{queue_id}/groups?include_deadletter&include_messages_num&page_size&current_page`
+pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
+    let include_deadletter = query.flag("include_deadletter", false)?;
+    let (page_size, current_page) = query.page().unzip();
+    let request = pb::ListConsumerGroupsRequest {
+        project_id: target.project_id,
+        queue_id: target.queue_id,
+        include_counters: query.flag("include_messages_num", true)?,
+        page_size,
+        current_page,
+    };
+    let answer = upstream.queues().list_consumer_groups(upstream.request(request)).await?.into_inner();
+    let queue = answer.queue.unwrap_or_default();
+    Ok(Json(QueueGroups::new(&queue, &answer.groups, include_deadletter)).into_response())
+}
+
+/// `DELETE /queues/{queue_id}/groups/{group_id}`
+pub async fn delete(upstream: Upstream, target: Target) -> Answer {
+    let Target { project_id, queue_id, group_id, .. } = target;
+    let request = pb::DeleteConsumerGroupRequest { project_id, queue_id, group_id };
+    upstream.queues().delete_consumer_group(upstream.request(request)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn group_names(root: &Object<'_>) -> Result<Vec<String>> {
+    let groups: Vec<Object<'_>> =
+        root.require("groups", Plane::Control.bad_field(), "an array of objects with a name")?;
+    let name =
+        |group: &Object<'_>| Ok(group.read("groups.name", ErrorKind::NameCharacters, "a string")?.unwrap_or_default());
+    groups.iter().map(name).collect()
+}

@@ -1,0 +1,166 @@
+//! Messages and dead letters: send, consume, acknowledge.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::response::IntoResponse as _;
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::value::RawValue;
+
+use super::Answer;
+use super::body::{self, Object, Plane, shown};
+use super::json::{Acked, Leased, Sent};
+use super::query::Query;
+use super::target::Target;
+use super::upstream::Upstream;
+use crate::domain::limits::{CONSUME_MESSAGES, DELAY_MILLIS, LEASE_SECONDS, WAIT_DEFAULT, WAIT_SECONDS};
+use crate::domain::{Error, ErrorKind, Result};
+use crate::proto::v1 as pb;
+
+/// How much longer than its wait a consume call may take.
+const CONSUME_MARGIN: Duration = Duration::from_secs(15);
+
+const FIELDS: ErrorKind = ErrorKind::MessageFields;
+
+/// `POST /queues/{queue_id}/messages`
+pub async fn send(upstream: Upstream, target: Target, body: Body) -> Answer {
+    let body = body::read(body, Plane::Data).await?;
+    let root = Object::parse(&body, Plane::Data)?;
+    let messages: Vec<Object<'_>> = root.require("messages", FIELDS, "an array of objects")?;
+    let request = pb::SendMessagesRequest {
+        project_id: target.project_id,
+        queue_id: target.queue_id,
+        messages: messages.iter().map(|message| new_message(&body, message)).collect::<Result<_>>()?,
+        return_ids: either(&root, ["returnId", "return_id"], "true or false")?.unwrap_or(false),
+    };
+    let answer = upstream.messages().send_messages(upstream.request(request)).await?.into_inner();
+    Ok((StatusCode::CREATED, Json(Sent::from(&answer.results[..]))).into_response())
+}
+
+/// `GET /queues/{queue_id}/groups/{group_id}/messages?max_msgs&time_wait&ack_wait&tag&tag_type`
+pub async fn consume(upstream: Upstream, target: Target, query: Query) -> Answer {
+    let (options, deadline) = consume_options(&query)?;
+    let Target { project_id, queue_id, group_id, .. } = target;
+    let tags = query.all("tag").map(str::to_owned).collect();
+    let tag_match = tag_match(&query)?.into();
+    let request =
+        pb::ConsumeMessagesRequest { project_id, queue_id, group_id, options: Some(options), tags, tag_match };
+    let request = upstream.request_within(deadline, request);
+    leased(&upstream.messages().consume_messages(request).await?.into_inner().messages)
+}
+
+/// `GET /queues/{queue_id}/groups/{group_id}/deadletters?max_msgs&time_wait&ack_wait`
+pub async fn consume_dead_letters(upstream: Upstream, target: Target, query: Query) -> Answer {
+    let (options, deadline) = consume_options(&query)?;
+    let Target { project_id, queue_id, group_id, .. } = target;
+    let request = pb::ConsumeDeadLettersRequest { project_id, queue_id, group_id, options: Some(options) };
+    let request = upstream.request_within(deadline, request);
+    leased(&upstream.dead_letters().consume_dead_letters(request).await?.into_inner().messages)
+}
+
+/// `POST /queues/{queue_id}/groups/{group_id}/ack`
+pub async fn ack(upstream: Upstream, target: Target, body: Body) -> Answer {
+    let entries = ack_entries(body).await?;
+    let Target { project_id, queue_id, group_id, .. } = target;
+    let request = upstream.request(pb::AckMessagesRequest { project_id, queue_id, group_id, entries });
+    let answer = upstream.messages().ack_messages(request).await?.into_inner();
+    Ok(Json(Acked::from(answer.result.unwrap_or_default())).into_response())
+}
+
+/// `POST /queues/{queue_id}/groups/{group_id}/deadletters/ack`
+pub async fn ack_dead_letters(upstream: Upstream, target: Target, body: Body) -> Answer {
+    let entries = ack_entries(body).await?;
+    let Target { project_id, queue_id, group_id, .. } = target;
+    let request = upstream.request(pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries });
+    let answer = upstream.dead_letters().ack_dead_letters(request).await?.into_inner();
+    Ok(Json(Acked::from(answer.result.unwrap_or_default())).into_response())
+}
+
+fn new_message(request: &Bytes, message: &Object<'_>) -> Result<pb::NewMessage> {
+    // The objects were read from `request`, so their text is a part of it, shared and not copied.
+    let text = |value: &RawValue| request.slice_ref(value.get().as_bytes());
+    let body = message.raw("messages.body");
+    Ok(pb::NewMessage {
+        body: text(body.ok_or_else(|| Error::missing(FIELDS, "messages.body", "any JSON value"))?),
+        attributes: attributes(message)?.map(text).unwrap_or_default(),
+        tags: message.read("messages.tags", FIELDS, "an array of strings")?.unwrap_or_default(),
+        delay: delay(message)?,
+    })
+}
+
+fn attributes<'a>(message: &Object<'a>) -> Result<Option<&'a RawValue>> {
+    match message.read::<&RawValue>("messages.attributes", FIELDS, "a JSON object")? {
+        Some(value) if !value.get().starts_with('{') => {
+            Err(Error::field(FIELDS, "messages.attributes", shown(value), "a JSON object"))
+        }
+        given => Ok(given),
+    }
+}
+
+/// Milliseconds; a fraction is cut off.
+fn delay(message: &Object<'_>) -> Result<Option<prost_types::Duration>> {
+    for path in ["messages.delayTime", "messages.delay_time"] {
+        let Some(value) = message.read::<&RawValue>(path, ErrorKind::RequestFormat, "")? else { continue };
+        let allowed = "0-604800000 ms (7 days)";
+        let millis = whole(value.get()).filter(|millis| DELAY_MILLIS.contains(millis));
+        let millis = millis.ok_or_else(|| Error::field(ErrorKind::RequestFormat, path, shown(value), allowed))?;
+        let nanos = i32::try_from(millis % 1000 * 1_000_000).unwrap_or_default();
+        return Ok(Some(prost_types::Duration { seconds: millis / 1000, nanos }));
+    }
+    Ok(None)
+}
+
+/// A JSON number without its fraction.
+fn whole(number: &str) -> Option<i64> {
+    // `as` saturates: what is too large stays too large.
+    #[expect(clippy::cast_possible_truncation)]
+    number.parse().ok().or_else(|| number.parse::<f64>().ok().map(|number| number.trunc() as i64))
+}
+
+fn either(root: &Object<'_>, paths: [&str; 2], allowed: &str) -> Result<Option<bool>> {
+    Ok(root.read(paths[0], FIELDS, allowed)?.or(root.read(paths[1], FIELDS, allowed)?))
+}
+
+/// The options, and how long the call may take with them.
+fn consume_options(query: &Query) -> Result<(pb::ConsumeOptions, Duration)> {
+    let max_messages = query.integer("max_msgs", CONSUME_MESSAGES, ErrorKind::MaxMessagesOutOfRange)?;
+    let wait = query.integer("time_wait", WAIT_SECONDS, ErrorKind::WaitOutOfRange)?;
+    let lease = query.integer("ack_wait", LEASE_SECONDS, ErrorKind::LeaseOutOfRange)?;
+    let seconds = |seconds| prost_types::Duration { seconds, nanos: 0 };
+    let deadline = wait.map_or(WAIT_DEFAULT, |wait| Duration::from_secs(wait.unsigned_abs())) + CONSUME_MARGIN;
+    Ok((pb::ConsumeOptions { max_messages, wait: wait.map(seconds), lease: lease.map(seconds) }, deadline))
+}
+
+fn tag_match(query: &Query) -> Result<pb::TagMatch> {
+    match query.get("tag_type") {
+        None => Ok(pb::TagMatch::Unspecified),
+        Some("or") => Ok(pb::TagMatch::Any),
+        Some("and") => Ok(pb::TagMatch::All),
+        Some(other) => Err(Error::field(ErrorKind::TagTypeInvalid, "tag_type", other, "'or' or 'and'")),
+    }
+}
+
+fn leased(messages: &[pb::LeasedMessage]) -> Answer {
+    let messages: Vec<Leased<'_>> = messages.iter().map(Leased::try_from).collect::<Result<_>>()?;
+    Ok(Json(messages).into_response())
+}
+
+async fn ack_entries(body: Body) -> Result<Vec<pb::AckEntry>> {
+    let body = body::read(body, Plane::Data).await?;
+    let root = Object::parse(&body, Plane::Data)?;
+    let entries: Vec<Object<'_>> = root.require("message", FIELDS, "an array of objects with a handler")?;
+    entries.iter().map(ack_entry).collect()
+}
+
+fn ack_entry(entry: &Object<'_>) -> Result<pb::AckEntry> {
+    let handler = entry.require("message.handler", FIELDS, "a string")?;
+    let (field, allowed) = ("message.status", "'success' or 'fail'");
+    let status = match entry.read::<String>(field, ErrorKind::AckStatusInvalid, allowed)?.as_deref() {
+        None | Some("success") => pb::AckStatus::Success,
+        Some("fail") => pb::AckStatus::Fail,
+        Some(other) => return Err(Error::field(ErrorKind::AckStatusInvalid, field, other, allowed)),
+    };
+    Ok(pb::AckEntry { handler, status: status.into() })
+}

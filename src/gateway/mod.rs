@@ -1,0 +1,80 @@
+//! The REST gateway: the documented JSON paths over the generated gRPC clients, and nothing else.
+//!
+//! A handler is: path, query and JSON -> gRPC request -> client call -> JSON view. No rule of a queue lives here, only the
+//! shape of the REST API; what the service says of a value comes back in the words of that API ([`error`]).
+
+mod body;
+mod error;
+mod groups;
+mod json;
+mod messages;
+mod query;
+mod queues;
+mod quotas;
+mod request_id;
+mod tags;
+mod target;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use axum::response::Response;
+use axum::routing::{MethodRouter, delete, get, post};
+use tonic::body::Body;
+use tower::Service;
+
+use self::error::Failure;
+use self::upstream::Gateway;
+
+/// What a handler answers with.
+type Answer = Result<Response, Failure>;
+
+/// The REST API over a gRPC transport: the service's own routes in the same process, or a channel to a remote one.
+pub fn router<T>(transport: T) -> Router
+where
+    T: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
+    T::Error: Into<tonic::codegen::StdError> + Send,
+    T::Future: Send + 'static,
+{
+    Router::new()
+        .nest("/v1.0/{project_id}", paths())
+        .nest("/v2/{project_id}", paths())
+        .fallback(error::no_such_path)
+        .with_state(Gateway::new(transport))
+        .layer(from_fn(request_id::on_every_answer))
+}
+
+/// Every documented path, below the project. `v1.0` shows quotas at `/quotas/dms`, `v2` at `/quotas`; both answer on both.
+fn paths() -> Router<Gateway> {
+    Router::new()
+        .route("/queues", post(queues::create).get(queues::list))
+        .route("/queues/{queue_id}", get(queues::show).delete(queues::delete))
+        .route("/queues/{queue_id}/groups", post(groups::create).get(groups::list))
+        .route("/queues/{queue_id}/groups/{group_id}", delete(groups::delete))
+        .route("/queues/{queue_id}/messages", post(messages::send))
+        .route("/queues/{queue_id}/groups/{group_id}/messages", only_get(get(messages::consume)))
+        .route("/queues/{queue_id}/groups/{group_id}/ack", post(messages::ack))
+        .route("/queues/{queue_id}/groups/{group_id}/deadletters", only_get(get(messages::consume_dead_letters)))
+        .route("/queues/{queue_id}/groups/{group_id}/deadletters/ack", post(messages::ack_dead_letters))
+        .route("/quotas", get(quotas::show))
+        .route("/quotas/dms", get(quotas::show))
+        .route("/queue/tags", get(tags::list_of_project))
+        .route("/queue/resource_instances/action", post(tags::search))
+        .route("/queue/{queue_id}/tags", post(tags::add).get(tags::list_of_queue))
+        // `action` is also a key that a tag may have, and an empty key has an error of its own.
+        .route("/queue/{queue_id}/tags/action", post(tags::batch).delete(tags::delete_action))
+        .route("/queue/{queue_id}/tags/{key}", delete(tags::delete))
+        .route("/queue/{queue_id}/tags/", delete(tags::delete))
+        .method_not_allowed_fallback(error::method_not_allowed)
+}
+
+/// Refuses HEAD, which axum would answer through the GET handler: leases taken and thrown away.
+fn only_get(route: MethodRouter<Gateway, Infallible>) -> MethodRouter<Gateway, Infallible> {
+    let refuse = || async { ([(http::header::ALLOW, "GET")], error::method_not_allowed().await) };
+    route.head(refuse).fallback(refuse)
+}

@@ -1,0 +1,69 @@
+//! Query parameters: an empty value counts as absent, unknown keys are ignored.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+use super::error::Failure;
+use crate::domain::{Error, ErrorKind, Result};
+
+/// The parameters of one request, decoded, in their order.
+#[derive(Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Failure> {
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+        let pairs = pairs.map_err(|rejection| Error::new(ErrorKind::UrlParameters, rejection.body_text()))?;
+        Ok(Self(pairs.0))
+    }
+}
+
+impl Query {
+    /// All values of a repeatable parameter.
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(name, value)| name == key && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a parameter; the first one when it is repeated.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(name, value)| name == key && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// A boolean in any case; SDKs send `True` as well as `true`.
+    pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) if value.eq_ignore_ascii_case("true") => Ok(true),
+            Some(value) if value.eq_ignore_ascii_case("false") => Ok(false),
+            Some(value) => Err(Error::field(ErrorKind::UrlParameters, key, value, "true or false")),
+        }
+    }
+
+    /// An integer in a range; anything else has an error code of its own.
+    pub fn integer<N>(&self, key: &str, range: RangeInclusive<N>, kind: ErrorKind) -> Result<Option<N>>
+    where
+        N: FromStr + PartialOrd + Display,
+    {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = value.parse().ok().filter(|number| range.contains(number));
+        let allowed = || format!("an integer from {} to {}", range.start(), range.end());
+        number.map(Some).ok_or_else(|| Error::field(kind, key, value, &allowed()))
+    }
+
+    /// `page_size` and `current_page`: used only when both are valid, that is 1 or more.
+    pub fn page(&self) -> Option<(i32, i32)> {
+        Some((self.positive("page_size")?, self.positive("current_page")?))
+    }
+
+    fn positive(&self, key: &str) -> Option<i32> {
+        let number: i64 = self.get(key)?.parse().ok()?;
+        // A page behind the last one is empty, however far behind.
+        (number >= 1).then(|| i32::try_from(number).unwrap_or(i32::MAX))
+    }
+}

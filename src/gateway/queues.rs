@@ -1,0 +1,84 @@
+//! Queues: create, list, show, delete.
+
+use axum::Json;
+use axum::body::Body;
+use axum::response::IntoResponse as _;
+use http::StatusCode;
+
+use super::Answer;
+use super::body::{self, Object, Plane};
+use super::json::{CreatedQueue, Queue, Queues};
+use super::query::Query;
+use super::target::Target;
+use super::upstream::Upstream;
+use crate::domain::ErrorKind;
+use crate::domain::{Error, Result};
+use crate::proto::v1 as pb;
+
+/// `POST /queues`
+pub async fn create(upstream: Upstream, target: Target, body: Body) -> Answer {
+    let body = body::read(body, Plane::Control).await?;
+    let request = create_request(target.project_id, &Object::parse(&body, Plane::Control)?)?;
+    let answer = upstream.queues().create_queue(upstream.request(request)).await?.into_inner();
+    let queue = answer.queue.unwrap_or_default();
+    Ok((StatusCode::CREATED, Json(CreatedQueue::from(&queue))).into_response())
+}
+
+/// `GET /queues?include_deadletter&include_messages_num`; counts come whether asked for or not.
+pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
+    let include_deadletter = query.flag("include_deadletter", false)?;
+    query.flag("include_messages_num", false)?;
+    let request = pb::ListQueuesRequest { project_id: target.project_id };
+    let answer = upstream.queues().list_queues(upstream.request(request)).await?.into_inner();
+    Ok(Json(Queues::new(&answer.queues, include_deadletter)).into_response())
+}
+
+/// `GET /queues/{queue_id}?include_deadletter`
+pub async fn show(upstream: Upstream, target: Target, query: Query) -> Answer {
+    let include_deadletter = query.flag("include_deadletter", false)?;
+    let request = pb::GetQueueRequest { project_id: target.project_id, queue_id: target.queue_id };
+    let answer = upstream.queues().get_queue(upstream.request(request)).await?.into_inner();
+    Ok(Json(Queue::shown(&answer.queue.unwrap_or_default(), include_deadletter)).into_response())
+}
+
+/// `DELETE /queues/{queue_id}`
+pub async fn delete(upstream: Upstream, target: Target) -> Answer {
+    let request = pb::DeleteQueueRequest { project_id: target.project_id, queue_id: target.queue_id };
+    upstream.queues().delete_queue(upstream.request(request)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn create_request(project_id: String, queue: &Object<'_>) -> Result<pb::CreateQueueRequest> {
+    let text = "a string";
+    Ok(pb::CreateQueueRequest {
+        project_id,
+        name: queue.read("name", ErrorKind::NameCharacters, text)?.unwrap_or_default(),
+        queue_mode: queue_mode(queue)?.into(),
+        description: queue.read("description", ErrorKind::DescriptionCharacters, text)?.unwrap_or_default(),
+        redrive_policy: redrive_policy(queue)?.into(),
+        max_consume_count: queue.read("max_consume_count", ErrorKind::MaxConsumeCount, "an integer from 1 to 100")?,
+        retention_hours: queue.read("retention_hours", ErrorKind::RetentionHours, "an integer from 1 to 72")?,
+    })
+}
+
+fn queue_mode(queue: &Object<'_>) -> Result<pb::QueueMode> {
+    let (field, allowed) = ("queue_mode", "NORMAL, FIFO, KAFKA_HA or KAFKA_HT");
+    match queue.read::<String>(field, ErrorKind::RequestFormat, allowed)?.as_deref() {
+        None => Ok(pb::QueueMode::Unspecified),
+        Some("NORMAL") => Ok(pb::QueueMode::Normal),
+        Some("FIFO") => Ok(pb::QueueMode::Fifo),
+        Some("KAFKA_HA") => Ok(pb::QueueMode::KafkaHa),
+        Some("KAFKA_HT") => Ok(pb::QueueMode::KafkaHt),
+        Some(other) => Err(Error::field(ErrorKind::RequestFormat, field, other, allowed)),
+    }
+}
+
+fn redrive_policy(queue: &Object<'_>) -> Result<pb::RedrivePolicy> {
+    let (field, allowed) = ("redrive_policy", "enable or disable");
+    match queue.read::<String>(field, ErrorKind::RequestFormat, allowed)?.as_deref() {
+        None => Ok(pb::RedrivePolicy::Unspecified),
+        Some("enable") => Ok(pb::RedrivePolicy::Enable),
+        Some("disable") => Ok(pb::RedrivePolicy::Disable),
+        Some(other) => Err(Error::field(ErrorKind::RequestFormat, field, other, allowed)),
+    }
+}

@@ -1,0 +1,106 @@
+//! The gRPC service behind the gateway: clients, the caller's metadata, deadlines.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, header};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::StdError;
+use tonic::metadata::MetadataMap;
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceExt as _};
+
+use super::request_id::X_REQUEST_ID;
+use crate::proto::v1::dead_letter_service_client::DeadLetterServiceClient;
+use crate::proto::v1::message_service_client::MessageServiceClient;
+use crate::proto::v1::queue_service_client::QueueServiceClient;
+use crate::proto::v1::tag_service_client::TagServiceClient;
+
+type Transport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
+
+/// The largest gRPC answer taken: a list of 100,000 queues, the largest quota, stays below it.
+const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// The deadline of a call that does not wait.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Headers that go along as metadata: who asks, and to which trace it belongs.
+const FORWARDED: [HeaderName; 5] = [
+    X_REQUEST_ID,
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-auth-token"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
+
+/// The state of the router.
+#[derive(Clone)]
+pub struct Gateway(Transport);
+
+impl Gateway {
+    /// A gateway to whatever is behind the transport.
+    pub fn new<T>(transport: T) -> Self
+    where
+        T: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
+        T::Error: Into<StdError> + Send,
+        T::Future: Send + 'static,
+    {
+        Self(BoxCloneSyncService::new(transport.map_err(|error| Status::from_error(error.into()))))
+    }
+}
+
+/// The service, called on behalf of one REST caller.
+pub struct Upstream {
+    transport: Transport,
+    metadata: HeaderMap,
+}
+
+impl FromRequestParts<Gateway> for Upstream {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Infallible> {
+        let forwarded = FORWARDED.into_iter().filter_map(|name| {
+            let value = parts.headers.get(&name)?.clone();
+            Some((name, value))
+        });
+        Ok(Self { transport: gateway.0.clone(), metadata: forwarded.collect() })
+    }
+}
+
+impl Upstream {
+    /// A request with the caller's metadata and the usual deadline.
+    pub fn request<M>(&self, message: M) -> tonic::Request<M> {
+        self.request_within(DEADLINE, message)
+    }
+
+    /// A request with the caller's metadata and a deadline.
+    pub fn request_within<M>(&self, deadline: Duration, message: M) -> tonic::Request<M> {
+        let metadata = MetadataMap::from_headers(self.metadata.clone());
+        let mut request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), message);
+        request.set_timeout(deadline);
+        request
+    }
+
+    /// Queues, groups, quotas.
+    pub fn queues(&self) -> QueueServiceClient<Transport> {
+        QueueServiceClient::new(self.transport.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Normal messages.
+    pub fn messages(&self) -> MessageServiceClient<Transport> {
+        MessageServiceClient::new(self.transport.clone())
+    }
+
+    /// Dead letters.
+    pub fn dead_letters(&self) -> DeadLetterServiceClient<Transport> {
+        DeadLetterServiceClient::new(self.transport.clone())
+    }
+
+    /// Resource tags.
+    pub fn tags(&self) -> TagServiceClient<Transport> {
+        TagServiceClient::new(self.transport.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+}

@@ -1,0 +1,17 @@
+//! A private Postgres server for `dms dev`, the benchmark and the tests: found on the machine, started as a child process,
+//! stopped with us.
+//!
+//! - `binaries` finds `initdb` and `postgres`; `account` is the user they run as, since Postgres refuses to run as root.
+//! - `folders` is where a cluster lives: a kept data directory, or a throw-away one.
+//! - `launch` runs the server so that it cannot outlive this process; `cluster` puts it together.
+//!
+//! The server listens on a unix socket in a folder of mode 0700 only, so nobody else on the machine reaches it.
+
+mod account;
+mod binaries;
+mod cluster;
+mod folders;
+mod launch;
+
+pub use binaries::{Binaries, find_binaries};
+pub use cluster::{Cluster, ClusterOptions};
