@@ -15,8 +15,9 @@ use crate::broker::{Broker, BrokerOptions};
 use crate::domain::{Error, Result};
 use crate::{gateway, proto};
 
-const READINESS_INTERVAL: Duration = Duration::from_secs(2);
-const READINESS_LIMIT: Duration = Duration::from_secs(5);
+/// Probes learn within the sum of both that Postgres has gone.
+const READINESS_INTERVAL: Duration = Duration::from_secs(1);
+const READINESS_LIMIT: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Calls at a time on one connection; a client may hold all its long polls on one.

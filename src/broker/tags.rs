@@ -26,7 +26,9 @@ impl Broker {
     pub async fn batch_queue_tags(&self, project: &ProjectId, queue: QueueId, batch: &TagBatch) -> Result<()> {
         match batch {
             TagBatch::Create(new) => tags::put(&self.core.store.pool, project, queue, new).await,
-            TagBatch::Delete(selectors) => tags::delete(&self.core.store.pool, project, queue, selectors).await.map(drop),
+            TagBatch::Delete(selectors) => {
+                tags::delete(&self.core.store.pool, project, queue, selectors).await.map(drop)
+            }
         }
     }
 
