@@ -9,6 +9,7 @@
 //! knows `store`; all know `domain`, which knows nothing of the project.
 
 pub mod api;
+pub mod bench;
 pub mod config;
 pub mod dev;
 pub mod domain;

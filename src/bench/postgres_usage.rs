@@ -1,0 +1,151 @@
+//! What Postgres and this process spent: CPU time from `/proc`, WAL and commits from Postgres itself. A figure that cannot be
+//! had (another machine, no `/proc`, a standby) is absent, never guessed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::store::instance::Instance;
+
+/// The kernel's unit of CPU time in `/proc`, the same on every Linux that Rust's std supports.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Totals since some start, or the difference of two readings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time of the postmaster and all its children.
+    pub postgres_cpu: Option<Duration>,
+    /// CPU time of this process: the load generator, and the service when it runs in process.
+    pub process_cpu: Option<Duration>,
+    /// Bytes of WAL.
+    pub wal_bytes: Option<u64>,
+    /// Committed transactions.
+    pub commits: Option<u64>,
+}
+
+impl Usage {
+    /// What was spent after `earlier`.
+    pub fn since(&self, earlier: &Usage) -> Usage {
+        fn difference<T>(late: Option<T>, early: Option<T>, subtract: impl Fn(T, T) -> Option<T>) -> Option<T> {
+            late.zip(early).and_then(|(late, early)| subtract(late, early))
+        }
+        Usage {
+            postgres_cpu: difference(self.postgres_cpu, earlier.postgres_cpu, Duration::checked_sub),
+            process_cpu: difference(self.process_cpu, earlier.process_cpu, Duration::checked_sub),
+            wal_bytes: difference(self.wal_bytes, earlier.wal_bytes, u64::checked_sub),
+            commits: difference(self.commits, earlier.commits, u64::checked_sub),
+        }
+    }
+}
+
+/// Reads the usage. Without a database URL it knows only this process.
+#[derive(Debug, Default)]
+pub struct UsageProbe {
+    instance: Option<Instance>,
+    postmaster: Option<u32>,
+}
+
+impl UsageProbe {
+    /// Connects, and finds the postmaster when it is on this machine.
+    pub async fn connect(database_url: Option<&str>) -> anyhow::Result<Self> {
+        let Some(database_url) = database_url else {
+            return Ok(Self::default());
+        };
+        let mut instance = Instance::connect(database_url).await?;
+        let backend = instance.backend_pid().await?;
+        let postmaster = u32::try_from(backend).ok().and_then(postmaster_of);
+        Ok(Self { instance: Some(instance), postmaster })
+    }
+
+    /// The totals of now.
+    pub async fn read(&mut self) -> Usage {
+        let mut usage = Usage {
+            postgres_cpu: self.postmaster.and_then(family_cpu),
+            process_cpu: ProcessStat::read(std::process::id()).map(|stat| stat.own_cpu),
+            ..Usage::default()
+        };
+        if let Some(instance) = &mut self.instance {
+            usage.wal_bytes = instance.wal_position().await.ok().and_then(|bytes| u64::try_from(bytes).ok());
+            usage.commits = instance.commit_count().await.ok().and_then(|count| u64::try_from(count).ok());
+        }
+        usage
+    }
+}
+
+/// The postmaster of a backend, if that process id is one of a Postgres on this machine.
+fn postmaster_of(backend: u32) -> Option<u32> {
+    let child = ProcessStat::read(backend)?;
+    let parent = ProcessStat::read(child.parent)?;
+    [&child, &parent].iter().all(|stat| stat.name.starts_with("postgres")).then_some(child.parent)
+}
+
+/// CPU time of a postmaster, of its children, and of those that have ended.
+fn family_cpu(postmaster: u32) -> Option<Duration> {
+    let own = ProcessStat::read(postmaster)?;
+    let children: Duration = std::fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(ProcessStat::read)
+        .filter(|stat| stat.parent == postmaster)
+        .map(|stat| stat.own_cpu)
+        .sum();
+    Some(own.own_cpu + own.ended_children_cpu + children)
+}
+
+/// The fields of `/proc/PID/stat` that matter here.
+#[derive(Debug, PartialEq, Eq)]
+struct ProcessStat {
+    name: String,
+    parent: u32,
+    own_cpu: Duration,
+    ended_children_cpu: Duration,
+}
+
+impl ProcessStat {
+    fn read(pid: u32) -> Option<Self> {
+        let path = Path::new("/proc").join(pid.to_string()).join("stat");
+        Self::parse(&std::fs::read_to_string(path).ok()?)
+    }
+
+    /// `pid (name) state ppid ...`; the name may hold spaces and parentheses.
+    fn parse(line: &str) -> Option<Self> {
+        let (head, rest) = line.rsplit_once(')')?;
+        let (_, name) = head.split_once('(')?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        // proc(5) counts from 1 and the state is its field 3.
+        let ticks = |number: usize| fields.get(number - 3)?.parse::<u32>().ok();
+        Some(Self {
+            name: name.to_owned(),
+            parent: ticks(4)?,
+            own_cpu: TICK * (ticks(14)?.checked_add(ticks(15)?)?),
+            ended_children_cpu: TICK * (ticks(16)?.checked_add(ticks(17)?)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_lines_with_odd_names_are_read() {
+        let line = "4242 (postgres: a) b) S 17 4242 4242 0 -1 4194560 900 80 0 0 150 50 7 3 20 0 1 0 12345 1 2";
+        let stat = ProcessStat::parse(line).unwrap();
+        assert_eq!((stat.name.as_str(), stat.parent), ("postgres: a) b", 17));
+        assert_eq!((stat.own_cpu, stat.ended_children_cpu), (TICK * 200, TICK * 10));
+        assert_eq!(ProcessStat::parse("4242 (postgres) S"), None);
+    }
+
+    #[test]
+    fn differences_need_both_readings() {
+        let early = Usage { wal_bytes: Some(100), commits: Some(5), ..Usage::default() };
+        let late = Usage { wal_bytes: Some(350), process_cpu: Some(TICK), ..Usage::default() };
+        assert_eq!(late.since(&early), Usage { wal_bytes: Some(250), ..Usage::default() });
+    }
+
+    #[tokio::test]
+    async fn without_a_database_only_this_process_is_known() {
+        let usage = UsageProbe::connect(None).await.unwrap().read().await;
+        assert_eq!((usage.postgres_cpu, usage.wal_bytes, usage.commits), (None, None, None));
+        assert_eq!(usage.process_cpu.is_some(), cfg!(target_os = "linux"));
+    }
+}

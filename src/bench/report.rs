@@ -1,0 +1,302 @@
+//! The figures of one scenario, as a table or as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::args::{BenchArgs, Scenario};
+use super::ledger::Faults;
+use super::load::Load;
+use super::meter::{Call, Meter};
+use super::postgres_usage::Usage;
+
+/// What is known after a run besides the meter and the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed {
+    /// Seconds measured.
+    pub seconds: f64,
+    /// What was spent meanwhile.
+    pub usage: Usage,
+    /// Messages not read for want of time.
+    pub unread: u64,
+    /// Whether the service runs in this process.
+    pub in_process: bool,
+}
+
+/// The result of one scenario.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What ran.
+    pub scenario: Scenario,
+    /// Bytes of a body.
+    pub size_bytes: usize,
+    /// Messages of a call.
+    pub batch: u32,
+    /// Producers, and consumers.
+    pub clients: u32,
+    /// HTTP/2 connections.
+    pub connections: u32,
+    /// Queues.
+    pub queues: u32,
+    /// Groups of each queue.
+    pub groups: u32,
+    /// Seconds of warm-up.
+    pub warmup_seconds: u64,
+    /// Seconds measured.
+    pub seconds: f64,
+    /// Messages sent a second.
+    pub sent_per_second: f64,
+    /// Deliveries acked a second, summed over the groups.
+    pub acked_per_second: f64,
+    /// Latencies by kind of call.
+    pub latencies: Vec<Latency>,
+    /// What a message costs: one sent, and in `consume` one delivery acked.
+    pub cost: Cost,
+    /// Whether the CPU time of the clients holds that of the service too.
+    pub service_in_process: bool,
+    /// Failed calls, from the first to the last.
+    pub errors: BTreeMap<String, u64>,
+    /// Messages followed from send to ack.
+    pub verified_messages: u64,
+    /// Messages not read for want of time.
+    pub unread_messages: u64,
+    /// What is wrong.
+    pub faults: Faults,
+}
+
+impl Report {
+    /// Sums up a run.
+    pub fn new(args: &BenchArgs, scenario: Scenario, load: &Load, meter: &Meter, observed: Observed) -> Self {
+        let messages = |call| meter.read(call, |series| series.messages);
+        let (sent, acked) = (messages(Call::Send), messages(Call::Ack));
+        let per_second = |count: u64| if observed.seconds > 0.0 { count as f64 / observed.seconds } else { 0.0 };
+        let mut faults = load.faults();
+        faults.wrong_answers += meter.unexpected();
+        if observed.unread > 0 || !scenario.consumes() {
+            faults.lost = 0;
+        }
+        Self {
+            scenario,
+            size_bytes: load.payloads.size_bytes(),
+            batch: args.batch,
+            clients: args.clients,
+            connections: args.connections,
+            queues: args.queues,
+            groups: args.groups,
+            warmup_seconds: args.warmup,
+            seconds: observed.seconds,
+            sent_per_second: per_second(sent),
+            acked_per_second: per_second(acked),
+            latencies: Call::ALL.into_iter().filter_map(|call| Latency::read(call, meter)).collect(),
+            cost: match scenario {
+                Scenario::Consume => Cost::new(&observed.usage, acked, 0, observed.seconds),
+                _ => Cost::new(&observed.usage, sent, load.payloads.size_bytes(), observed.seconds),
+            },
+            service_in_process: observed.in_process,
+            errors: meter.errors(),
+            verified_messages: load.ledger.sent().0,
+            unread_messages: observed.unread,
+            faults,
+        }
+    }
+
+    /// Whether the service did its work, however slowly.
+    pub fn is_right(&self) -> bool {
+        self.faults.is_none() && self.verified_messages > 0
+    }
+}
+
+/// Latencies of one kind of call, in milliseconds.
+#[derive(Debug, Serialize)]
+pub struct Latency {
+    /// `send`, `consume`, `ack` or `end to end`.
+    pub call: &'static str,
+    /// Calls measured; messages for end to end.
+    pub count: u64,
+    /// Half were at most this.
+    pub p50_ms: f64,
+    /// 95 of 100 were at most this.
+    pub p95_ms: f64,
+    /// 99 of 100 were at most this.
+    pub p99_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
+}
+
+impl Latency {
+    fn read(call: Call, meter: &Meter) -> Option<Self> {
+        meter.read(call, |series| (!series.latency.is_empty()).then(|| Self::of(call, &series.latency)))
+    }
+
+    fn of(call: Call, micros: &Histogram<u64>) -> Self {
+        let ms = |micros: u64| micros as f64 / 1_000.0;
+        let quantile = |quantile| ms(micros.value_at_quantile(quantile));
+        Self {
+            call: call.name(),
+            count: micros.len(),
+            p50_ms: quantile(0.50),
+            p95_ms: quantile(0.95),
+            p99_ms: quantile(0.99),
+            max_ms: ms(micros.max()),
+        }
+    }
+}
+
+/// What one message costs; absent where it could not be measured.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// CPU microseconds of all Postgres processes.
+    pub postgres_cpu_us: Option<f64>,
+    /// CPU microseconds of this process.
+    pub process_cpu_us: Option<f64>,
+    /// Bytes of WAL.
+    pub wal_bytes: Option<f64>,
+    /// Bytes of WAL without the body.
+    pub wal_bytes_beyond_payload: Option<f64>,
+    /// Transactions a second, not a message.
+    pub commits_per_second: Option<f64>,
+}
+
+impl Cost {
+    fn new(usage: &Usage, messages: u64, payload_bytes: usize, seconds: f64) -> Self {
+        if messages == 0 || seconds <= 0.0 {
+            return Self::default();
+        }
+        let micros = |cpu: Duration| cpu.as_secs_f64() * 1e6 / messages as f64;
+        let wal_bytes = usage.wal_bytes.map(|bytes| bytes as f64 / messages as f64);
+        Self {
+            postgres_cpu_us: usage.postgres_cpu.map(micros),
+            process_cpu_us: usage.process_cpu.map(micros),
+            wal_bytes,
+            wal_bytes_beyond_payload: wal_bytes.map(|bytes| bytes - payload_bytes as f64),
+            commits_per_second: usage.commits.map(|commits| commits as f64 / seconds),
+        }
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { size_bytes, batch, clients, connections, queues, groups, .. } = self;
+        let name = self.scenario.name();
+        writeln!(
+            f,
+            "{name}: {size_bytes} B messages, batches of {batch}, clients {clients} on {connections} connections,"
+        )?;
+        writeln!(
+            f,
+            "queues {queues}, groups {groups}, {:.1} s after {} s of warm-up\n",
+            self.seconds, self.warmup_seconds
+        )?;
+        self.write_rates(f)?;
+        self.write_latencies(f)?;
+        self.write_costs(f)?;
+        self.write_verdict(f)
+    }
+}
+
+impl Report {
+    fn write_rates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mb_per_second = |rate: f64| rate * self.size_bytes as f64 / 1e6;
+        for (title, rate) in [("sent", self.sent_per_second), ("consumed + acked", self.acked_per_second)] {
+            if rate > 0.0 {
+                writeln!(f, "  {title:<20}{rate:>10.0} messages/s {:>9.1} MB/s", mb_per_second(rate))?;
+            }
+        }
+        if self.sent_per_second + self.acked_per_second == 0.0 {
+            writeln!(f, "  nothing went through while measuring: make the warm-up shorter or the backlog longer")?;
+        }
+        Ok(())
+    }
+
+    fn write_latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let titles = ["p50 ms", "p95 ms", "p99 ms", "max ms"].map(|title| format!("{title:>10}")).concat();
+        writeln!(f, "\n  {:<20}{:>10}{titles}", "latency", "count")?;
+        for Latency { call, count, p50_ms, p95_ms, p99_ms, max_ms } in &self.latencies {
+            writeln!(f, "  {call:<20}{count:>10}{p50_ms:>10.2}{p95_ms:>10.2}{p99_ms:>10.2}{max_ms:>10.2}")?;
+        }
+        Ok(())
+    }
+
+    fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let process = if self.service_in_process { "service + client CPU" } else { "client CPU" };
+        let rows = [
+            ("Postgres CPU", self.cost.postgres_cpu_us, "us a message"),
+            (process, self.cost.process_cpu_us, "us a message"),
+            ("WAL", self.cost.wal_bytes, "B a message"),
+            ("WAL beyond payload", self.cost.wal_bytes_beyond_payload, "B a message"),
+            ("commits", self.cost.commits_per_second, "a second"),
+        ];
+        writeln!(f)?;
+        for (title, value, unit) in rows {
+            match value {
+                Some(value) => writeln!(f, "  {title:<20}{value:>10.1} {unit}")?,
+                None => writeln!(f, "  {title:<20}{:>10}", "n/a")?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write_verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        for (error, count) in &self.errors {
+            writeln!(f, "  error {error}: {count}")?;
+        }
+        if self.unread_messages > 0 {
+            writeln!(f, "  {} messages were not read in time and are not checked", self.unread_messages)?;
+        }
+        let Faults { lost, duplicates, unknown, damaged, wrong_answers } = self.faults;
+        match (self.is_right(), self.scenario.consumes()) {
+            (true, true) => writeln!(f, "  right: {} messages, none lost, doubled or changed", self.verified_messages),
+            (true, false) => writeln!(f, "  right: {} messages, counted by the service too", self.verified_messages),
+            (false, _) => writeln!(
+                f,
+                "  WRONG: lost {lost}, duplicates {duplicates}, unknown {unknown}, damaged {damaged}, \
+                 wrong answers {wrong_answers}, of {} messages",
+                self.verified_messages
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_quantiles_in_milliseconds() {
+        let mut micros = Histogram::new(3).unwrap();
+        (1..=1_000).for_each(|value| micros.record(value * 1_000).unwrap());
+        let latency = Latency::of(Call::Ack, &micros);
+        let close = |value: f64, expected: f64| assert!((value - expected).abs() / expected < 0.002, "{value}");
+        close(latency.p50_ms, 500.0);
+        close(latency.p95_ms, 950.0);
+        close(latency.p99_ms, 990.0);
+        close(latency.max_ms, 1_000.0);
+        assert_eq!((latency.call, latency.count), ("ack", 1_000));
+    }
+
+    #[test]
+    fn costs_are_per_message_and_absent_when_unknown() {
+        let usage = Usage {
+            postgres_cpu: Some(Duration::from_secs(3)),
+            wal_bytes: Some(120_000_000),
+            commits: Some(500),
+            process_cpu: None,
+        };
+        let cost = Cost::new(&usage, 100_000, 1_024, 10.0);
+        assert_eq!(
+            cost,
+            Cost {
+                postgres_cpu_us: Some(30.0),
+                process_cpu_us: None,
+                wal_bytes: Some(1_200.0),
+                wal_bytes_beyond_payload: Some(176.0),
+                commits_per_second: Some(50.0),
+            }
+        );
+        assert_eq!(Cost::new(&usage, 0, 1_024, 10.0), Cost::default());
+    }
+}

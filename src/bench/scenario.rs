@@ -1,0 +1,143 @@
+//! One scenario from fresh queues to its report.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{BenchArgs, Scenario};
+use super::consumer::LEASE;
+use super::load::{Lead, Load, Until};
+use super::meter::{Meter, Window};
+use super::postgres_usage::{Usage, UsageProbe};
+use super::progress::Progress;
+use super::report::{Observed, Report};
+use super::site::Site;
+
+/// The longest that storing a backlog, draining what is left, and counting may take each.
+const PHASE_LIMIT: Duration = Duration::from_secs(1_800);
+/// No message for this long means that none will come: every lease has ended and every poll was answered meanwhile.
+pub const STALL_LIMIT: Duration = LEASE.saturating_add(Duration::from_secs(15));
+
+/// One scenario on its way.
+struct Run {
+    scenario: Scenario,
+    load: Arc<Load>,
+    meter: Arc<Meter>,
+    stall_limit: Duration,
+    /// All work is done.
+    done: CancellationToken,
+}
+
+/// Runs the scenario on queues of its own and deletes them. `stall_limit` is [`STALL_LIMIT`] but in tests.
+pub async fn run(site: &Site, args: &BenchArgs, scenario: Scenario, stall_limit: Duration) -> Result<Report> {
+    let topics = site.create_topics(args.queues, args.groups).await?;
+    let lead = (scenario == Scenario::Both).then(|| Lead::new(args.groups, args.lead()));
+    let load = Arc::new(Load::new(site, args, topics, lead));
+    if scenario == Scenario::Consume {
+        store_backlog(&load, args.backlog()).await?;
+    }
+    let probe = UsageProbe::connect(site.database_url.as_deref()).await?;
+    let meter = Arc::new(Meter::new(Window::after(args.warmup(), args.duration())));
+    let run = Run { scenario, load, meter, stall_limit, done: CancellationToken::new() };
+    let work = async { tokio::join!(run.measure(probe), run.clients()) };
+    let ((seconds, usage), unread) = Progress::new(scenario.name(), &run.meter).show_during(work).await;
+    let observed = Observed { seconds, usage, unread: unread?, in_process: site.is_private() };
+    check_counters(site, &run.load).await?;
+    let report = Report::new(args, scenario, &run.load, &run.meter, observed);
+    site.delete_topics(&run.load.topics).await?;
+    Ok(report)
+}
+
+impl Run {
+    /// Runs the clients to the end of the window, then until all is consumed. Returns the messages that were not read for
+    /// want of time, though they kept coming.
+    async fn clients(&self) -> Result<u64> {
+        let Self { scenario, load, meter, done, .. } = self;
+        // However this ends, nobody waits for it any longer.
+        let _done = done.clone().drop_guard();
+        let consumers = if scenario.consumes() { load.start_consumers(meter, done) } else { JoinSet::new() };
+        if scenario.sends() {
+            join(load.start_producers(meter, Until { deadline: meter.window().end, messages: u64::MAX })).await?;
+        }
+        let unread = if scenario.consumes() { self.drain().await } else { 0 };
+        done.cancel();
+        join(consumers).await?;
+        Ok(unread)
+    }
+
+    /// Waits until everything is acked, or nothing more comes.
+    async fn drain(&self) -> u64 {
+        let deadline = Instant::now() + PHASE_LIMIT;
+        let (mut acked, mut changed) = (0, Instant::now());
+        loop {
+            let missing = self.load.ledger.missing();
+            let acked_now = self.meter.totals().acked.load(Relaxed);
+            if acked_now != acked {
+                (acked, changed) = (acked_now, Instant::now());
+            }
+            if missing == 0 || changed.elapsed() > self.stall_limit {
+                return 0;
+            }
+            if Instant::now() > deadline {
+                return missing;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What was spent inside the window, and how long the window was: it ends early when all work is done.
+    async fn measure(&self, mut probe: UsageProbe) -> (f64, Usage) {
+        let window = self.meter.window();
+        if self.done_before(window.begin).await {
+            return (0.0, Usage::default());
+        }
+        let before = probe.read().await;
+        self.done_before(window.end).await;
+        let seconds = Instant::now().min(window.end).duration_since(window.begin).as_secs_f64();
+        (seconds, probe.read().await.since(&before))
+    }
+
+    async fn done_before(&self, instant: Instant) -> bool {
+        tokio::select! {
+            () = sleep_until(instant) => false,
+            () = self.done.cancelled() => true,
+        }
+    }
+}
+
+/// Sends the backlog as fast as it goes.
+async fn store_backlog(load: &Arc<Load>, messages: u64) -> Result<()> {
+    let meter = Arc::new(Meter::new(Window::after(Duration::ZERO, Duration::ZERO)));
+    let until = Until {
+        deadline: Instant::now() + PHASE_LIMIT,
+        messages: messages.div_ceil(u64::from(load.clients)).next_multiple_of(u64::from(load.batch)),
+    };
+    let producers = load.start_producers(&meter, until);
+    Progress::new("backlog", &meter).show_during(join(producers)).await?;
+    ensure!(load.ledger.sent().0 > 0, "no backlog could be stored: {:?}", meter.errors());
+    Ok(())
+}
+
+/// The service must have counted what was sent.
+async fn check_counters(site: &Site, load: &Load) -> Result<()> {
+    let (sure, unsure) = load.ledger.sent();
+    let counted = timeout(PHASE_LIMIT, site.count_messages(&load.topics)).await??;
+    if counted < sure || counted > sure + unsure {
+        tracing::error!(counted, sure, unsure, "the queues' counters are wrong");
+        load.count_wrong_answer();
+    }
+    Ok(())
+}
+
+/// Waits for all tasks; a panic in one of them ends the benchmark.
+async fn join(mut tasks: JoinSet<()>) -> Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
+    Ok(())
+}

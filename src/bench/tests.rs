@@ -1,0 +1,86 @@
+//! The benchmark against a service that works, and against ones that don't.
+
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::args::{BenchArgs, Scenario};
+use super::fake_service::{FakeService, Misdeed};
+use super::report::Report;
+use super::scenario;
+use super::site::Site;
+
+#[derive(Parser)]
+struct Program {
+    #[command(flatten)]
+    bench: BenchArgs,
+}
+
+async fn run(misdeed: Misdeed, scenario: Scenario, flags: &[&str]) -> Report {
+    let target = FakeService::start(misdeed).await;
+    let fixed = ["bench", "--clients", "4", "--connections", "2", "--warmup", "0", "--duration", "1", "--size", "200"];
+    let mut args = Program::try_parse_from(fixed.iter().chain(flags)).unwrap().bench;
+    // Whatever DATABASE_URL says, this service has no Postgres.
+    args.database_url = None;
+    let site = Site::connect(&target, args.connections, None).await.unwrap();
+    scenario::run(&site, &args, scenario, Duration::from_millis(500)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_right_service_passes_every_scenario() {
+    for scenario in [Scenario::Produce, Scenario::Consume, Scenario::Both] {
+        let report = run(Misdeed::None, scenario, &["--groups", "2", "--backlog", "2000"]).await;
+        assert!(report.is_right() && report.errors.is_empty(), "{report}");
+        assert!(report.verified_messages > 0 && report.seconds > 0.0, "{report}");
+        assert_eq!(report.sent_per_second > 0.0, scenario.sends(), "{report}");
+        assert_eq!(report.acked_per_second > 0.0, scenario.consumes(), "{report}");
+        assert_eq!((report.cost.wal_bytes, report.service_in_process), (None, false));
+    }
+}
+
+#[tokio::test]
+async fn a_backlog_is_read_by_every_group() {
+    let report = run(Misdeed::None, Scenario::Consume, &["--groups", "2", "--backlog", "1000", "--batch", "7"]).await;
+    // 250 messages for each of 4 producers, in whole batches of 7.
+    assert_eq!(report.verified_messages, 4 * 252);
+    let acks: u64 = report.latencies.iter().filter(|latency| latency.call == "ack").map(|latency| latency.count).sum();
+    assert_eq!(acks, 2 * 4 * 252 / 7);
+}
+
+#[tokio::test]
+async fn lost_messages_are_noticed() {
+    let report = run(Misdeed::Loses, Scenario::Consume, &["--backlog", "1000"]).await;
+    assert_eq!((report.faults.lost, report.is_right()), (10, false), "{report}");
+}
+
+#[tokio::test]
+async fn doubled_messages_are_noticed() {
+    let report = run(Misdeed::Doubles, Scenario::Both, &[]).await;
+    assert!((1..=10).contains(&report.faults.duplicates) && !report.is_right(), "{report}");
+}
+
+#[tokio::test]
+async fn damaged_messages_are_noticed() {
+    let report = run(Misdeed::Damages, Scenario::Consume, &["--backlog", "100"]).await;
+    assert_eq!((report.faults.damaged, report.faults.lost), (1, 1), "{report}");
+}
+
+#[tokio::test]
+async fn wrong_counters_are_noticed() {
+    let report = run(Misdeed::Miscounts, Scenario::Produce, &[]).await;
+    assert_eq!((report.faults.wrong_answers, report.is_right()), (1, false), "{report}");
+}
+
+#[tokio::test]
+async fn overload_is_counted_and_is_no_fault() {
+    let report = run(Misdeed::Refuses, Scenario::Both, &[]).await;
+    assert!(report.is_right(), "{report}");
+    assert!(report.errors["send ResourceExhausted"] > 0, "{report}");
+}
+
+#[tokio::test]
+async fn unexpected_errors_are_a_fault() {
+    let report = run(Misdeed::Breaks, Scenario::Both, &[]).await;
+    assert!(report.faults.wrong_answers > 0 && !report.is_right(), "{report}");
+    assert!(report.errors["ack Internal"] > 0, "{report}");
+}
