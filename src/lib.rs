@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod bench;
+pub mod broker;
 pub mod config;
 pub mod dev;
 pub mod domain;
@@ -19,4 +20,5 @@ pub mod proto;
 pub mod serve;
 pub mod server;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;

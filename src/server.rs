@@ -21,6 +21,9 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Calls at a time on one connection; a client may hold all its long polls on one.
 const CALLS_PER_CONNECTION_MAX: u32 = 10_000;
+/// The HTTP/2 library ends a connection when the small frames that wait unread, counted with up to 256 bytes each, exceed half
+/// of this window. A burst of all the calls above must fit.
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -140,6 +143,7 @@ async fn serve(listener: TcpListener, routes: Routes, http1: bool, stop: Cancell
     let server = tonic::transport::Server::builder()
         .accept_http1(http1)
         .http2_keepalive_interval(Some(HTTP2_KEEPALIVE))
+        .initial_connection_window_size(Some(CONNECTION_WINDOW_BYTES))
         .max_concurrent_streams(Some(CALLS_PER_CONNECTION_MAX))
         .serve_with_incoming_shutdown(routes.prepare(), incoming, stop.cancelled_owned());
     if let Err(error) = server.await {

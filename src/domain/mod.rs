@@ -8,6 +8,7 @@ pub mod error;
 pub mod handler;
 pub mod ids;
 pub mod labels;
+pub mod lease;
 pub mod limits;
 pub mod message;
 pub mod queue;

@@ -59,7 +59,8 @@ impl Dev {
     }
 
     async fn create_queue(&self, name: &str) {
-        let answer = reqwest::Client::new().post(self.queues_url()).json(&json!({ "name": name })).send().await.unwrap();
+        let answer =
+            reqwest::Client::new().post(self.queues_url()).json(&json!({ "name": name })).send().await.unwrap();
         assert_eq!(answer.status(), 201);
     }
 

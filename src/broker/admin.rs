@@ -1,0 +1,100 @@
+//! Queues, groups, counters and quotas.
+
+use uuid::Uuid;
+
+use super::Broker;
+use super::wakeups::Wakeup;
+use crate::domain::Result;
+use crate::domain::clock::Timestamp;
+use crate::domain::counters::{GroupCounters, QueueQuota};
+use crate::domain::ids::{GroupId, ProjectId, QueueId, SubscriptionKey};
+use crate::domain::limits::RETENTION_HOURS_DEFAULT;
+use crate::domain::queue::{Group, NewQueue, Queue, QueueSummary};
+use crate::store;
+
+impl Broker {
+    /// Creates a queue. Errors: `QueueExists`, `QueueQuota`.
+    pub async fn create_queue(&self, project: &ProjectId, new: NewQueue) -> Result<Queue> {
+        let (pool, quota) = (&self.core.store.pool, self.core.settings.queues_per_project);
+        store::queues::create(pool, project, QueueId(Uuid::new_v4()), &new, quota, self.core.clock.now()).await
+    }
+
+    /// Shows a queue. Errors: `QueueNotFound`.
+    pub async fn get_queue(&self, project: &ProjectId, queue: QueueId) -> Result<QueueSummary> {
+        let now = self.core.clock.now();
+        let found = store::queues::summaries(&self.core.store.pool, project, Some(queue), now).await?;
+        found.into_iter().next().ok_or_else(|| store::queues::not_found(queue))
+    }
+
+    /// The queues of a project by creation time.
+    pub async fn list_queues(&self, project: &ProjectId) -> Result<Vec<QueueSummary>> {
+        store::queues::summaries(&self.core.store.pool, project, None, self.core.clock.now()).await
+    }
+
+    /// Deletes a queue with everything in it; consumers that wait for it are told. Errors: `QueueNotFound`.
+    pub async fn delete_queue(&self, project: &ProjectId, queue: QueueId) -> Result<()> {
+        store::queues::delete(&self.core.store.pool, project, queue).await?;
+        self.deleted(queue);
+        Ok(())
+    }
+
+    /// Creates groups, all or none; names were checked. Errors: `QueueNotFound`, `GroupExists`, `TooManyGroups`.
+    pub async fn create_groups(&self, project: &ProjectId, queue: QueueId, names: Vec<String>) -> Result<Vec<Group>> {
+        let pool = &self.core.store.pool;
+        let queue = store::queues::find(pool, project, queue).await?;
+        let groups: Vec<(GroupId, String)> = names.into_iter().map(|name| (GroupId(Uuid::new_v4()), name)).collect();
+        let max = self.core.settings.groups_per_queue;
+        let created = store::groups::create(pool, &queue, &groups, max, self.core.clock.now()).await?;
+        self.core.catalog.forget(queue.id);
+        Ok(created)
+    }
+
+    /// The groups of a queue by creation, with their counters when asked for. Errors: `QueueNotFound`.
+    pub async fn list_groups(
+        &self,
+        project: &ProjectId,
+        queue: QueueId,
+        with_counters: bool,
+    ) -> Result<(Queue, Vec<(Group, Option<GroupCounters>)>)> {
+        let pool = &self.core.store.pool;
+        let queue = store::queues::find(pool, project, queue).await?;
+        let mut groups = Vec::new();
+        for group in store::groups::list(pool, queue.id).await? {
+            let counters = if with_counters { Some(self.counters(&queue, &group).await?) } else { None };
+            groups.push((group, counters));
+        }
+        Ok((queue, groups))
+    }
+
+    async fn counters(&self, queue: &Queue, group: &Group) -> Result<GroupCounters> {
+        let now = self.core.clock.now();
+        let key = |stream| SubscriptionKey { stream, subscription: group.subscription };
+        let normal = (key(queue.stream), now.minus(queue.retention()));
+        let dead_letters = group.dead_letters.map(|stream| (key(stream), dead_letter_horizon(now)));
+        store::counters::group(&self.core.store.pool, normal, dead_letters).await
+    }
+
+    /// Deletes a group with its dead letters; consumers that wait for it are told. Errors: `GroupNotFound`, `QueueNotFound`.
+    pub async fn delete_group(&self, project: &ProjectId, queue: QueueId, group: GroupId) -> Result<()> {
+        let pool = &self.core.store.pool;
+        let queue = store::queues::find(pool, project, queue).await?;
+        store::groups::delete(pool, project, &queue, group).await?;
+        self.deleted(queue.id);
+        Ok(())
+    }
+
+    fn deleted(&self, queue: QueueId) {
+        self.core.apply(Wakeup::Deleted(queue));
+        self.core.outbox.push(Wakeup::Deleted(queue));
+    }
+
+    /// The queue quota of a project.
+    pub async fn quota(&self, project: &ProjectId) -> Result<QueueQuota> {
+        store::queues::quota(&self.core.store.pool, project, self.core.settings.queues_per_project).await
+    }
+}
+
+fn dead_letter_horizon(now: Timestamp) -> Timestamp {
+    let hours = u64::from(RETENTION_HOURS_DEFAULT.unsigned_abs());
+    now.minus(std::time::Duration::from_secs(hours * 3600))
+}

@@ -1,0 +1,188 @@
+//! The claim lane: gives out leases.
+//!
+//! A lane owns what it knows of the readers hashed to it, so there is nothing to lock: requests and events arrive in its
+//! queue, and each round serves all readers that can be served with one statement. A request that cannot be served stays
+//! parked here, without a connection, until an event makes its reader ready, or its caller gives up.
+
+mod cut;
+mod reader;
+mod round;
+mod scan;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use self::reader::Reader;
+use super::core::Core;
+use super::lane::LaneQueue;
+use crate::domain::Result;
+use crate::domain::ids::{StreamId, SubscriptionKey};
+use crate::domain::labels::LabelRule;
+use crate::domain::message::Delivery;
+use crate::store::connection::{Durability, LaneConnection};
+use crate::store::leases::LeaseKey;
+
+/// What is known of a reader is trusted this long: a wake-up of another replica may have been lost with it.
+const REFRESH: Duration = Duration::from_secs(5);
+/// Readers without requests are forgotten after this.
+const IDLE: Duration = Duration::from_secs(60);
+/// After an error of the database, parked requests are tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// A batch under a lease, on its way to its consumer.
+#[derive(Debug)]
+pub struct Granted {
+    /// The lease.
+    pub lease: LeaseKey,
+    /// Its messages.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// One consumer that wants messages.
+#[derive(Debug)]
+pub struct ClaimRequest {
+    /// Whose messages.
+    pub key: SubscriptionKey,
+    /// FIFO: nothing while a batch is in flight.
+    pub exclusive: bool,
+    /// How long messages of the stream are kept.
+    pub retention: Duration,
+    /// At most so many.
+    pub max_messages: usize,
+    /// For how long.
+    pub lease: Duration,
+    /// Selected by label.
+    pub rule: Option<LabelRule>,
+    /// Closed when the caller has given up.
+    pub reply: oneshot::Sender<Result<Granted>>,
+    /// Whether it was looked after once and waits: it survives an outage of the database.
+    pub parked: bool,
+}
+
+/// What arrives in the queue of a claim lane.
+#[derive(Debug)]
+pub enum ClaimMessage {
+    /// A consumer.
+    Request(ClaimRequest),
+    /// A stream has grown.
+    Appended {
+        /// Which.
+        stream: StreamId,
+        /// Its new end.
+        tail: i64,
+    },
+    /// Readers of a stream have messages due again, or a batch in flight has ended.
+    Changed {
+        /// Which.
+        stream: StreamId,
+    },
+    /// Anything may have changed.
+    Refresh,
+}
+
+struct ClaimLane {
+    core: Arc<Core>,
+    connection: LaneConnection,
+    readers: HashMap<SubscriptionKey, Reader>,
+    by_stream: HashMap<StreamId, BTreeSet<SubscriptionKey>>,
+    ready: BTreeSet<SubscriptionKey>,
+    next_refresh: Instant,
+    retry_at: Option<Instant>,
+}
+
+/// Gives out leases until the lane is closed.
+pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
+    let durability = if core.settings.synchronous_leases { Durability::Synchronous } else { Durability::Asynchronous };
+    let mut lane = ClaimLane {
+        connection: LaneConnection::new(&core.store, "dms-claim", durability),
+        core,
+        readers: HashMap::new(),
+        by_stream: HashMap::new(),
+        ready: BTreeSet::new(),
+        next_refresh: Instant::now() + REFRESH,
+        retry_at: None,
+    };
+    while let Some(messages) = lane.next_messages(&queue).await {
+        messages.into_iter().for_each(|message| lane.apply(message));
+        lane.tick();
+        lane.round().await;
+    }
+    lane.connection.close().await;
+}
+
+impl ClaimLane {
+    /// What has arrived; waits only when no reader is ready. `None` when the lane is closed.
+    async fn next_messages(&self, queue: &LaneQueue<ClaimMessage>) -> Option<Vec<ClaimMessage>> {
+        if !self.ready.is_empty() {
+            return Some(queue.take());
+        }
+        let due = self.retry_at.map_or(self.next_refresh, |at| at.min(self.next_refresh));
+        tokio::time::timeout_at(due.into(), queue.next()).await.unwrap_or(Some(Vec::new()))
+    }
+
+    fn apply(&mut self, message: ClaimMessage) {
+        match message {
+            ClaimMessage::Request(request) => {
+                let key = request.key;
+                self.by_stream.entry(key.stream).or_default().insert(key);
+                self.readers.entry(key).or_insert_with(|| Reader::new(&request)).push(request);
+                self.ready.insert(key);
+            }
+            ClaimMessage::Appended { stream, tail } => self.wake_stream(stream, |reader| reader.grown_to(tail)),
+            ClaimMessage::Changed { stream } => self.wake_stream(stream, Reader::forget_state),
+            ClaimMessage::Refresh => self.refresh(),
+        }
+    }
+
+    fn wake_stream(&mut self, stream: StreamId, mut wake: impl FnMut(&mut Reader)) {
+        for key in self.by_stream.get(&stream).into_iter().flatten() {
+            if let Some(reader) = self.readers.get_mut(key) {
+                wake(reader);
+                if reader.is_waiting() {
+                    self.ready.insert(*key);
+                }
+            }
+        }
+    }
+
+    fn refresh(&mut self) {
+        for (key, reader) in &mut self.readers {
+            reader.forget_state();
+            if reader.is_waiting() {
+                self.ready.insert(*key);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_refresh {
+            self.next_refresh = now + REFRESH;
+            self.forget_idle(now);
+            self.refresh();
+        } else if self.retry_at.is_some_and(|at| now >= at) {
+            self.refresh();
+            self.retry_at = None;
+        }
+    }
+
+    fn forget_idle(&mut self, now: Instant) {
+        let idle: Vec<SubscriptionKey> =
+            self.readers.iter_mut().filter_map(|(key, reader)| reader.is_idle(now, IDLE).then_some(*key)).collect();
+        idle.into_iter().for_each(|key| drop(self.forget(key)));
+    }
+
+    fn forget(&mut self, key: SubscriptionKey) -> Option<Reader> {
+        self.ready.remove(&key);
+        if let Some(keys) = self.by_stream.get_mut(&key.stream) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.by_stream.remove(&key.stream);
+            }
+        }
+        self.readers.remove(&key)
+    }
+}

@@ -1,0 +1,143 @@
+//! What a lane knows of one reader, and the consumers that wait for it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::{ClaimRequest, REFRESH};
+use crate::domain::lease::SubscriptionState;
+use crate::domain::{Error, ErrorKind};
+
+/// Where a reader's next messages come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextSource {
+    /// FIFO, and a batch is in flight.
+    Blocked,
+    /// Messages that have failed before.
+    Retries,
+    /// Messages never claimed.
+    Log,
+    /// There are none.
+    Nothing,
+}
+
+/// One reader.
+pub struct Reader {
+    /// FIFO.
+    pub exclusive: bool,
+    /// How long messages of its stream are kept.
+    pub retention: Duration,
+    /// Consumers in order of arrival.
+    pub waiting: VecDeque<ClaimRequest>,
+    /// Its row as of `read_at`, carried on by our own claims; `None` when it has to be read.
+    pub state: Option<SubscriptionState>,
+    read_at: Instant,
+    used_at: Instant,
+    kept_len: usize,
+}
+
+impl Reader {
+    /// A reader that a consumer asks for.
+    pub fn new(request: &ClaimRequest) -> Self {
+        let now = Instant::now();
+        Self {
+            exclusive: request.exclusive,
+            retention: request.retention,
+            waiting: VecDeque::new(),
+            state: None,
+            read_at: now,
+            used_at: now,
+            kept_len: 0,
+        }
+    }
+
+    /// Adds a consumer; now and then those that have given up are left out.
+    pub fn push(&mut self, request: ClaimRequest) {
+        if self.waiting.len() > 2 * self.kept_len + 16 {
+            self.drop_closed();
+        }
+        self.waiting.push_back(request);
+        self.used_at = Instant::now();
+        if self.read_at.elapsed() > REFRESH {
+            self.forget_state();
+        }
+    }
+
+    /// Leaves out consumers that have given up.
+    pub fn drop_closed(&mut self) {
+        self.waiting.retain(|request| !request.reply.is_closed());
+        self.kept_len = self.waiting.len();
+    }
+
+    /// Whether a consumer waits (or has given up unnoticed).
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether nobody has asked for it for a while.
+    pub fn is_idle(&mut self, now: Instant, idle: Duration) -> bool {
+        self.drop_closed();
+        self.waiting.is_empty() && now.duration_since(self.used_at) > idle
+    }
+
+    /// Its row was read.
+    pub fn set_state(&mut self, state: SubscriptionState) {
+        self.state = Some(state);
+        self.read_at = Instant::now();
+    }
+
+    /// Its row has to be read again.
+    pub fn forget_state(&mut self) {
+        self.state = None;
+    }
+
+    /// Its stream has grown.
+    pub fn grown_to(&mut self, tail: i64) {
+        if let Some(state) = &mut self.state {
+            state.tail = state.tail.max(tail);
+        }
+    }
+
+    /// Where its next messages come from.
+    pub fn next_source(&self) -> NextSource {
+        match &self.state {
+            None => NextSource::Nothing,
+            Some(state) if self.exclusive && state.has_leases => NextSource::Blocked,
+            Some(state) if state.has_retries => NextSource::Retries,
+            Some(state) if state.cursor < state.tail => NextSource::Log,
+            Some(_) => NextSource::Nothing,
+        }
+    }
+
+    /// Answers consumers whose label rule is not the one the group is bound to.
+    pub fn refuse_other_rules(&mut self) {
+        let Some(bound) = self.state.as_ref().map(|state| &state.rule) else { return };
+        if self.waiting.iter().all(|request| request.rule == *bound) {
+            return;
+        }
+        let (kept, refused): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|request| request.rule == *bound);
+        self.waiting = kept;
+        for request in refused {
+            let message = "tags: not the label rule that the group is bound to by its first retrieval with labels";
+            drop(request.reply.send(Err(Error::new(ErrorKind::ConsumeFailed, message).about("tags"))));
+        }
+    }
+
+    /// Answers consumers that were never looked after; those that were parked stay.
+    pub fn fail_new(&mut self, error: &Error) {
+        let (parked, new): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|request| request.parked);
+        self.waiting = parked;
+        new.into_iter().for_each(|request| drop(request.reply.send(Err(error.clone()))));
+    }
+
+    /// Answers every consumer.
+    pub fn fail_all(&mut self, error: &Error) {
+        self.waiting.drain(..).for_each(|request| drop(request.reply.send(Err(error.clone()))));
+    }
+
+    /// Marks what is left waiting as looked after.
+    pub fn park(&mut self) {
+        self.waiting.iter_mut().for_each(|request| request.parked = true);
+    }
+}

@@ -1,0 +1,344 @@
+//! One round of a claim lane: read what has to be read, decide, and carry out all claims in one statement.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::cut::{Batch, cut};
+use super::reader::NextSource;
+use super::scan::{Candidate, LogScan, selected};
+use super::{ClaimLane, Granted, RETRY};
+use crate::broker::settle::SettleRequest;
+use crate::domain::clock::Timestamp;
+use crate::domain::handler::Handler;
+use crate::domain::ids::{LeaseId, SubscriptionKey};
+use crate::domain::lease::{Lease, MessageRef, SubscriptionState};
+use crate::domain::message::Delivery;
+use crate::domain::{Error, ErrorKind, Result};
+use crate::store;
+use crate::store::connection::flush;
+use crate::store::leases::LeaseKey;
+use crate::store::segments::{ReadFrom, Segment};
+use crate::store::subscriptions::Claim;
+
+/// Readers served by one statement.
+const READERS_MAX: usize = 256;
+/// Messages looked for on behalf of one reader in a round, beyond what its consumers want of one segment.
+const MESSAGES_MAX: usize = 1000;
+/// Bytes looked for on behalf of one reader in a round.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Segments read at once.
+const SEGMENTS_READ: i64 = 4;
+/// Segments looked at on behalf of one reader in a round, when the rule selects little of them.
+const SEGMENTS_MAX: usize = 64;
+
+/// What a reader's part of a round found.
+struct Found {
+    candidates: Vec<Candidate>,
+    source: Taken,
+}
+
+enum Taken {
+    /// From the log: where the walk ended.
+    Log { end: i64, time: Timestamp, skipped: i64 },
+    /// Failed messages: those to drop, and whether there may be more.
+    Retries { dropped: Vec<i64>, more: bool },
+}
+
+/// A claim ready to be carried out, and who gets what.
+struct Planned {
+    claim: Claim,
+    batches: Vec<(LeaseKey, Timestamp, Batch)>,
+    more_retries: bool,
+}
+
+impl ClaimLane {
+    /// Serves readers that are ready.
+    pub(super) async fn round(&mut self) {
+        let keys: Vec<SubscriptionKey> = self.ready.iter().copied().take(READERS_MAX).collect();
+        if keys.is_empty() {
+            return;
+        }
+        self.ready.retain(|key| !keys.contains(key));
+        if let Err(error) = self.serve(&keys).await {
+            for key in keys {
+                if let Some(reader) = self.readers.get_mut(&key) {
+                    reader.forget_state();
+                    reader.fail_new(&error);
+                }
+            }
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+
+    async fn serve(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
+        self.read_states(keys).await?;
+        self.settle_rules(keys).await?;
+        let now = self.core.clock.now();
+        let mut planned = Vec::new();
+        for key in keys {
+            planned.extend(self.plan(*key, now).await?);
+        }
+        if !planned.is_empty() {
+            self.carry_out(planned, now).await?;
+        }
+        for key in keys {
+            if let Some(reader) = self.readers.get_mut(key) {
+                reader.park();
+                let more = matches!(reader.next_source(), NextSource::Retries | NextSource::Log);
+                if reader.is_waiting() && (more || reader.state.is_none()) {
+                    self.ready.insert(*key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the rows of readers that are not known; those that are gone are answered and forgotten.
+    async fn read_states(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
+        let unknown = |key: &&SubscriptionKey| self.readers.get(key).is_some_and(|reader| reader.state.is_none());
+        let unknown: Vec<SubscriptionKey> = keys.iter().filter(unknown).copied().collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let states = flush!(self.connection, conn => store::subscriptions::read_states(conn, &unknown))?;
+        for state in states {
+            if let Some(reader) = self.readers.get_mut(&state.key) {
+                reader.set_state(state);
+            }
+        }
+        for key in unknown {
+            if self.readers.get(&key).is_some_and(|reader| reader.state.is_none())
+                && let Some(mut reader) = self.forget(key)
+            {
+                reader.fail_all(&Error::new(ErrorKind::GroupNotFound, "group_id: the group was deleted"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds readers to their first label rule, and refuses consumers with another one.
+    async fn settle_rules(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
+        let mut bound = Vec::new();
+        for key in keys {
+            let Some(reader) = self.readers.get(key) else { continue };
+            let unbound = reader.state.as_ref().is_some_and(|state| state.rule.is_none());
+            let first = reader.waiting.iter().find_map(|request| request.rule.clone());
+            if let (true, Some(rule)) = (unbound, first) {
+                flush!(self.connection, conn => store::subscriptions::bind_rule(conn, *key, &rule))?;
+                bound.push(*key);
+            }
+        }
+        for key in &bound {
+            if let Some(reader) = self.readers.get_mut(key) {
+                reader.forget_state();
+            }
+        }
+        self.read_states(&bound).await?;
+        for key in keys {
+            if let Some(reader) = self.readers.get_mut(key) {
+                reader.refuse_other_rules();
+            }
+        }
+        Ok(())
+    }
+
+    /// What one reader may give out now, cut into batches; `None` when there is nothing to claim.
+    async fn plan(&mut self, key: SubscriptionKey, now: Timestamp) -> Result<Option<Planned>> {
+        let Some(reader) = self.readers.get_mut(&key) else { return Ok(None) };
+        reader.drop_closed();
+        let (source, exclusive) = (reader.next_source(), reader.exclusive);
+        let horizon = now.minus(reader.retention);
+        let consumers_max = if exclusive { 1 } else { usize::MAX };
+        let wanted: usize = reader.waiting.iter().take(consumers_max).map(|request| request.max_messages).sum();
+        let Some(state) = reader.state.clone().filter(|_| wanted > 0) else { return Ok(None) };
+        let wanted = wanted.min(MESSAGES_MAX);
+        let found = match source {
+            NextSource::Retries => self.find_retries(&state, horizon, wanted).await?,
+            NextSource::Log => self.find_new(&state, horizon, wanted).await?,
+            NextSource::Blocked | NextSource::Nothing => return Ok(None),
+        };
+        let Some(reader) = self.readers.get_mut(&key) else { return Ok(None) };
+        let (batches, left) = cut(&mut reader.waiting, found.candidates, consumers_max);
+        let batches = batches.into_iter().map(|batch| with_lease(key, now, batch)).collect::<Vec<_>>();
+        Ok(planned(state, exclusive, found.source, batches, left.front()))
+    }
+
+    /// Failed messages, the first ones first.
+    async fn find_retries(&mut self, state: &SubscriptionState, horizon: Timestamp, wanted: usize) -> Result<Found> {
+        let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+        let rows = flush!(self.connection, conn => store::retries::read(conn, state.key, limit))?;
+        let mut more = rows.len() >= wanted;
+        let (mut candidates, mut dropped, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for row in rows {
+            if bytes > BYTES_MAX {
+                more = true;
+                break;
+            }
+            let live = if row.appended_at <= horizon { None } else { self.segment_at(state.key, row).await? };
+            let message = live.as_ref().and_then(|segment| segment.message(row.offset));
+            match message.filter(|message| selected(state.rule.as_ref(), message)) {
+                Some(message) => {
+                    bytes += message.size_bytes();
+                    let at = MessageRef { attempts: row.attempts.saturating_add(1), ..row };
+                    candidates.push(Candidate { at, message: message.clone(), skipped_before: 0 });
+                }
+                None => dropped.push(row.offset),
+            }
+        }
+        Ok(Found { candidates, source: Taken::Retries { dropped, more } })
+    }
+
+    async fn segment_at(&mut self, key: SubscriptionKey, at: MessageRef) -> Result<Option<Arc<Segment>>> {
+        if let Some(segment) = self.core.cache.get(key.stream, at.offset) {
+            return Ok(Some(segment));
+        }
+        let segment =
+            flush!(self.connection, conn => store::segments::read_at(conn, key.stream, at.appended_at, at.offset))?;
+        let segment = segment.map(Arc::new);
+        segment.iter().for_each(|segment| self.core.cache.insert(Arc::clone(segment)));
+        Ok(segment)
+    }
+
+    /// Messages from the cursor on: from memory while they are there, else from the log.
+    async fn find_new(&mut self, state: &SubscriptionState, horizon: Timestamp, wanted: usize) -> Result<Found> {
+        let mut scan = LogScan::new(state.rule.as_ref(), horizon, state.cursor, state.cursor_time);
+        let mut looked_at = 0;
+        while scan.candidates.len() < wanted
+            && scan.bytes < BYTES_MAX
+            && scan.offset < state.tail
+            && looked_at < SEGMENTS_MAX
+        {
+            if let Some(segment) = self.core.cache.get(state.key.stream, scan.offset) {
+                scan.take(&segment, wanted);
+                looked_at += 1;
+                continue;
+            }
+            let from = ReadFrom { stream: state.key.stream, offset: scan.offset, not_before: scan.time, horizon };
+            let segments = flush!(self.connection, conn => store::segments::read(conn, from, SEGMENTS_READ))?;
+            if segments.is_empty() {
+                // What was appended up to the tail we know of has expired.
+                scan.skip_to(state.tail);
+            }
+            for segment in segments.into_iter().map(Arc::new) {
+                self.core.cache.insert(Arc::clone(&segment));
+                scan.take(&segment, wanted);
+                looked_at += 1;
+            }
+        }
+        let LogScan { candidates, offset: end, time, skipped, .. } = scan;
+        Ok(Found { candidates, source: Taken::Log { end, time, skipped } })
+    }
+
+    /// Carries out the claims and hands out what was claimed; readers that moved meanwhile are read and tried again.
+    async fn carry_out(&mut self, planned: Vec<Planned>, now: Timestamp) -> Result<()> {
+        let claims: Vec<Claim> = planned.iter().map(|planned| planned.claim.clone()).collect();
+        let claimed = flush!(self.connection, conn => store::subscriptions::claim(conn, &claims));
+        let claimed = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                planned.into_iter().for_each(|planned| self.give_back(planned));
+                return Err(error);
+            }
+        };
+        for planned in planned {
+            if claimed.contains(&planned.claim.key) {
+                self.hand_out(planned, now);
+            } else {
+                self.give_back(planned);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts consumers back at the head of the line.
+    fn give_back(&mut self, planned: Planned) {
+        if let Some(reader) = self.readers.get_mut(&planned.claim.key) {
+            reader.forget_state();
+            for (_, _, batch) in planned.batches.into_iter().rev() {
+                reader.waiting.push_front(batch.request);
+            }
+        }
+    }
+
+    fn hand_out(&mut self, planned: Planned, now: Timestamp) {
+        let key = planned.claim.key;
+        if let Some(state) = self.readers.get_mut(&key).and_then(|reader| reader.state.as_mut()) {
+            state.version += 1;
+            state.cursor = planned.claim.cursor;
+            state.cursor_time = planned.claim.cursor_time;
+            state.has_leases |= !planned.batches.is_empty();
+            state.has_retries = planned.more_retries;
+        }
+        for (lease, expires_at, batch) in planned.batches {
+            debug_assert!(expires_at > now, "leases last");
+            self.core.timers.add(lease, expires_at);
+            let deliveries = deliveries(lease, expires_at, batch.messages);
+            if batch.request.reply.send(Ok(Granted { lease, deliveries })).is_err() {
+                // The caller has given up since: nobody has seen these messages.
+                self.core.settle_lane(key.stream).push_event(SettleRequest::Release(lease));
+            }
+        }
+    }
+}
+
+fn with_lease(key: SubscriptionKey, now: Timestamp, batch: Batch) -> (LeaseKey, Timestamp, Batch) {
+    let lease = LeaseKey { subscription: key, id: LeaseId(Uuid::new_v4()) };
+    (lease, now.plus(batch.request.lease), batch)
+}
+
+fn planned(
+    state: SubscriptionState,
+    exclusive: bool,
+    source: Taken,
+    batches: Vec<(LeaseKey, Timestamp, Batch)>,
+    left: Option<&Candidate>,
+) -> Option<Planned> {
+    let leases = batches.iter().map(|(lease, expires_at, batch)| Lease {
+        key: state.key,
+        id: lease.id,
+        expires_at: *expires_at,
+        messages: batch.messages.iter().map(|message| message.at).collect(),
+    });
+    let leases: Vec<Lease> = leases.collect();
+    let mut claim = Claim {
+        key: state.key,
+        version: state.version,
+        cursor: state.cursor,
+        cursor_time: state.cursor_time,
+        skipped: 0,
+        exclusive,
+        retries: Vec::new(),
+        leases,
+    };
+    let mut more_retries = false;
+    match source {
+        Taken::Log { end, time, skipped } => {
+            // What found no consumer stays where it is.
+            (claim.cursor, claim.skipped) = left.map_or((end, skipped), |left| (left.at.offset, left.skipped_before));
+            claim.cursor_time = left.map_or(time, |left| left.at.appended_at);
+            (claim.cursor > state.cursor).then_some(())?;
+        }
+        Taken::Retries { dropped, more } => {
+            claim.skipped = i64::try_from(dropped.len()).unwrap_or(i64::MAX);
+            let taken = claim.leases.iter().flat_map(|lease| lease.messages.iter().map(|message| message.offset));
+            claim.retries = taken.chain(dropped).collect();
+            more_retries = more || left.is_some();
+        }
+    }
+    Some(Planned { claim, batches, more_retries })
+}
+
+fn deliveries(lease: LeaseKey, expires_at: Timestamp, messages: Vec<Candidate>) -> Vec<Delivery> {
+    let batch_len = u8::try_from(messages.len()).unwrap_or(u8::MAX);
+    let delivery = |candidate: Candidate| Delivery {
+        handler: Handler { key: lease.subscription, lease: lease.id, offset: candidate.at.offset, batch_len }.format(),
+        offset: candidate.at.offset,
+        appended_at: candidate.at.appended_at,
+        lease_expires_at: expires_at,
+        attempt: candidate.at.attempts,
+        message: candidate.message,
+    };
+    messages.into_iter().map(delivery).collect()
+}

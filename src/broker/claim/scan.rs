@@ -1,0 +1,132 @@
+//! Walks messages of a reader in order and says which may be delivered: not expired, readable, selected by the rule.
+
+use crate::domain::clock::Timestamp;
+use crate::domain::labels::LabelRule;
+use crate::domain::lease::MessageRef;
+use crate::domain::message::Message;
+use crate::store::segments::Segment;
+
+/// A message that may be delivered.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Where it is, with the attempt that this delivery would be.
+    pub at: MessageRef,
+    /// What it is.
+    pub message: Message,
+    /// Offsets passed over before it in this walk.
+    pub skipped_before: i64,
+}
+
+/// A walk over the log from a cursor.
+#[derive(Debug)]
+pub struct LogScan<'a> {
+    rule: Option<&'a LabelRule>,
+    horizon: Timestamp,
+    /// Messages found.
+    pub candidates: Vec<Candidate>,
+    /// Next offset to look at.
+    pub offset: i64,
+    /// Append time of the last segment looked at.
+    pub time: Timestamp,
+    /// Offsets passed over.
+    pub skipped: i64,
+    /// Bytes of the messages found.
+    pub bytes: usize,
+}
+
+impl<'a> LogScan<'a> {
+    /// Begins at a cursor.
+    pub fn new(rule: Option<&'a LabelRule>, horizon: Timestamp, cursor: i64, cursor_time: Timestamp) -> Self {
+        Self { rule, horizon, candidates: Vec::new(), offset: cursor, time: cursor_time, skipped: 0, bytes: 0 }
+    }
+
+    /// Passes over offsets that are not there any more.
+    pub fn skip_to(&mut self, offset: i64) {
+        self.skipped += (offset - self.offset).max(0);
+        self.offset = self.offset.max(offset);
+    }
+
+    /// Takes from a segment until `enough` messages are found.
+    pub fn take(&mut self, segment: &Segment, enough: usize) {
+        self.skip_to(segment.base_offset);
+        self.time = segment.appended_at;
+        if segment.appended_at <= self.horizon || segment.messages.is_none() {
+            return self.skip_to(segment.end_offset());
+        }
+        while self.offset < segment.end_offset() && self.candidates.len() < enough {
+            match segment.message(self.offset) {
+                Some(message) if selected(self.rule, message) => {
+                    let at = MessageRef { offset: self.offset, attempts: 1, appended_at: segment.appended_at };
+                    self.bytes += message.size_bytes();
+                    let message = message.clone();
+                    self.candidates.push(Candidate { at, message, skipped_before: self.skipped });
+                }
+                _ => self.skipped += 1,
+            }
+            self.offset += 1;
+        }
+    }
+}
+
+/// Whether a rule selects a message.
+pub fn selected(rule: Option<&LabelRule>, message: &Message) -> bool {
+    rule.is_none_or(|rule| rule.matches(&message.tags))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::ids::{MessageId, StreamId};
+
+    fn segment(base_offset: i64, appended_at: i64, tags: &[&str]) -> Segment {
+        let message = |tag: &&str| Message {
+            id: MessageId(Uuid::nil()),
+            body: Bytes::from_static(b"1"),
+            attributes: Bytes::new(),
+            tags: vec![(*tag).to_owned()],
+            dead_letter: None,
+        };
+        Segment {
+            stream: StreamId(1),
+            base_offset,
+            appended_at: Timestamp(appended_at),
+            message_count: i64::try_from(tags.len()).expect("small"),
+            messages: Some(tags.iter().map(message).collect()),
+            payload_bytes: 0,
+        }
+    }
+
+    fn found(scan: &LogScan<'_>) -> Vec<(i64, i64)> {
+        scan.candidates.iter().map(|candidate| (candidate.at.offset, candidate.skipped_before)).collect()
+    }
+
+    #[test]
+    fn passes_over_what_no_rule_selects() {
+        let rule = LabelRule::new(vec!["a".into()], false);
+        let mut scan = LogScan::new(rule.as_ref(), Timestamp(0), 1, Timestamp(0));
+        scan.take(&segment(0, 5, &["a", "b", "a", "b"]), 10);
+        assert_eq!(found(&scan), [(2, 1)]);
+        assert_eq!((scan.offset, scan.skipped, scan.time), (4, 2, Timestamp(5)));
+    }
+
+    #[test]
+    fn passes_over_what_has_expired_or_cannot_be_read() {
+        let mut scan = LogScan::new(None, Timestamp(5), 0, Timestamp(0));
+        scan.take(&segment(2, 5, &["a", "b"]), 10);
+        assert_eq!((scan.offset, scan.skipped), (4, 4), "a gap of two, then an expired segment of two");
+        let corrupt = Segment { messages: None, ..segment(4, 6, &["a"]) };
+        scan.take(&corrupt, 10);
+        scan.take(&segment(5, 7, &["a"]), 10);
+        assert_eq!(found(&scan), [(5, 5)]);
+    }
+
+    #[test]
+    fn stops_when_it_has_enough() {
+        let mut scan = LogScan::new(None, Timestamp(0), 0, Timestamp(0));
+        scan.take(&segment(0, 5, &["a", "b", "c"]), 2);
+        assert_eq!((found(&scan).len(), scan.offset), (2, 2));
+    }
+}

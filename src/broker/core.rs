@@ -1,0 +1,195 @@
+//! What the lanes, the upkeep and the calls of a replica share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::append::AppendRequest;
+use super::cache::SegmentCache;
+use super::catalog::Catalog;
+use super::claim::ClaimMessage;
+use super::lane::{LaneLimits, LaneQueue};
+use super::settings::Settings;
+use super::settle::SettleRequest;
+use super::timers::LeaseTimers;
+use super::wakeups::{Outbox, Wakeup};
+use crate::domain::Result;
+use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::ids::{StreamId, SubscriptionKey};
+use crate::domain::queue::Queue;
+use crate::store::segments::Segment;
+use crate::store::{self, Store};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Partitions are made this far ahead.
+const PARTITIONS_AHEAD: Duration = DAY.saturating_mul(2);
+const FLUSH_CALLS_MAX: usize = 512;
+const FLUSH_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// The queues in front of the lanes; a stream always takes the same ones.
+#[derive(Debug)]
+pub struct Lanes {
+    /// Sends.
+    pub append: Vec<Arc<LaneQueue<AppendRequest>>>,
+    /// Sends to KAFKA_HT queues, answered before they are on disk.
+    pub append_unflushed: Arc<LaneQueue<AppendRequest>>,
+    /// Claims.
+    pub claim: Vec<Arc<LaneQueue<ClaimMessage>>>,
+    /// Acknowledgements, expired leases.
+    pub settle: Vec<Arc<LaneQueue<SettleRequest>>>,
+}
+
+impl Lanes {
+    fn new(settings: &Settings) -> Self {
+        let limits = LaneLimits {
+            calls_max: settings.lane_calls_max,
+            bytes_max: settings.lane_bytes_max,
+            flush_calls_max: FLUSH_CALLS_MAX,
+            flush_bytes_max: FLUSH_BYTES_MAX,
+        };
+        Self {
+            append: queues(settings.append_lanes, limits),
+            append_unflushed: Arc::new(LaneQueue::new(limits)),
+            claim: queues(settings.claim_lanes, limits),
+            settle: queues(settings.settle_lanes, limits),
+        }
+    }
+
+    /// Takes no more calls.
+    pub fn close_writes(&self) {
+        self.append.iter().for_each(|lane| lane.close());
+        self.append_unflushed.close();
+        self.settle.iter().for_each(|lane| lane.close());
+    }
+}
+
+fn queues<T>(count: usize, limits: LaneLimits) -> Vec<Arc<LaneQueue<T>>> {
+    (0..count.max(1)).map(|_| Arc::new(LaneQueue::new(limits))).collect()
+}
+
+fn of_stream<T>(lanes: &[Arc<T>], stream: StreamId) -> &Arc<T> {
+    let hash = stream.0.unsigned_abs().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    &lanes[usize::try_from(hash).unwrap_or(0) % lanes.len()]
+}
+
+/// Shared by everything in a replica.
+#[derive(Debug)]
+pub struct Core {
+    /// Tells this replica's wake-ups from others'.
+    pub replica: Uuid,
+    /// Postgres.
+    pub store: Store,
+    /// What the operator set.
+    pub settings: Settings,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Queues and groups.
+    pub catalog: Catalog,
+    /// Recent segments.
+    pub cache: SegmentCache,
+    /// Leases given out here.
+    pub timers: LeaseTimers,
+    /// Wake-ups for other replicas.
+    pub outbox: Outbox,
+    /// Rings when a delayed message was stored here.
+    pub delays: Notify,
+    /// Queues in front of the lanes.
+    pub lanes: Lanes,
+    /// Parked consumers are answered.
+    pub stop_waiting: CancellationToken,
+    /// Everything ends.
+    pub stop: CancellationToken,
+    partitions_until: AtomicI64,
+}
+
+impl Core {
+    /// Nothing runs yet.
+    pub fn new(store: Store, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            replica: Uuid::new_v4(),
+            catalog: Catalog::new(store.clone()),
+            cache: SegmentCache::new(settings.cache_bytes),
+            lanes: Lanes::new(&settings),
+            store,
+            settings,
+            clock,
+            timers: LeaseTimers::default(),
+            outbox: Outbox::default(),
+            delays: Notify::new(),
+            stop_waiting: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            partitions_until: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// The lane that commits sends to a queue.
+    pub fn append_lane(&self, queue: &Queue) -> &Arc<LaneQueue<AppendRequest>> {
+        match queue.mode {
+            crate::domain::queue::QueueMode::KafkaHt => &self.lanes.append_unflushed,
+            _ => of_stream(&self.lanes.append, queue.stream),
+        }
+    }
+
+    /// The lane that claims from a stream.
+    pub fn claim_lane(&self, stream: StreamId) -> &Arc<LaneQueue<ClaimMessage>> {
+        of_stream(&self.lanes.claim, stream)
+    }
+
+    /// The lane that settles deliveries of a stream.
+    pub fn settle_lane(&self, stream: StreamId) -> &Arc<LaneQueue<SettleRequest>> {
+        of_stream(&self.lanes.settle, stream)
+    }
+
+    /// Makes sure that what is appended now has a partition to go to.
+    pub async fn ensure_partitions(&self, now: Timestamp) -> Result<()> {
+        if now.plus(DAY).0 < self.partitions_until.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let until = now.plus(PARTITIONS_AHEAD);
+        store::partitions::create(&self.store.pool, now.minus(DAY), until).await?;
+        self.partitions_until.fetch_max(until.0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A segment was committed here: keep it, and wake who waits for it, here and elsewhere.
+    pub fn appended(&self, segment: Segment) {
+        let (stream, tail) = (segment.stream, segment.end_offset());
+        self.cache.insert(Arc::new(segment));
+        self.apply(Wakeup::Appended(stream, tail));
+        self.outbox.push(Wakeup::Appended(stream, tail));
+    }
+
+    /// A reader's state has changed other than by a claim: wake who waits for it, here and elsewhere.
+    pub fn changed(&self, key: SubscriptionKey) {
+        self.apply(Wakeup::Changed(key.stream));
+        self.outbox.push(Wakeup::Changed(key.stream));
+    }
+
+    /// Passes a wake-up to the lane it is for.
+    pub fn apply(&self, wakeup: Wakeup) {
+        match wakeup {
+            Wakeup::Appended(stream, tail) => {
+                self.claim_lane(stream).push_event(ClaimMessage::Appended { stream, tail });
+            }
+            Wakeup::Changed(stream) => self.claim_lane(stream).push_event(ClaimMessage::Changed { stream }),
+            Wakeup::Deleted(queue) => {
+                self.catalog.forget(queue);
+                self.refresh_all();
+            }
+        }
+    }
+
+    /// Has every parked consumer looked after again.
+    pub fn refresh_all(&self) {
+        self.lanes.claim.iter().for_each(|lane| lane.push_event(ClaimMessage::Refresh));
+    }
+
+    /// Runs a future to its end, or gives it up when the service stops.
+    pub async fn until_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.stop.run_until_cancelled(future).await
+    }
+}

@@ -1,0 +1,151 @@
+//! Decides what becomes of deliveries that are settled one by one: acknowledged, due again, dead letter, or expired.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::domain::clock::Timestamp;
+use crate::domain::handler::Handler;
+use crate::domain::ids::SubscriptionKey;
+use crate::domain::lease::{Lease, MessageRef};
+use crate::domain::limits::RETENTION_HOURS_DEFAULT;
+use crate::domain::message::DeadLetterReason;
+use crate::domain::settle::{self, AckOutcome, AckStatus};
+use crate::store::groups::ReaderPolicy;
+use crate::store::leases::LeaseKey;
+use crate::store::settlement::{DeadMessage, Settlement};
+
+/// One thing to settle.
+#[derive(Debug)]
+pub enum Op {
+    /// Entries of an acknowledgement by a reader.
+    Ack {
+        /// The reader that the caller named.
+        key: SubscriptionKey,
+        /// Handlers and statuses in order.
+        entries: Vec<(Option<Handler>, AckStatus)>,
+    },
+    /// Leases that may have ended.
+    Expire(Vec<LeaseKey>),
+    /// A lease that nobody has seen.
+    Release(LeaseKey),
+}
+
+impl Op {
+    /// The leases it may change.
+    pub fn leases(&self) -> Vec<LeaseKey> {
+        match self {
+            Self::Ack { key, entries } => {
+                let handlers = entries.iter().filter_map(|(handler, _)| *handler);
+                let own = handlers.filter(|handler| handler.key == *key);
+                own.map(|handler| LeaseKey { subscription: *key, id: handler.lease }).collect()
+            }
+            Self::Expire(leases) => leases.clone(),
+            Self::Release(lease) => vec![*lease],
+        }
+    }
+}
+
+/// Outcomes of the acknowledgements, by index of their op.
+pub type Outcomes = BTreeMap<usize, Vec<AckOutcome>>;
+
+/// Applies the ops one after the other to the leases as they are.
+pub fn decide(ops: &[Op], leases: Vec<Lease>, policies: &[ReaderPolicy], now: Timestamp) -> (Settlement, Outcomes) {
+    let leases = leases.into_iter().map(|lease| (LeaseKey { subscription: lease.key, id: lease.id }, lease)).collect();
+    let mut table = Table { leases, policies, now, changed: BTreeSet::new(), settlement: Settlement::default() };
+    let mut outcomes = Outcomes::new();
+    for (index, op) in ops.iter().enumerate() {
+        match op {
+            Op::Ack { key, entries } => drop(outcomes.insert(index, table.ack(*key, entries))),
+            Op::Expire(leases) => leases.iter().for_each(|lease| table.expire(*lease)),
+            Op::Release(lease) => table.release(*lease),
+        }
+    }
+    (table.finish(), outcomes)
+}
+
+struct Table<'a> {
+    leases: BTreeMap<LeaseKey, Lease>,
+    policies: &'a [ReaderPolicy],
+    now: Timestamp,
+    changed: BTreeSet<LeaseKey>,
+    settlement: Settlement,
+}
+
+impl Table<'_> {
+    fn ack(&mut self, key: SubscriptionKey, entries: &[(Option<Handler>, AckStatus)]) -> Vec<AckOutcome> {
+        let live = self.live_entries(key, entries);
+        let statuses: Vec<AckStatus> = entries.iter().map(|(_, status)| *status).collect();
+        let outcomes = settle::walk(&statuses, |index| live[index].is_some());
+        if outcomes.first() == Some(&AckOutcome::InvalidHandler) {
+            // The whole request is refused: nothing changes.
+            return outcomes;
+        }
+        for (outcome, live) in outcomes.iter().zip(live) {
+            let Some((lease, offset)) = live else { continue };
+            let Some(message) = self.leases.get_mut(&lease).and_then(|lease| lease.take(offset)) else { continue };
+            self.changed.insert(lease);
+            if *outcome != AckOutcome::Acked {
+                self.fail(key, message, DeadLetterReason::AckFail);
+            }
+        }
+        outcomes
+    }
+
+    /// For each entry the lease and offset it means, if the lease is live, holds it, and no entry before meant the same.
+    fn live_entries(
+        &self,
+        key: SubscriptionKey,
+        entries: &[(Option<Handler>, AckStatus)],
+    ) -> Vec<Option<(LeaseKey, i64)>> {
+        let mut seen = BTreeSet::new();
+        let live = |(handler, _): &(Option<Handler>, AckStatus)| {
+            let handler = (*handler)?;
+            let lease = LeaseKey { subscription: key, id: handler.lease };
+            let held = self.leases.get(&lease).filter(|lease| lease.expires_at > self.now)?.holds(handler.offset);
+            (handler.key == key && held && seen.insert((lease, handler.offset))).then_some((lease, handler.offset))
+        };
+        entries.iter().map(live).collect()
+    }
+
+    fn expire(&mut self, key: LeaseKey) {
+        let Some(lease) = self.leases.get_mut(&key).filter(|lease| lease.expires_at <= self.now) else { return };
+        self.changed.insert(key);
+        for message in std::mem::take(&mut lease.messages) {
+            self.fail(key.subscription, message, DeadLetterReason::LeaseExpired);
+        }
+    }
+
+    fn release(&mut self, key: LeaseKey) {
+        let Some(lease) = self.leases.get_mut(&key) else { return };
+        self.changed.insert(key);
+        for message in std::mem::take(&mut lease.messages) {
+            let attempts = (message.attempts - 1).max(0);
+            self.settlement.retries.push((key.subscription, MessageRef { attempts, ..message }));
+        }
+    }
+
+    /// A counted delivery has failed.
+    fn fail(&mut self, key: SubscriptionKey, message: MessageRef, reason: DeadLetterReason) {
+        let Some(policy) = self.policies.iter().find(|policy| policy.subscription == key.subscription) else { return };
+        let normal = key.stream == policy.stream;
+        let hours = if normal { policy.retention_hours } else { RETENTION_HOURS_DEFAULT };
+        let retention = Duration::from_secs(u64::from(hours.unsigned_abs()) * 3600);
+        if message.appended_at <= self.now.minus(retention) {
+            return self.settlement.expired.push(key);
+        }
+        match policy.redrive {
+            Some((max_consume_count, to)) if normal && message.attempts >= max_consume_count => {
+                self.settlement.dead.push(DeadMessage { key, message, reason, policy: *policy, to });
+            }
+            _ => self.settlement.retries.push((key, message)),
+        }
+    }
+
+    fn finish(mut self) -> Settlement {
+        let changed = self.changed.iter().filter_map(|key| self.leases.remove(key));
+        self.settlement.leases = changed.collect();
+        // Dead letters keep the order of the stream they come from.
+        self.settlement.dead.sort_by_key(|dead| (dead.key, dead.message.offset));
+        self.settlement
+    }
+}

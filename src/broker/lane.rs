@@ -1,0 +1,153 @@
+//! The queue in front of a lane: whatever arrives while a transaction is in flight is the next transaction.
+//!
+//! No linger: a lone call is flushed at once, a thousand concurrent ones share a commit. Bounded by calls and bytes; beyond
+//! that a call is refused with a hint to retry.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::domain::{Error, Result};
+
+/// How much may wait, and how much one flush takes.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneLimits {
+    /// Calls that may wait.
+    pub calls_max: usize,
+    /// Bytes that may wait.
+    pub bytes_max: usize,
+    /// Calls in one flush.
+    pub flush_calls_max: usize,
+    /// Bytes in one flush; a single call may be larger.
+    pub flush_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    items: VecDeque<(T, usize)>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// Calls on their way to a lane.
+#[derive(Debug)]
+pub struct LaneQueue<T> {
+    waiting: Mutex<Waiting<T>>,
+    arrived: Notify,
+    limits: LaneLimits,
+}
+
+impl<T> LaneQueue<T> {
+    /// An empty queue.
+    pub fn new(limits: LaneLimits) -> Self {
+        let waiting = Waiting { items: VecDeque::new(), bytes: 0, closed: false };
+        Self { waiting: Mutex::new(waiting), arrived: Notify::new(), limits }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a call.
+    pub fn push(&self, item: T, bytes: usize) -> Result<()> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(Error::unavailable("the service is shutting down"));
+        }
+        if waiting.items.len() >= self.limits.calls_max || waiting.bytes + bytes > self.limits.bytes_max {
+            return Err(Error::overloaded("too many calls are waiting; retry later"));
+        }
+        waiting.bytes += bytes;
+        waiting.items.push_back((item, bytes));
+        drop(waiting);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Adds an event of the service itself, which is never refused: there are at most a few per flush of another lane.
+    pub fn push_event(&self, item: T) {
+        let mut waiting = self.lock();
+        waiting.items.push_back((item, 0));
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
+    /// Takes what has arrived, within the limits of a flush; empty when nothing has.
+    pub fn take(&self) -> Vec<T> {
+        let mut waiting = self.lock();
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while let Some((_, size)) = waiting.items.front() {
+            if taken.len() == self.limits.flush_calls_max || (bytes + size > self.limits.flush_bytes_max && bytes > 0) {
+                break;
+            }
+            bytes += size;
+            taken.extend(waiting.items.pop_front().map(|(item, _)| item));
+        }
+        waiting.bytes -= bytes;
+        taken
+    }
+
+    /// Waits for the next flush; `None` when the lane is closed and nothing is left.
+    pub async fn next(&self) -> Option<Vec<T>> {
+        loop {
+            let taken = self.take();
+            if !taken.is_empty() {
+                return Some(taken);
+            }
+            if self.lock().closed {
+                return None;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// Takes no more calls; what waits is still flushed.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ErrorKind;
+
+    fn queue() -> LaneQueue<u32> {
+        LaneQueue::new(LaneLimits { calls_max: 4, bytes_max: 100, flush_calls_max: 3, flush_bytes_max: 50 })
+    }
+
+    #[test]
+    fn a_flush_is_bounded_by_calls_and_bytes() {
+        let queue = queue();
+        for (item, bytes) in [(1, 40), (2, 20), (3, 1), (4, 1)] {
+            queue.push(item, bytes).expect("fits");
+        }
+        assert_eq!(queue.take(), [1]);
+        assert_eq!(queue.take(), [2, 3, 4]);
+        assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn a_full_lane_refuses_with_a_hint() {
+        let queue = queue();
+        let refused = queue.push(1, 101).expect_err("too many bytes");
+        assert_eq!(refused.kind(), ErrorKind::Overloaded);
+        assert!(refused.retry_hint().is_some());
+        (0..4).for_each(|item| queue.push(item, 1).expect("fits"));
+        assert_eq!(queue.push(5, 1).expect_err("too many calls").kind(), ErrorKind::Overloaded);
+        queue.push_event(6);
+    }
+
+    #[tokio::test]
+    async fn a_closed_lane_is_drained_first() {
+        let queue = queue();
+        queue.push(1, 1).expect("fits");
+        queue.close();
+        assert_eq!(queue.next().await, Some(vec![1]));
+        assert_eq!(queue.next().await, None);
+        assert_eq!(queue.push(2, 1).expect_err("closed").kind(), ErrorKind::Unavailable);
+    }
+}

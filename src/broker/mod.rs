@@ -1,0 +1,139 @@
+//! The semantics: batching, claims, acknowledgements, long polls, expiry, dead letters, retention. No SQL text.
+//!
+//! ```text
+//! send ----> append lane --(segment committed)--> claim lane ----> consume
+//! ack  ----> settle lane --(failed, dead letter)------^
+//! ```
+
+mod admin;
+mod append;
+mod cache;
+mod catalog;
+mod claim;
+pub mod clock;
+mod consume;
+mod core;
+mod fate;
+mod lane;
+mod settings;
+mod settle;
+mod timers;
+mod upkeep;
+mod wakeups;
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+pub use self::settings::Settings;
+
+use self::clock::DatabaseClock;
+use self::core::Core;
+use crate::domain::Result;
+use crate::domain::clock::Clock;
+use crate::store::connection::Durability;
+use crate::store::{Store, StoreOptions};
+
+/// How to start a broker.
+#[derive(Debug, Clone)]
+pub struct BrokerOptions {
+    /// `postgres://...`
+    pub database_url: String,
+    /// What the operator set.
+    pub settings: Settings,
+    /// `None`: Postgres's own clock.
+    pub clock: Option<Arc<dyn Clock>>,
+}
+
+/// One replica: stateless but for what Postgres holds.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    core: Arc<Core>,
+    /// Lanes that end when they are closed and empty.
+    claims: TaskTracker,
+    writes: TaskTracker,
+    /// Loops that end when the service stops.
+    loops: TaskTracker,
+}
+
+impl Broker {
+    /// Connects, and starts the lanes and the upkeep. The schema must be up to date.
+    pub async fn start(options: BrokerOptions) -> Result<Self> {
+        let store = Store::new(&StoreOptions {
+            database_url: options.database_url,
+            pool_connections: options.settings.pool_connections,
+            statement_timeout: options.settings.statement_timeout,
+        })?;
+        let (clock, own): (Arc<dyn Clock>, _) = match options.clock {
+            Some(clock) => (clock, None),
+            None => {
+                let clock = Arc::new(DatabaseClock::start(&store).await?);
+                (Arc::clone(&clock) as Arc<dyn Clock>, Some(clock))
+            }
+        };
+        let core = Arc::new(Core::new(store, options.settings, clock));
+        core.ensure_partitions(core.clock.now()).await?;
+        let broker = Self { core, claims: TaskTracker::new(), writes: TaskTracker::new(), loops: TaskTracker::new() };
+        broker.start_lanes();
+        broker.start_loops(own);
+        Ok(broker)
+    }
+
+    fn start_lanes(&self) {
+        let core = || Arc::clone(&self.core);
+        for lane in &self.core.lanes.append {
+            self.writes.spawn(append::run(core(), Arc::clone(lane), Durability::Synchronous));
+        }
+        let unflushed = Arc::clone(&self.core.lanes.append_unflushed);
+        self.writes.spawn(append::run(core(), unflushed, Durability::Asynchronous));
+        for lane in &self.core.lanes.settle {
+            self.writes.spawn(settle::run(core(), Arc::clone(lane)));
+        }
+        for lane in &self.core.lanes.claim {
+            self.claims.spawn(claim::run(core(), Arc::clone(lane)));
+        }
+    }
+
+    fn start_loops(&self, clock: Option<Arc<DatabaseClock>>) {
+        let core = || Arc::clone(&self.core);
+        self.loops.spawn(wakeups::send_loop(core()));
+        self.loops.spawn(wakeups::receive_loop(core()));
+        self.loops.spawn(upkeep::expire_own(core()));
+        self.loops.spawn(upkeep::sweep_leases(core()));
+        self.loops.spawn(upkeep::end_delays(core()));
+        self.loops.spawn(upkeep::keep_retention(core()));
+        if let Some(clock) = clock {
+            self.loops.spawn(upkeep::set_clock(core(), clock));
+        }
+    }
+
+    /// Whether Postgres answers.
+    pub async fn ping(&self) -> Result<()> {
+        self.core.store.ping().await
+    }
+
+    /// Drops what has expired now instead of within a minute; returns the partitions dropped.
+    pub async fn enforce_retention(&self) -> Result<usize> {
+        upkeep::enforce_retention(&self.core).await
+    }
+
+    /// First step of the end: parked consumers, and those to come, are answered at once.
+    pub fn stop_waiting(&self) {
+        self.core.stop_waiting.cancel();
+    }
+
+    /// Second step: what has arrived is committed, then connections are closed.
+    pub async fn shutdown(&self) {
+        self.stop_waiting();
+        self.core.lanes.claim.iter().for_each(|lane| lane.close());
+        self.claims.close();
+        self.claims.wait().await;
+        self.core.lanes.close_writes();
+        self.writes.close();
+        self.writes.wait().await;
+        self.core.stop.cancel();
+        self.loops.close();
+        self.loops.wait().await;
+        self.core.store.close().await;
+    }
+}

@@ -1,0 +1,209 @@
+//! Settles deliveries: acknowledgements, expired leases, batches whose caller went away.
+//!
+//! A batch acknowledged whole is one row deleted, many batches in one statement. Everything else takes the transaction of
+//! [`store::settlement`].
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::Broker;
+use super::core::Core;
+use super::fate::{Op, decide};
+use super::lane::LaneQueue;
+use crate::domain::handler::Handler;
+use crate::domain::ids::SubscriptionKey;
+use crate::domain::message::GroupAddress;
+use crate::domain::settle::{AckEntry, AckOutcome, AckStatus};
+use crate::domain::{Error, ErrorKind, Result};
+use crate::store;
+use crate::store::connection::{Durability, LaneConnection, flush};
+use crate::store::leases::LeaseKey;
+use crate::store::settlement::Settled;
+
+/// Bytes one entry counts against the lane.
+const ENTRY_BYTES: usize = 64;
+
+/// One acknowledgement.
+#[derive(Debug)]
+pub struct Ack {
+    /// The reader that the caller named.
+    pub key: SubscriptionKey,
+    /// FIFO: consumers wait for the batch in flight.
+    pub exclusive: bool,
+    /// Parsed handlers (`None`: unparsable) and statuses, in order.
+    pub entries: Vec<(Option<Handler>, AckStatus)>,
+    /// Answered after the commit.
+    pub reply: oneshot::Sender<Result<Vec<AckOutcome>>>,
+}
+
+/// What arrives in the queue of a settle lane.
+#[derive(Debug)]
+pub enum SettleRequest {
+    /// An acknowledgement.
+    Ack(Ack),
+    /// Leases that have ended: their messages have failed.
+    Expire(Vec<LeaseKey>),
+    /// A batch that no consumer has seen: available again, and not counted.
+    Release(LeaseKey),
+}
+
+impl Broker {
+    /// Settles deliveries in order; what became of each entry.
+    ///
+    /// # Errors
+    /// `HandlerInvalid` or `HandlerMismatch` when the first handler is bad (nothing changes then), `QueueNotFound`,
+    /// `GroupNotFound`, `RequestFormat`, `Overloaded`, `Unavailable` (the entries may or may not have been settled).
+    pub async fn ack(&self, address: &GroupAddress, entries: Vec<AckEntry>) -> Result<Vec<AckOutcome>> {
+        let reader = self.reader(address).await?;
+        let parsed: Vec<_> = entries.iter().map(|entry| (Handler::parse(&entry.handler), entry.status)).collect();
+        let first = parsed.first().and_then(|(handler, _)| *handler);
+        let Some(key) = reader.key else { return Err(bad_first(first, None)) };
+        let (reply, answer) = oneshot::channel();
+        let bytes = parsed.len() * ENTRY_BYTES;
+        let ack = Ack { key, exclusive: reader.exclusive, entries: parsed, reply };
+        self.core.settle_lane(key.stream).push(SettleRequest::Ack(ack), bytes)?;
+        let outcomes = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
+        match outcomes.first() {
+            Some(AckOutcome::InvalidHandler) => Err(bad_first(first, Some(key))),
+            _ => Ok(outcomes),
+        }
+    }
+}
+
+/// The error for a request whose first handler is bad.
+fn bad_first(handler: Option<Handler>, key: Option<SubscriptionKey>) -> Error {
+    match handler {
+        Some(handler) if Some(handler.key) != key => {
+            let message = "entries[0].handler: of another queue, group or stream than the one named";
+            Error::new(ErrorKind::HandlerMismatch, message).about("entries[0].handler")
+        }
+        _ => {
+            let message = "entries[0].handler: does not exist: unparsable, its lease has ended, or settled before";
+            Error::new(ErrorKind::HandlerInvalid, message).about("entries[0].handler")
+        }
+    }
+}
+
+/// Settles deliveries until the lane is closed and empty.
+pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<SettleRequest>>) {
+    let mut connection = LaneConnection::new(&core.store, "dms-settle", Durability::Synchronous);
+    while let Some(requests) = queue.next().await {
+        let (whole, mut rest) = split_whole(requests);
+        if !whole.is_empty() {
+            rest.splice(0..0, settle_whole(&core, &mut connection, whole).await);
+        }
+        if !rest.is_empty() {
+            settle_rest(&core, &mut connection, rest).await;
+        }
+    }
+    connection.close().await;
+}
+
+/// Sets apart acknowledgements of a whole batch with success, one per lease.
+fn split_whole(requests: Vec<SettleRequest>) -> (Vec<(LeaseKey, Ack)>, Vec<SettleRequest>) {
+    let (mut whole, mut rest, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    for request in requests {
+        match request {
+            SettleRequest::Ack(ack) => match whole_batch(&ack) {
+                Some(lease) if seen.insert(lease) => whole.push((lease, ack)),
+                _ => rest.push(SettleRequest::Ack(ack)),
+            },
+            other => rest.push(other),
+        }
+    }
+    (whole, rest)
+}
+
+/// The lease that an acknowledgement names every message of, all with success.
+fn whole_batch(ack: &Ack) -> Option<LeaseKey> {
+    let first = ack.entries.first()?.0?;
+    let len = usize::from(first.batch_len);
+    let fits = |(handler, status): &(Option<Handler>, AckStatus)| {
+        let same = |handler: Handler| handler.lease == first.lease && handler.key == ack.key;
+        *status == AckStatus::Success && handler.is_some_and(same)
+    };
+    let offsets: BTreeSet<i64> = ack.entries.iter().filter_map(|(handler, _)| Some((*handler)?.offset)).collect();
+    let all = ack.entries.len() == len && offsets.len() == len && ack.entries.iter().all(fits);
+    all.then_some(LeaseKey { subscription: ack.key, id: first.lease })
+}
+
+/// Deletes whole leases; returns the acknowledgements that have to be looked at more closely.
+async fn settle_whole(core: &Core, connection: &mut LaneConnection, whole: Vec<(LeaseKey, Ack)>) -> Vec<SettleRequest> {
+    let count = |ack: &Ack| i32::try_from(ack.entries.len()).unwrap_or(i32::MAX);
+    let leases: Vec<(LeaseKey, i32)> = whole.iter().map(|(lease, ack)| (*lease, count(ack))).collect();
+    let now = core.clock.now();
+    let deleted = flush!(connection, conn => store::leases::delete_whole(conn, &leases, now));
+    let deleted: HashSet<_> = match deleted {
+        Ok(deleted) => deleted.into_iter().collect(),
+        Err(error) => {
+            whole.into_iter().for_each(|(_, ack)| drop(ack.reply.send(Err(error.clone()))));
+            return Vec::new();
+        }
+    };
+    let mut rest = Vec::new();
+    let mut freed = BTreeSet::new();
+    for (lease, ack) in whole {
+        if !deleted.contains(&lease.id) {
+            rest.push(SettleRequest::Ack(ack));
+            continue;
+        }
+        core.timers.remove(lease.id);
+        if ack.exclusive {
+            freed.insert(ack.key);
+        }
+        drop(ack.reply.send(Ok(vec![AckOutcome::Acked; ack.entries.len()])));
+    }
+    freed.into_iter().for_each(|key| core.changed(key));
+    rest
+}
+
+/// Settles deliveries one by one.
+async fn settle_rest(core: &Core, connection: &mut LaneConnection, requests: Vec<SettleRequest>) {
+    let (ops, replies) = into_ops(requests);
+    let keys: Vec<LeaseKey> = ops.iter().flat_map(Op::leases).collect::<BTreeSet<_>>().into_iter().collect();
+    let now = core.clock.now();
+    let settled = match core.ensure_partitions(now).await {
+        Err(error) => Err(error),
+        Ok(()) => {
+            let cached = |stream, offset| core.cache.message(stream, offset);
+            flush!(connection, conn => store::settlement::settle(conn, &keys, now, |l, p| decide(&ops, l, p, now), cached))
+        }
+    };
+    match settled {
+        Ok((settled, outcomes)) => {
+            after_settling(core, settled);
+            for (index, reply) in replies {
+                let outcomes = outcomes.get(&index).cloned().unwrap_or_default();
+                drop(reply.send(Ok(outcomes)));
+            }
+        }
+        Err(error) => replies.into_iter().for_each(|(_, reply)| drop(reply.send(Err(error.clone())))),
+    }
+}
+
+type Replies = BTreeMap<usize, oneshot::Sender<Result<Vec<AckOutcome>>>>;
+
+fn into_ops(requests: Vec<SettleRequest>) -> (Vec<Op>, Replies) {
+    let mut replies = BTreeMap::new();
+    let ops = requests
+        .into_iter()
+        .enumerate()
+        .map(|(index, request)| match request {
+            SettleRequest::Ack(ack) => {
+                replies.insert(index, ack.reply);
+                Op::Ack { key: ack.key, entries: ack.entries }
+            }
+            SettleRequest::Expire(leases) => Op::Expire(leases),
+            SettleRequest::Release(lease) => Op::Release(lease),
+        })
+        .collect();
+    (ops, replies)
+}
+
+fn after_settling(core: &Core, settled: Settled) {
+    settled.ended.into_iter().for_each(|lease| core.timers.remove(lease));
+    settled.changed.into_iter().for_each(|key| core.changed(key));
+    settled.dead_letters.into_iter().for_each(|segment| core.appended(segment));
+}

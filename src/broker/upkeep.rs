@@ -1,0 +1,144 @@
+//! What goes on without a call: leases end, delays end, the log is kept to its retention, the clock is set.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::clock::DatabaseClock;
+use super::core::Core;
+use super::settle::SettleRequest;
+use crate::domain::Result;
+use crate::domain::ids::StreamId;
+use crate::domain::limits::RETENTION_HOURS_DEFAULT;
+use crate::store;
+use crate::store::leases::LeaseKey;
+
+/// Leases handed to a settle lane at once.
+const LEASES_MAX: usize = 256;
+/// Leases found by one sweep.
+const SWEEP_MAX: i64 = 1000;
+/// Delayed messages made available at once, per stream.
+const DELAYED_MAX: i64 = 500;
+/// Streams with due delayed messages looked after at once.
+const DELAYED_STREAMS_MAX: i64 = 100;
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+/// A partition in use is left for the next round after this.
+const DROP_PATIENCE: Duration = Duration::from_millis(200);
+/// A sweep takes at most this share of the time: it reads the whole table of leases.
+const SWEEP_REST_FACTOR: u32 = 20;
+
+fn expire(core: &Core, leases: Vec<LeaseKey>) {
+    let mut by_stream: BTreeMap<StreamId, Vec<LeaseKey>> = BTreeMap::new();
+    for lease in leases {
+        by_stream.entry(lease.subscription.stream).or_default().push(lease);
+    }
+    for (stream, leases) in by_stream {
+        core.settle_lane(stream).push_event(SettleRequest::Expire(leases));
+    }
+}
+
+/// Ends the leases that this replica gave out, to the moment.
+pub async fn expire_own(core: Arc<Core>) {
+    loop {
+        let wait = async {
+            match core.timers.next_end() {
+                Some(end) => tokio::select! {
+                    () = core.clock.sleep_until(end) => {}
+                    () = core.timers.earlier_end() => {}
+                },
+                None => core.timers.earlier_end().await,
+            }
+        };
+        if core.until_stopped(wait).await.is_none() {
+            return;
+        }
+        let ended = core.timers.take_ended(core.clock.now(), LEASES_MAX);
+        expire(&core, ended);
+    }
+}
+
+/// Ends leases that nobody else ends: those of replicas that are gone.
+pub async fn sweep_leases(core: Arc<Core>) {
+    let mut pause = core.settings.sweep_interval;
+    while core.until_stopped(tokio::time::sleep(pause)).await.is_some() {
+        let begun = Instant::now();
+        match store::leases::expired_in(&core.store.pool, core.clock.now(), SWEEP_MAX).await {
+            Ok(leases) => expire(&core, leases),
+            Err(error) => tracing::warn!(%error, "expired leases not swept"),
+        }
+        pause = core.settings.sweep_interval.max(begun.elapsed() * SWEEP_REST_FACTOR);
+    }
+}
+
+/// Makes delayed messages available when their delay ends.
+pub async fn end_delays(core: Arc<Core>) {
+    loop {
+        if let Err(error) = append_due(&core).await {
+            tracing::warn!(%error, "delayed messages not made available");
+        }
+        let next = store::delayed::next_due(&core.store.pool).await.ok().flatten();
+        let wait = async {
+            let due = async {
+                match next {
+                    Some(due) => core.clock.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = core.delays.notified() => {}
+                () = tokio::time::sleep(core.settings.sweep_interval) => {}
+            }
+        };
+        if core.until_stopped(wait).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn append_due(core: &Core) -> Result<()> {
+    let now = core.clock.now();
+    let streams = store::delayed::due_streams(&core.store.pool, now, DELAYED_STREAMS_MAX).await?;
+    if streams.is_empty() {
+        return Ok(());
+    }
+    core.ensure_partitions(now).await?;
+    for stream in streams {
+        while let Some(segment) = store::delayed::append_due(&core.store.pool, stream, now, DELAYED_MAX).await? {
+            core.appended(segment);
+        }
+    }
+    Ok(())
+}
+
+/// Makes partitions ahead and drops those in which everything has expired.
+pub async fn keep_retention(core: Arc<Core>) {
+    while core.until_stopped(tokio::time::sleep(RETENTION_INTERVAL)).await.is_some() {
+        if let Err(error) = enforce_retention(&core).await {
+            tracing::warn!(%error, "retention not enforced; it is tried again in a minute");
+        }
+    }
+}
+
+/// One round of retention; returns how many partitions were dropped.
+pub async fn enforce_retention(core: &Core) -> Result<usize> {
+    let now = core.clock.now();
+    core.ensure_partitions(now).await?;
+    let hours = u64::from(RETENTION_HOURS_DEFAULT.unsigned_abs());
+    let horizon = now.minus(Duration::from_secs(hours * 3600));
+    let dropped = store::partitions::drop_expired(&core.store.pool, horizon, DROP_PATIENCE).await?;
+    if dropped > 0 {
+        tracing::info!(dropped, "dropped expired partitions of the log");
+    }
+    Ok(dropped)
+}
+
+/// Sets the clock by Postgres's.
+pub async fn set_clock(core: Arc<Core>, clock: Arc<DatabaseClock>) {
+    while core.until_stopped(tokio::time::sleep(CLOCK_INTERVAL)).await.is_some() {
+        if let Err(error) = clock.refresh(&core.store).await {
+            tracing::debug!(%error, "clock not set");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The connection a lane holds: made when needed, dropped after an error that spoils it.
+
+use std::time::Duration;
+
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::time::error::Elapsed;
+
+use super::{Store, sqlstate};
+use crate::domain::{Error, Result};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A flush that outlives its statement timeout by this much is on a dead connection.
+const GRACE: Duration = Duration::from_secs(5);
+const CONFLICTS_MAX: u32 = 5;
+
+/// When a commit is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// After it is on disk (`synchronous_commit = on`).
+    Synchronous,
+    /// Before: a crash of Postgres may take back the last instants.
+    Asynchronous,
+}
+
+/// One connection, held over many flushes.
+#[derive(Debug)]
+pub struct LaneConnection {
+    store: Store,
+    name: &'static str,
+    durability: Durability,
+    connection: Option<PgConnection>,
+    conflicts: u32,
+}
+
+impl LaneConnection {
+    /// No connection is made yet.
+    pub fn new(store: &Store, name: &'static str, durability: Durability) -> Self {
+        Self { store: store.clone(), name, durability, connection: None, conflicts: 0 }
+    }
+
+    /// The connection, made if there is none.
+    pub async fn open(&mut self) -> Result<&mut PgConnection> {
+        if self.connection.is_none() {
+            let commit = match self.durability {
+                Durability::Synchronous => "on",
+                Durability::Asynchronous => "off",
+            };
+            let options =
+                self.store.options.clone().application_name(self.name).options([("synchronous_commit", commit)]);
+            let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect());
+            let connected =
+                connecting.await.map_err(|_| Error::unavailable("the database did not answer in time"))??;
+            self.connection = Some(connected);
+        }
+        self.connection.as_mut().ok_or_else(|| Error::internal("no connection"))
+    }
+
+    /// How long one run of a flush may take.
+    pub fn limit(&self) -> Duration {
+        self.store.statement_timeout + GRACE
+    }
+
+    /// Judges one run of a flush: `None` when it lost a conflict and has to run again. The connection is given up when it is
+    /// spoilt or silent.
+    pub fn judge<T>(&mut self, outcome: std::result::Result<sqlx::Result<T>, Elapsed>) -> Option<Result<T>> {
+        let error = match outcome {
+            Ok(Ok(value)) => {
+                self.conflicts = 0;
+                return Some(Ok(value));
+            }
+            Ok(Err(error)) => error,
+            Err(_) => {
+                self.connection = None;
+                return Some(Err(Error::unavailable("the database did not answer in time")));
+            }
+        };
+        if !sqlstate::leaves_connection_usable(&error) {
+            self.connection = None;
+        }
+        if !sqlstate::is_conflict(&error) {
+            return Some(Err(error.into()));
+        }
+        self.conflicts += 1;
+        if self.conflicts > CONFLICTS_MAX {
+            self.conflicts = 0;
+            return Some(Err(Error::unavailable("the database is busy")));
+        }
+        tracing::debug!(%error, lane = self.name, "flush runs again after a conflict");
+        None
+    }
+
+    /// Says goodbye to Postgres.
+    pub async fn close(mut self) {
+        if let Some(connection) = self.connection.take() {
+            let _ = tokio::time::timeout(CONNECT_TIMEOUT, connection.close()).await;
+        }
+    }
+}
+
+/// Runs one flush, a statement or a transaction, on a [`LaneConnection`]: `flush!(connection, conn => future)`. It is run
+/// again when Postgres ended it in favour of another one.
+///
+/// A macro, because the compiler cannot yet see that the future of an async closure over borrowed data is `Send`.
+macro_rules! flush {
+    ($connection:expr, $conn:ident => $run:expr) => {
+        loop {
+            let limit = $connection.limit();
+            let outcome = match $connection.open().await {
+                Ok($conn) => tokio::time::timeout(limit, $run).await,
+                Err(error) => break Err(error),
+            };
+            if let Some(result) = $connection.judge(outcome) {
+                break result;
+            }
+        }
+    };
+}
+pub(crate) use flush;

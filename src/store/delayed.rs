@@ -1,0 +1,129 @@
+//! Messages whose delay has not ended.
+
+use bytes::Bytes;
+use sqlx::{Connection, PgConnection, PgPool};
+
+use super::codec;
+use super::segments::{self, Append, Appended, Segment};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::StreamId;
+
+/// One message to hide until it is due.
+#[derive(Debug, Clone)]
+pub struct DelayedRecord {
+    /// The stream it will be appended to.
+    pub stream: StreamId,
+    /// When.
+    pub due_at: Timestamp,
+    /// Its record, encoded.
+    pub record: Bytes,
+}
+
+const INSERT: &str = "
+INSERT INTO delayed_messages (stream_id, due_at, record)
+SELECT d.stream_id, d.due_at, d.record
+FROM unnest($1::bigint[], $2::timestamptz[], $3::bytea[]) WITH ORDINALITY AS d (stream_id, due_at, record, place)
+ORDER BY d.place";
+
+/// Stores delayed messages; their order is kept among equal due times.
+async fn insert(conn: &mut PgConnection, records: &[DelayedRecord]) -> sqlx::Result<()> {
+    sqlx::query(INSERT)
+        .bind(records.iter().map(|record| record.stream.0).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.due_at).collect::<Vec<_>>())
+        .bind(records.iter().map(|record| record.record.as_ref()).collect::<Vec<_>>())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Locks streams in order and returns those that exist: what is written for the others would never be read.
+async fn lock_streams(conn: &mut PgConnection, streams: &[StreamId]) -> sqlx::Result<Vec<StreamId>> {
+    let ids: Vec<i64> = streams.iter().map(|stream| stream.0).collect();
+    let found: Vec<i64> = sqlx::query_scalar(
+        "SELECT stream_id FROM streams WHERE stream_id = ANY ($1) ORDER BY stream_id FOR NO KEY UPDATE",
+    )
+    .bind(ids)
+    .fetch_all(conn)
+    .await?;
+    Ok(found.into_iter().map(StreamId).collect())
+}
+
+/// Appends and stores delayed messages in one transaction. Answers for each stream that exists where its append landed, if
+/// it had one.
+pub async fn append_and_delay(
+    conn: &mut PgConnection,
+    streams: &[StreamId],
+    appends: &[Append],
+    delayed: &[DelayedRecord],
+    now: Timestamp,
+) -> sqlx::Result<Vec<(StreamId, Option<Appended>)>> {
+    let mut tx = conn.begin().await?;
+    let present = lock_streams(&mut tx, streams).await?;
+    let appended = if appends.is_empty() { Vec::new() } else { segments::append(&mut tx, appends, now).await? };
+    let delayed: Vec<DelayedRecord> =
+        delayed.iter().filter(|record| present.contains(&record.stream)).cloned().collect();
+    insert(&mut tx, &delayed).await?;
+    tx.commit().await?;
+    let landed = |stream: StreamId| appended.iter().find(|at| at.stream_id == stream).copied();
+    Ok(present.into_iter().map(|stream| (stream, landed(stream))).collect())
+}
+
+/// Moves due messages of one stream into its log, in the order they become available. Returns the segment, if any.
+pub async fn append_due(pool: &PgPool, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Option<Segment>> {
+    let mut tx = pool.begin().await?;
+    if lock_streams(&mut tx, &[stream]).await?.is_empty() {
+        delete_stream(&mut tx, stream).await?;
+        tx.commit().await?;
+        return Ok(None);
+    }
+    let records = take_due(&mut tx, stream, now, limit).await?;
+    if records.is_empty() {
+        return Ok(None);
+    }
+    let message_count = i32::try_from(records.len()).unwrap_or(i32::MAX);
+    let append = Append { stream, message_count, payload: Bytes::from(records.concat()) };
+    let appended = segments::append(&mut tx, std::slice::from_ref(&append), now).await?;
+    tx.commit().await?;
+    let segment = |at: &Appended| Segment::decode(*at, message_count, codec::CODEC_PLAIN, append.payload.clone());
+    Ok(appended.first().map(segment))
+}
+
+/// When the next delay ends.
+pub async fn next_due(pool: &PgPool) -> sqlx::Result<Option<Timestamp>> {
+    sqlx::query_scalar("SELECT min(due_at) FROM delayed_messages").fetch_one(pool).await
+}
+
+/// Streams with messages that are due, at most `limit`.
+pub async fn due_streams(pool: &PgPool, now: Timestamp, limit: i64) -> sqlx::Result<Vec<StreamId>> {
+    let rows: Vec<i64> = sqlx::query_scalar(
+        "SELECT stream_id FROM delayed_messages WHERE due_at <= $1 GROUP BY stream_id ORDER BY min(due_at) LIMIT $2",
+    )
+    .bind(now)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(StreamId).collect())
+}
+
+const TAKE: &str = "
+WITH due AS (
+    SELECT due_at, delayed_id FROM delayed_messages
+    WHERE stream_id = $1 AND due_at <= $2 ORDER BY due_at, delayed_id LIMIT $3
+)
+DELETE FROM delayed_messages AS d USING due
+WHERE d.stream_id = $1 AND d.due_at = due.due_at AND d.delayed_id = due.delayed_id
+RETURNING d.due_at, d.delayed_id, d.record";
+
+/// Takes due messages of one locked stream in the order they become available.
+async fn take_due(conn: &mut PgConnection, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Vec<Bytes>> {
+    let mut rows: Vec<(Timestamp, i64, Vec<u8>)> =
+        sqlx::query_as(TAKE).bind(stream.0).bind(now).bind(limit).fetch_all(conn).await?;
+    rows.sort_by_key(|(due_at, id, _)| (*due_at, *id));
+    Ok(rows.into_iter().map(|(_, _, record)| Bytes::from(record)).collect())
+}
+
+/// Drops what a deleted stream left.
+pub async fn delete_stream(conn: &mut PgConnection, stream: StreamId) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM delayed_messages WHERE stream_id = $1").bind(stream.0).execute(conn).await?;
+    Ok(())
+}

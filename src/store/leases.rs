@@ -1,0 +1,139 @@
+//! Delivered batches: settled whole in one statement, or loaded, changed and written back.
+
+use sqlx::{FromRow, PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::subscriptions::{key, key_columns, slice_bounds};
+use crate::domain::Result;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{LeaseId, SubscriptionKey};
+use crate::domain::lease::{Lease, MessageRef};
+
+/// A lease by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseKey {
+    /// Whose it is.
+    pub subscription: SubscriptionKey,
+    /// Which.
+    pub id: LeaseId,
+}
+
+const DELETE_WHOLE: &str = "
+DELETE FROM leases AS l
+USING unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::integer[]) AS k (stream_id, subscription_id, lease_id, message_count)
+WHERE l.stream_id = k.stream_id AND l.subscription_id = k.subscription_id AND l.lease_id = k.lease_id
+  AND cardinality(l.offsets) = k.message_count AND l.expires_at > $5
+RETURNING l.lease_id";
+
+/// Deletes the leases that are live and have exactly that many messages left; returns those.
+pub async fn delete_whole(
+    conn: &mut PgConnection,
+    leases: &[(LeaseKey, i32)],
+    now: Timestamp,
+) -> sqlx::Result<Vec<LeaseId>> {
+    let (streams, subscriptions) = key_columns(leases.iter().map(|(lease, _)| &lease.subscription));
+    let rows: Vec<Uuid> = sqlx::query_scalar(DELETE_WHOLE)
+        .bind(streams)
+        .bind(subscriptions)
+        .bind(leases.iter().map(|(lease, _)| lease.id.0).collect::<Vec<_>>())
+        .bind(leases.iter().map(|(_, count)| *count).collect::<Vec<_>>())
+        .bind(now)
+        .fetch_all(conn)
+        .await?;
+    Ok(rows.into_iter().map(LeaseId).collect())
+}
+
+#[derive(FromRow)]
+struct LeaseRow {
+    stream_id: i64,
+    subscription_id: i64,
+    lease_id: Uuid,
+    expires_at: Timestamp,
+    offsets: Vec<i64>,
+    attempts: Vec<i32>,
+    appended_ats: Vec<Timestamp>,
+}
+
+impl From<LeaseRow> for Lease {
+    fn from(row: LeaseRow) -> Self {
+        let messages = row.offsets.into_iter().zip(row.attempts).zip(row.appended_ats);
+        Self {
+            key: key(row.stream_id, row.subscription_id),
+            id: LeaseId(row.lease_id),
+            expires_at: row.expires_at,
+            messages: messages
+                .map(|((offset, attempts), appended_at)| MessageRef { offset, attempts, appended_at })
+                .collect(),
+        }
+    }
+}
+
+const LOCK: &str = "
+SELECT l.stream_id, l.subscription_id, l.lease_id, l.expires_at, l.offsets, l.attempts, l.appended_ats
+FROM leases AS l
+JOIN unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS k (stream_id, subscription_id, lease_id)
+    USING (stream_id, subscription_id, lease_id)
+ORDER BY l.stream_id, l.subscription_id, l.lease_id
+FOR UPDATE OF l";
+
+/// Locks and loads leases; those that do not exist are missing in the answer.
+pub async fn lock(conn: &mut PgConnection, leases: &[LeaseKey]) -> sqlx::Result<Vec<Lease>> {
+    let (streams, subscriptions) = key_columns(leases.iter().map(|lease| &lease.subscription));
+    let rows: Vec<LeaseRow> = sqlx::query_as(LOCK)
+        .bind(streams)
+        .bind(subscriptions)
+        .bind(leases.iter().map(|lease| lease.id.0).collect::<Vec<_>>())
+        .fetch_all(conn)
+        .await?;
+    Ok(rows.into_iter().map(Lease::from).collect())
+}
+
+const DELETE: &str = "
+DELETE FROM leases AS l
+USING unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS k (stream_id, subscription_id, lease_id)
+WHERE l.stream_id = k.stream_id AND l.subscription_id = k.subscription_id AND l.lease_id = k.lease_id";
+
+const SHRINK: &str = "
+UPDATE leases AS l
+SET offsets = ($6::bigint[])[k.first:k.last], attempts = ($7::integer[])[k.first:k.last],
+    appended_ats = ($8::timestamptz[])[k.first:k.last]
+FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::integer[], $5::integer[])
+    AS k (stream_id, subscription_id, lease_id, first, last)
+WHERE l.stream_id = k.stream_id AND l.subscription_id = k.subscription_id AND l.lease_id = k.lease_id";
+
+/// Writes locked leases back: those without messages are deleted.
+pub async fn write_back(conn: &mut PgConnection, leases: &[&Lease]) -> sqlx::Result<()> {
+    let (empty, rest): (Vec<&Lease>, Vec<&Lease>) = leases.iter().partition(|lease| lease.messages.is_empty());
+    let ids = |leases: &[&Lease]| leases.iter().map(|lease| lease.id.0).collect::<Vec<_>>();
+    if !empty.is_empty() {
+        let (streams, subscriptions) = key_columns(empty.iter().map(|lease| &lease.key));
+        sqlx::query(DELETE).bind(streams).bind(subscriptions).bind(ids(&empty)).execute(&mut *conn).await?;
+    }
+    if !rest.is_empty() {
+        let (streams, subscriptions) = key_columns(rest.iter().map(|lease| &lease.key));
+        let (firsts, lasts) = slice_bounds(rest.iter().copied());
+        let messages = || rest.iter().flat_map(|lease| &lease.messages);
+        sqlx::query(SHRINK)
+            .bind(streams)
+            .bind(subscriptions)
+            .bind(ids(&rest))
+            .bind(firsts)
+            .bind(lasts)
+            .bind(messages().map(|message| message.offset).collect::<Vec<_>>())
+            .bind(messages().map(|message| message.attempts).collect::<Vec<_>>())
+            .bind(messages().map(|message| message.appended_at).collect::<Vec<_>>())
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+const EXPIRED: &str =
+    "SELECT stream_id, subscription_id, lease_id FROM leases WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";
+
+/// Leases that have ended, the oldest first. Reads the whole table: there is no index that every lease would have to pay for.
+pub async fn expired_in(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec<LeaseKey>> {
+    let rows: Vec<(i64, i64, Uuid)> = sqlx::query_as(EXPIRED).bind(now).bind(limit).fetch_all(pool).await?;
+    let lease = |(stream, subscription, id)| LeaseKey { subscription: key(stream, subscription), id: LeaseId(id) };
+    Ok(rows.into_iter().map(lease).collect())
+}

@@ -1,0 +1,94 @@
+//! Every SQL statement of the project, in typed functions, one module per table family.
+//!
+//! Nobody else imports sqlx. Functions take a connection or a pool and return domain types.
+
+pub mod clock;
+pub mod codec;
+pub mod connection;
+pub mod counters;
+pub mod delayed;
+pub mod groups;
+pub mod leases;
+pub mod notifications;
+pub mod partitions;
+pub mod queues;
+pub mod retries;
+pub mod segments;
+pub mod settlement;
+pub mod sqlstate;
+pub mod subscriptions;
+mod timestamp;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+
+use crate::domain::{Error, Result};
+
+/// How to reach Postgres and how to behave there.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// `postgres://...`
+    pub database_url: String,
+    /// Connections for everything that has no lane.
+    pub pool_connections: u32,
+    /// The longest a statement may run.
+    pub statement_timeout: Duration,
+}
+
+/// The database: a pool for the calls that are not hot, and the options for connections that lanes hold.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// For metadata, upkeep and counters.
+    pub pool: PgPool,
+    options: PgConnectOptions,
+    statement_timeout: Duration,
+}
+
+impl Store {
+    /// Checks the URL; connections are made when they are needed.
+    pub fn new(options: &StoreOptions) -> Result<Self> {
+        let connect = connect_options(&options.database_url)?
+            .options([
+                ("statement_timeout", options.statement_timeout.as_millis().to_string()),
+                ("idle_in_transaction_session_timeout", "60000".to_owned()),
+                // Planning over many partitions costs more than the statements.
+                ("plan_cache_mode", "force_generic_plan".to_owned()),
+            ])
+            .application_name("dms");
+        let pool = PgPoolOptions::new()
+            .max_connections(options.pool_connections)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_lazy_with(connect.clone());
+        Ok(Self { pool, options: connect, statement_timeout: options.statement_timeout })
+    }
+
+    /// Whether Postgres answers.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes the pool.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+fn connect_options(database_url: &str) -> Result<PgConnectOptions> {
+    let options = PgConnectOptions::from_str(database_url)
+        .map_err(|error| Error::internal(format!("database url: {error}")))?
+        .disable_statement_logging();
+    Ok(options)
+}
+
+/// Brings the schema up to date. Several replicas may call it at once: one works, the others wait.
+pub async fn migrate(database_url: &str) -> Result<()> {
+    let mut connection = connect_options(database_url)?.connect().await?;
+    sqlx::migrate!().run(&mut connection).await.map_err(|error| {
+        tracing::error!(%error, "migration failed");
+        Error::internal(format!("migration failed: {error}"))
+    })
+}

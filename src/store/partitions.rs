@@ -1,0 +1,94 @@
+//! Partitions of the log by day: made ahead, dropped when everything in them has expired.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+
+use crate::domain::clock::Timestamp;
+
+const DAY_MICROS: i64 = 86_400 * Timestamp::MICROS_PER_SECOND;
+/// Serialises partition work of all replicas.
+const LOCK_KEY: i64 = 0x646d_735f_7061_7274;
+
+/// A day of the log, counted from 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Day(i64);
+
+impl Day {
+    fn of(instant: Timestamp) -> Self {
+        Self(instant.0.div_euclid(DAY_MICROS))
+    }
+
+    fn start(self) -> Timestamp {
+        Timestamp(self.0 * DAY_MICROS)
+    }
+
+    fn table(self) -> String {
+        format!("segments_d{}", self.0)
+    }
+
+    fn from_table(name: &str) -> Option<Self> {
+        name.strip_prefix("segments_d")?.parse().ok().map(Self)
+    }
+}
+
+/// Makes the partitions from `from` to `to`, both included. Writers are not held up: the table is made apart and attached
+/// under a lock that reads and inserts do not mind.
+pub async fn create(pool: &PgPool, from: Timestamp, to: Timestamp) -> sqlx::Result<()> {
+    let mut tx = pool.begin().await?;
+    lock(&mut tx).await?;
+    let present = list(&mut tx).await?;
+    for day in (Day::of(from).0..=Day::of(to).0).map(Day).filter(|day| !present.contains(day)) {
+        create_day(&mut tx, day).await?;
+    }
+    tx.commit().await
+}
+
+async fn create_day(conn: &mut PgConnection, day: Day) -> sqlx::Result<()> {
+    let table = day.table();
+    // The name and the bounds are numbers of ours. Insert-only tables that are dropped whole need no vacuum of their own.
+    let create = format!(
+        "CREATE TABLE {table} (LIKE segments INCLUDING ALL)
+         WITH (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1)"
+    );
+    sqlx::query(AssertSqlSafe(create)).execute(&mut *conn).await?;
+    let attach = format!(
+        "ALTER TABLE segments ATTACH PARTITION {table} FOR VALUES
+         FROM (to_timestamp({})) TO (to_timestamp({}))",
+        day.start().0 / Timestamp::MICROS_PER_SECOND,
+        Day(day.0 + 1).start().0 / Timestamp::MICROS_PER_SECOND,
+    );
+    sqlx::query(AssertSqlSafe(attach)).execute(&mut *conn).await?;
+    Ok(())
+}
+
+/// Drops the partitions in which nothing was appended after `horizon`. Gives way at once to whoever uses them; the next
+/// round tries again. Returns how many were dropped.
+pub async fn drop_expired(pool: &PgPool, horizon: Timestamp, patience: Duration) -> sqlx::Result<usize> {
+    let mut tx = pool.begin().await?;
+    let timeout = format!("SET LOCAL lock_timeout = {}", patience.as_millis());
+    sqlx::query(AssertSqlSafe(timeout)).execute(&mut *tx).await?;
+    lock(&mut tx).await?;
+    let mut expired = list(&mut tx).await?;
+    expired.retain(|day| Day(day.0 + 1).start() <= horizon);
+    for day in &expired {
+        sqlx::query(AssertSqlSafe(format!("DROP TABLE {}", day.table()))).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(expired.len())
+}
+
+async fn lock(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK_KEY).execute(conn).await?;
+    Ok(())
+}
+
+async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<Day>> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'segments'::regclass",
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(names.iter().filter_map(|name| Day::from_table(name)).collect())
+}

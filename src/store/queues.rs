@@ -1,0 +1,211 @@
+//! Queues: metadata and the stream each owns.
+
+use sqlx::{Acquire, FromRow, PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{delayed, groups, sqlstate};
+use crate::domain::clock::Timestamp;
+use crate::domain::counters::QueueQuota;
+use crate::domain::ids::{ProjectId, QueueId, StreamId};
+use crate::domain::queue::{NewQueue, Queue, QueueMode, QueueSummary};
+use crate::domain::{Error, ErrorKind, Result};
+
+#[derive(FromRow)]
+pub(super) struct QueueRow {
+    queue_id: Uuid,
+    project_id: String,
+    name: String,
+    description: String,
+    mode: String,
+    max_consume_count: Option<i32>,
+    retention_hours: i32,
+    created_at: Timestamp,
+    stream_id: i64,
+}
+
+impl TryFrom<QueueRow> for Queue {
+    type Error = Error;
+
+    fn try_from(row: QueueRow) -> Result<Self> {
+        let unreadable = |column: &str| Error::new(ErrorKind::DataCorrupt, format!("queue {}: {column}", row.queue_id));
+        Ok(Self {
+            id: QueueId(row.queue_id),
+            project: ProjectId::parse(&row.project_id).map_err(|_| unreadable("project_id"))?,
+            mode: QueueMode::parse(&row.mode).ok_or_else(|| unreadable("mode"))?,
+            name: row.name,
+            description: row.description,
+            max_consume_count: row.max_consume_count,
+            retention_hours: row.retention_hours,
+            created_at: row.created_at,
+            stream: StreamId(row.stream_id),
+        })
+    }
+}
+
+/// Creates a queue and its stream, within the quota of the project.
+pub async fn create(
+    pool: &PgPool,
+    project: &ProjectId,
+    id: QueueId,
+    new: &NewQueue,
+    quota: i32,
+    now: Timestamp,
+) -> Result<Queue> {
+    let mut tx = pool.begin().await?;
+    // One creation at a time in a project, so that the quota holds.
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+        .bind(project.as_str())
+        .execute(&mut *tx)
+        .await?;
+    let used = count(&mut tx, project).await?;
+    if used >= quota {
+        let message = format!("quota of {quota} queues used up: project {project} has {used}");
+        return Err(Error::new(ErrorKind::QueueQuota, message));
+    }
+    let row: QueueRow = sqlx::query_as(
+        "INSERT INTO queues (queue_id, project_id, name, description, mode, max_consume_count, retention_hours, created_at,
+                             stream_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nextval('stream_ids')) RETURNING *",
+    )
+    .bind(id.0)
+    .bind(project.as_str())
+    .bind(&new.name)
+    .bind(&new.description)
+    .bind(new.mode.as_str())
+    .bind(new.max_consume_count)
+    .bind(new.retention_hours)
+    .bind(now)
+    .fetch_one(&mut *tx)
+    .await?;
+    let queue = Queue::try_from(row)?;
+    create_stream(&mut tx, queue.stream, queue.id, "normal", now).await?;
+    tx.commit().await?;
+    Ok(queue)
+}
+
+/// Adds an empty stream.
+pub(super) async fn create_stream(
+    conn: &mut PgConnection,
+    stream: StreamId,
+    queue: QueueId,
+    kind: &str,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    sqlx::query("INSERT INTO streams (stream_id, last_appended_at, queue_id, kind) VALUES ($1, $2, $3, $4)")
+        .bind(stream.0)
+        .bind(now)
+        .bind(queue.0)
+        .bind(kind)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+async fn count(conn: &mut PgConnection, project: &ProjectId) -> sqlx::Result<i32> {
+    sqlx::query_scalar("SELECT count(*)::integer FROM queues WHERE project_id = $1")
+        .bind(project.as_str())
+        .fetch_one(conn)
+        .await
+}
+
+/// How much of its quota a project uses.
+pub async fn quota(pool: &PgPool, project: &ProjectId, quota: i32) -> Result<QueueQuota> {
+    let used = count(&mut *pool.acquire().await?, project).await?;
+    Ok(QueueQuota { quota, used })
+}
+
+/// A queue of a project.
+pub async fn find(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Result<Queue> {
+    let row: Option<QueueRow> = sqlx::query_as("SELECT * FROM queues WHERE queue_id = $1 AND project_id = $2")
+        .bind(queue.0)
+        .bind(project.as_str())
+        .fetch_optional(pool)
+        .await?;
+    row.ok_or_else(|| not_found(queue))?.try_into()
+}
+
+/// The error for a queue that is not there, or not in this project.
+pub fn not_found(queue: QueueId) -> Error {
+    Error::new(ErrorKind::QueueNotFound, format!("queue_id: no queue {queue} in this project")).about("queue_id")
+}
+
+#[derive(FromRow)]
+struct SummaryRow {
+    #[sqlx(flatten)]
+    queue: QueueRow,
+    produced: i64,
+    group_count: i32,
+}
+
+// The first offset that has not expired is one step into the primary key of segments; nothing is counted but groups.
+const SUMMARIES: &str = "
+SELECT q.*,
+       s.next_offset - coalesce(
+           (SELECT g.base_offset FROM segments AS g
+            WHERE g.stream_id = q.stream_id AND g.appended_at > $2 - make_interval(hours => q.retention_hours)
+            ORDER BY g.appended_at, g.base_offset LIMIT 1), s.next_offset) AS produced,
+       (SELECT count(*)::integer FROM consumer_groups AS c WHERE c.queue_id = q.queue_id) AS group_count
+FROM queues AS q JOIN streams AS s USING (stream_id)
+WHERE q.project_id = $1 AND ($3::uuid IS NULL OR q.queue_id = $3)
+ORDER BY q.created_at, q.queue_id";
+
+/// The queues of a project by creation time, or one of them.
+pub async fn summaries(
+    pool: &PgPool,
+    project: &ProjectId,
+    only: Option<QueueId>,
+    now: Timestamp,
+) -> Result<Vec<QueueSummary>> {
+    let rows: Vec<SummaryRow> = sqlx::query_as(SUMMARIES)
+        .bind(project.as_str())
+        .bind(now)
+        .bind(only.map(|queue| queue.0))
+        .fetch_all(pool)
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(QueueSummary { queue: row.queue.try_into()?, produced: row.produced, group_count: row.group_count })
+        })
+        .collect()
+}
+
+/// Deletes a queue with its groups, streams and everything that points into them. The segments become unreachable at once
+/// and go with their partitions.
+pub async fn delete(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Result<Vec<StreamId>> {
+    let mut conn = pool.acquire().await?;
+    loop {
+        match delete_once(&mut conn, project, queue).await {
+            Ok(streams) => return streams.ok_or_else(|| not_found(queue)),
+            Err(error) if sqlstate::is_conflict(&error) => tracing::debug!(%error, "queue deletion runs again"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn delete_once(
+    conn: &mut PgConnection,
+    project: &ProjectId,
+    queue: QueueId,
+) -> sqlx::Result<Option<Vec<StreamId>>> {
+    let mut tx = conn.begin().await?;
+    let stream: Option<i64> =
+        sqlx::query_scalar("SELECT stream_id FROM queues WHERE queue_id = $1 AND project_id = $2 FOR UPDATE")
+            .bind(queue.0)
+            .bind(project.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+    let Some(stream) = stream else { return Ok(None) };
+    let mut streams: Vec<i64> = sqlx::query_scalar(
+        "SELECT dead_letter_stream_id FROM consumer_groups WHERE queue_id = $1 AND dead_letter_stream_id IS NOT NULL",
+    )
+    .bind(queue.0)
+    .fetch_all(&mut *tx)
+    .await?;
+    streams.push(stream);
+    groups::delete_readers(&mut tx, &streams, None).await?;
+    groups::delete_streams(&mut tx, &streams).await?;
+    delayed::delete_stream(&mut tx, StreamId(stream)).await?;
+    sqlx::query("DELETE FROM queues WHERE queue_id = $1").bind(queue.0).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(Some(streams.into_iter().map(StreamId).collect()))
+}

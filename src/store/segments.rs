@@ -1,0 +1,187 @@
+//! The log: appends allocate offsets under the stream's row lock, reads go forward from a cursor.
+
+use bytes::Bytes;
+use sqlx::{FromRow, PgConnection};
+
+use super::codec;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::StreamId;
+use crate::domain::message::Message;
+
+/// Messages to append to one stream, already encoded.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The stream.
+    pub stream: StreamId,
+    /// Records in the payload.
+    pub message_count: i32,
+    /// See [`codec`].
+    pub payload: Bytes,
+}
+
+/// Where an append landed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct Appended {
+    /// The stream.
+    #[sqlx(try_from = "i64")]
+    pub stream_id: StreamId,
+    /// Offset of its first message.
+    pub base_offset: i64,
+    /// Its time, never earlier than the append before.
+    pub appended_at: Timestamp,
+}
+
+/// A stored append.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// The stream.
+    pub stream: StreamId,
+    /// Offset of its first message.
+    pub base_offset: i64,
+    /// When it was appended.
+    pub appended_at: Timestamp,
+    /// How many offsets it covers.
+    pub message_count: i64,
+    /// Its messages, `None` when the payload cannot be read.
+    pub messages: Option<Vec<Message>>,
+    /// Size of the payload.
+    pub payload_bytes: usize,
+}
+
+impl Segment {
+    /// The offset behind its last message.
+    pub fn end_offset(&self) -> i64 {
+        self.base_offset + self.message_count
+    }
+
+    /// The message at an offset of this segment.
+    pub fn message(&self, offset: i64) -> Option<&Message> {
+        let index = usize::try_from(offset - self.base_offset).ok()?;
+        self.messages.as_ref()?.get(index)
+    }
+
+    /// Decodes a payload; one that cannot be read is reported and left out, its offsets stay.
+    pub fn decode(at: Appended, message_count: i32, codec: i16, payload: Bytes) -> Self {
+        let payload_bytes = payload.len();
+        let messages = codec::decode(codec, payload).and_then(|messages| codec::expect_count(messages, message_count));
+        if let Err(error) = &messages {
+            tracing::error!(stream = at.stream_id.0, offset = at.base_offset, message_count, %error, "corrupt segment");
+        }
+        Self {
+            stream: at.stream_id,
+            base_offset: at.base_offset,
+            appended_at: at.appended_at,
+            message_count: i64::from(message_count),
+            messages: messages.ok(),
+            payload_bytes,
+        }
+    }
+}
+
+impl From<i64> for StreamId {
+    fn from(id: i64) -> Self {
+        Self(id)
+    }
+}
+
+// `counts` leaves the payloads out: a row that joins an update is copied when the update has to wait.
+// `locked` takes the row locks in stream_id order, so that two flushes cannot deadlock.
+const APPEND: &str = "
+WITH counts AS (
+    SELECT * FROM unnest($1::bigint[], $2::integer[]) AS c (stream_id, message_count)
+), locked AS (
+    SELECT stream_id FROM streams WHERE stream_id = ANY ($1) ORDER BY stream_id FOR NO KEY UPDATE
+), moved AS (
+    UPDATE streams AS s
+    SET next_offset = s.next_offset + c.message_count, last_appended_at = greatest(s.last_appended_at, $5)
+    FROM locked JOIN counts AS c USING (stream_id)
+    WHERE s.stream_id = locked.stream_id
+    RETURNING s.stream_id, s.next_offset - c.message_count AS base_offset, s.last_appended_at AS appended_at
+)
+INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
+SELECT m.stream_id, m.base_offset, m.appended_at, p.message_count, $4, p.payload
+FROM moved AS m
+JOIN unnest($1::bigint[], $2::integer[], $3::bytea[]) AS p (stream_id, message_count, payload) USING (stream_id)
+RETURNING stream_id, base_offset, appended_at";
+
+/// Appends to several streams at once, each named once. A stream that does not exist is missing in the answer.
+pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp) -> sqlx::Result<Vec<Appended>> {
+    let streams: Vec<i64> = appends.iter().map(|append| append.stream.0).collect();
+    let counts: Vec<i32> = appends.iter().map(|append| append.message_count).collect();
+    let payloads: Vec<&[u8]> = appends.iter().map(|append| append.payload.as_ref()).collect();
+    sqlx::query_as(APPEND)
+        .bind(streams)
+        .bind(counts)
+        .bind(payloads)
+        .bind(codec::CODEC_PLAIN)
+        .bind(now)
+        .fetch_all(conn)
+        .await
+}
+
+#[derive(FromRow)]
+struct SegmentRow {
+    base_offset: i64,
+    appended_at: Timestamp,
+    message_count: i32,
+    codec: i16,
+    payload: Vec<u8>,
+}
+
+impl SegmentRow {
+    fn decode(self, stream_id: StreamId) -> Segment {
+        let at = Appended { stream_id, base_offset: self.base_offset, appended_at: self.appended_at };
+        Segment::decode(at, self.message_count, self.codec, Bytes::from(self.payload))
+    }
+}
+
+/// Where to begin to read.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadFrom {
+    /// The stream.
+    pub stream: StreamId,
+    /// The first offset wanted.
+    pub offset: i64,
+    /// No segment with that offset or a later one was appended before this.
+    pub not_before: Timestamp,
+    /// What was appended then or before has expired.
+    pub horizon: Timestamp,
+}
+
+// appended_at and base_offset order a stream alike, so this walks the primary key from one place, partition by partition.
+const READ: &str = "
+SELECT base_offset, appended_at, message_count, codec, payload
+FROM segments
+WHERE stream_id = $1 AND appended_at >= $2 AND appended_at > $3 AND base_offset + message_count > $4
+ORDER BY appended_at, base_offset
+LIMIT $5";
+
+/// The segments from an offset on that have not expired, at most `limit`.
+pub async fn read(conn: &mut PgConnection, from: ReadFrom, limit: i64) -> sqlx::Result<Vec<Segment>> {
+    let rows: Vec<SegmentRow> = sqlx::query_as(READ)
+        .bind(from.stream.0)
+        .bind(from.not_before)
+        .bind(from.horizon)
+        .bind(from.offset)
+        .bind(limit)
+        .fetch_all(conn)
+        .await?;
+    Ok(rows.into_iter().map(|row| row.decode(from.stream)).collect())
+}
+
+const READ_AT: &str = "
+SELECT base_offset, appended_at, message_count, codec, payload
+FROM segments
+WHERE stream_id = $1 AND appended_at = $2 AND base_offset <= $3 AND base_offset + message_count > $3";
+
+/// The segment that holds an offset, by its exact append time; `None` when retention has dropped it.
+pub async fn read_at(
+    conn: &mut PgConnection,
+    stream: StreamId,
+    appended_at: Timestamp,
+    offset: i64,
+) -> sqlx::Result<Option<Segment>> {
+    let row: Option<SegmentRow> =
+        sqlx::query_as(READ_AT).bind(stream.0).bind(appended_at).bind(offset).fetch_optional(conn).await?;
+    Ok(row.map(|row| row.decode(stream)))
+}

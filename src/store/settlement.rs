@@ -1,0 +1,145 @@
+//! The transaction that settles deliveries one by one: what was not a whole batch acknowledged with success.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{Bytes, BytesMut};
+use sqlx::{Connection, PgConnection};
+
+use super::groups::{self, ReaderPolicy};
+use super::leases::{self, LeaseKey};
+use super::segments::{self, Append, Appended, Segment};
+use super::{codec, retries, subscriptions};
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{LeaseId, StreamId, SubscriptionKey};
+use crate::domain::lease::{Lease, MessageRef};
+use crate::domain::message::{DeadLetterOrigin, DeadLetterReason, Message};
+
+/// A message that has failed for the last time.
+#[derive(Debug, Clone, Copy)]
+pub struct DeadMessage {
+    /// The reader that gives it up.
+    pub key: SubscriptionKey,
+    /// The message in the reader's stream.
+    pub message: MessageRef,
+    /// Why.
+    pub reason: DeadLetterReason,
+    /// The policy of the reader.
+    pub policy: ReaderPolicy,
+    /// Where it goes.
+    pub to: StreamId,
+}
+
+/// What to write.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    /// Leases that changed, with what is left of them.
+    pub leases: Vec<Lease>,
+    /// Messages that are due again.
+    pub retries: Vec<(SubscriptionKey, MessageRef)>,
+    /// Messages that become dead letters.
+    pub dead: Vec<DeadMessage>,
+    /// Messages that left because they have expired.
+    pub expired: Vec<SubscriptionKey>,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Settled {
+    /// Readers whose batch in flight has ended, wholly or in part.
+    pub changed: BTreeSet<SubscriptionKey>,
+    /// Leases that are gone.
+    pub ended: Vec<LeaseId>,
+    /// Dead letters, appended.
+    pub dead_letters: Vec<Segment>,
+}
+
+/// Locks readers and leases, lets `decide` say what becomes of them, and writes that, all or nothing. Leases and readers
+/// that are gone are missing in what `decide` sees. `cached` may have the messages that become dead letters.
+pub async fn settle<T>(
+    conn: &mut PgConnection,
+    keys: &[LeaseKey],
+    now: Timestamp,
+    decide: impl Fn(Vec<Lease>, &[ReaderPolicy]) -> (Settlement, T),
+    cached: impl Fn(StreamId, i64) -> Option<Message>,
+) -> sqlx::Result<(Settled, T)> {
+    let mut tx = conn.begin().await?;
+    let readers: BTreeSet<SubscriptionKey> = keys.iter().map(|lease| lease.subscription).collect();
+    subscriptions::lock(&mut tx, &readers.iter().copied().collect::<Vec<_>>()).await?;
+    let policies = groups::policies(&mut tx, &readers.iter().map(|key| key.subscription).collect::<Vec<_>>()).await?;
+    let (settlement, outcome) = decide(leases::lock(&mut tx, keys).await?, &policies);
+    leases::write_back(&mut tx, &settlement.leases.iter().collect::<Vec<_>>()).await?;
+    if !settlement.retries.is_empty() {
+        retries::insert(&mut tx, &settlement.retries).await?;
+    }
+    let mut skipped: BTreeMap<SubscriptionKey, i64> = BTreeMap::new();
+    for key in settlement.expired.iter().copied().chain(settlement.dead.iter().map(|dead| dead.key)) {
+        *skipped.entry(key).or_default() += 1;
+    }
+    for (key, count) in skipped {
+        subscriptions::add_skipped(&mut tx, key, count).await?;
+    }
+    let dead_letters = move_dead(&mut tx, &settlement.dead, now, cached).await?;
+    tx.commit().await?;
+    let ended = settlement.leases.iter().filter(|lease| lease.messages.is_empty()).map(|lease| lease.id).collect();
+    let changed = settlement.leases.iter().map(|lease| lease.key).collect();
+    Ok((Settled { changed, ended, dead_letters }, outcome))
+}
+
+/// Copies messages into dead-letter streams, so that they outlive the original's retention.
+async fn move_dead(
+    conn: &mut PgConnection,
+    dead: &[DeadMessage],
+    now: Timestamp,
+    cached: impl Fn(StreamId, i64) -> Option<Message>,
+) -> sqlx::Result<Vec<Segment>> {
+    let mut by_stream: BTreeMap<StreamId, Vec<Message>> = BTreeMap::new();
+    for dead in dead {
+        let (stream, offset) = (dead.key.stream, dead.message.offset);
+        let message = match cached(stream, offset) {
+            Some(message) => Some(message),
+            None => segments::read_at(conn, stream, dead.message.appended_at, offset)
+                .await?
+                .and_then(|segment| segment.message(offset).cloned()),
+        };
+        match message {
+            Some(message) => by_stream.entry(dead.to).or_default().push(as_dead_letter(message, dead)),
+            None => tracing::error!(stream = stream.0, offset, "dead letter lost: its message cannot be read"),
+        }
+    }
+    append_all(conn, by_stream, now).await
+}
+
+fn as_dead_letter(message: Message, dead: &DeadMessage) -> Message {
+    let origin = DeadLetterOrigin {
+        reason: dead.reason,
+        attempts: dead.message.attempts,
+        queue: dead.policy.queue,
+        offset: dead.message.offset,
+        appended_at: dead.message.appended_at,
+    };
+    Message { dead_letter: Some(origin), ..message }
+}
+
+async fn append_all(
+    conn: &mut PgConnection,
+    by_stream: BTreeMap<StreamId, Vec<Message>>,
+    now: Timestamp,
+) -> sqlx::Result<Vec<Segment>> {
+    if by_stream.is_empty() {
+        return Ok(Vec::new());
+    }
+    let appends: Vec<Append> = by_stream.iter().map(|(stream, messages)| encode(*stream, messages)).collect();
+    let appended = segments::append(conn, &appends, now).await?;
+    let segment = |at: Appended| {
+        let append = appends.iter().find(|append| append.stream == at.stream_id)?;
+        Some(Segment::decode(at, append.message_count, codec::CODEC_PLAIN, append.payload.clone()))
+    };
+    Ok(appended.into_iter().filter_map(segment).collect())
+}
+
+fn encode(stream: StreamId, messages: &[Message]) -> Append {
+    let mut payload = BytesMut::new();
+    messages.iter().for_each(|message| codec::encode(message, &mut payload));
+    let message_count = i32::try_from(messages.len()).unwrap_or(i32::MAX);
+    Append { stream, message_count, payload: Bytes::from(payload) }
+}

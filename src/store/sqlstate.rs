@@ -1,0 +1,72 @@
+//! Database errors, classified once: by SQLSTATE and constraint name, never by message.
+
+use crate::domain::{Error, ErrorKind};
+
+/// A transaction that Postgres ended to let another one through; running it again is safe.
+pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
+    matches!(code(error).as_deref(), Some("40P01" | "40001" | "55P03"))
+}
+
+/// Whether the connection is still good after this error.
+pub(super) fn leaves_connection_usable(error: &sqlx::Error) -> bool {
+    match error {
+        // Class 57 is the operator or the server ending us, 25 a transaction in a bad state.
+        sqlx::Error::Database(_) => !code(error).is_some_and(|code| code.starts_with("57") || code.starts_with("25")),
+        sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
+        _ => false,
+    }
+}
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned())
+}
+
+/// Turns a driver error into an error of the service. The details go to the log only.
+pub fn classify(error: sqlx::Error) -> Error {
+    if let Some(kind) = error.as_database_error().and_then(|error| error.constraint()).and_then(by_constraint) {
+        return kind;
+    }
+    match &error {
+        sqlx::Error::Database(_) => by_code(&error),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
+            tracing::error!(%error, "stored data cannot be read");
+            Error::new(ErrorKind::DataCorrupt, "stored data cannot be read")
+        }
+        _ => {
+            tracing::warn!(%error, "database connection failed");
+            Error::unavailable("the database cannot be reached")
+        }
+    }
+}
+
+fn by_constraint(constraint: &str) -> Option<Error> {
+    match constraint {
+        "queues_project_name" => Some(Error::new(ErrorKind::QueueExists, "name: a queue with this name exists")),
+        "consumer_groups_queue_name" => {
+            Some(Error::new(ErrorKind::GroupExists, "name: a group with this name exists in the queue"))
+        }
+        _ => None,
+    }
+}
+
+fn by_code(error: &sqlx::Error) -> Error {
+    let code = code(error).unwrap_or_default();
+    match &code[..code.len().min(2)] {
+        // connection, resources, operator intervention, system error, conflict, read-only (a standby)
+        "08" | "53" | "57" | "58" | "40" | "25" => {
+            tracing::warn!(%error, code, "database unavailable");
+            Error::unavailable("the database is not available")
+        }
+        _ if code == "55P03" => Error::unavailable("the database is busy"),
+        _ => {
+            tracing::error!(%error, code, "database refused a statement");
+            Error::internal("the database refused a statement")
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        classify(error)
+    }
+}
