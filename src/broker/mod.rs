@@ -17,6 +17,7 @@ mod fate;
 mod lane;
 mod settings;
 mod settle;
+mod tags;
 mod timers;
 mod upkeep;
 mod wakeups;

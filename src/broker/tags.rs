@@ -10,13 +10,13 @@ use crate::store::tags;
 impl Broker {
     /// Adds a tag or overwrites the value of its key.
     pub async fn add_queue_tag(&self, project: &ProjectId, queue: QueueId, tag: Tag) -> Result<()> {
-        tags::put(self.pool(), project, queue, &[tag]).await
+        tags::put(&self.core.store.pool, project, queue, &[tag]).await
     }
 
     /// Deletes the tag with this key, which must be there.
     pub async fn delete_queue_tag(&self, project: &ProjectId, queue: QueueId, key: &str) -> Result<()> {
         let selector = TagSelector { key: key.to_owned(), value: None };
-        match tags::delete(self.pool(), project, queue, &[selector]).await? {
+        match tags::delete(&self.core.store.pool, project, queue, &[selector]).await? {
             0 => Err(tags::not_found(key)),
             _ => Ok(()),
         }
@@ -25,23 +25,25 @@ impl Broker {
     /// Adds or deletes several tags, all or none.
     pub async fn batch_queue_tags(&self, project: &ProjectId, queue: QueueId, batch: &TagBatch) -> Result<()> {
         match batch {
-            TagBatch::Create(new) => tags::put(self.pool(), project, queue, new).await,
-            TagBatch::Delete(selectors) => tags::delete(self.pool(), project, queue, selectors).await.map(drop),
+            TagBatch::Create(new) => tags::put(&self.core.store.pool, project, queue, new).await,
+            TagBatch::Delete(selectors) => {
+                tags::delete(&self.core.store.pool, project, queue, selectors).await.map(drop)
+            }
         }
     }
 
     /// The tags of a queue by key.
     pub async fn list_queue_tags(&self, project: &ProjectId, queue: QueueId) -> Result<Vec<Tag>> {
-        tags::of_queue(self.pool(), project, queue).await
+        tags::of_queue(&self.core.store.pool, project, queue).await
     }
 
     /// The tags in use in a project, by key.
     pub async fn list_project_tags(&self, project: &ProjectId) -> Result<Vec<TagValues>> {
-        tags::of_project(self.pool(), project).await
+        tags::of_project(&self.core.store.pool, project).await
     }
 
     /// The queues of a project that a filter selects, by creation time.
     pub async fn search_queues(&self, project: &ProjectId, filter: &Filter, page: Page) -> Result<Found> {
-        Ok(search::search(tags::queues(self.pool(), project, None).await?, filter, page))
+        Ok(search::search(tags::queues(&self.core.store.pool, project, None).await?, filter, page))
     }
 }

@@ -6,8 +6,10 @@ pub mod clock;
 pub mod codec;
 pub mod connection;
 pub mod counters;
+pub mod database;
 pub mod delayed;
 pub mod groups;
+pub mod instance;
 pub mod leases;
 pub mod notifications;
 pub mod partitions;
@@ -17,6 +19,7 @@ pub mod segments;
 pub mod settlement;
 pub mod sqlstate;
 pub mod subscriptions;
+pub mod tags;
 mod timestamp;
 
 use std::str::FromStr;
