@@ -4,4 +4,5 @@
 mod cluster;
 mod configuration;
 mod dev;
+mod leases;
 mod support;
