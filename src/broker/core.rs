@@ -177,7 +177,7 @@ impl Core {
             }
             Wakeup::Changed(stream) => self.claim_lane(stream).push_event(ClaimMessage::Changed { stream }, 0),
             Wakeup::Deleted(queue) => {
-                self.catalog.forget(queue, 0);
+                self.catalog.forget(queue);
                 self.refresh_all();
             }
         }
