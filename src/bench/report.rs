@@ -90,7 +90,12 @@ impl Report {
             seconds: observed.seconds,
             sent_per_second: per_second(sent),
             acked_per_second: per_second(acked),
-            latencies: Call::ALL.into_iter().filter_map(|call| Latency::read(call, meter)).collect(),
+            latencies: Call::ALL
+                .into_iter()
+                // The age of a backlog says nothing about the service.
+                .filter(|call| *call != Call::EndToEnd || scenario == Scenario::Both)
+                .filter_map(|call| Latency::read(call, meter))
+                .collect(),
             cost: match scenario {
                 Scenario::Consume => Cost::new(&observed.usage, acked, 0, observed.seconds),
                 _ => Cost::new(&observed.usage, sent, load.payloads.size_bytes(), observed.seconds),

@@ -1,0 +1,270 @@
+//! A service of its own for each test: real Postgres, real sockets, a clock that the test turns.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dms::broker::clock::ManualClock;
+use dms::broker::{BrokerOptions, Settings};
+use dms::domain::clock::{Clock, Timestamp};
+use dms::proto::v1 as pb;
+use dms::proto::v1::dead_letter_service_client::DeadLetterServiceClient;
+use dms::proto::v1::message_service_client::MessageServiceClient;
+use dms::proto::v1::queue_service_client::QueueServiceClient;
+use dms::proto::v1::tag_service_client::TagServiceClient;
+use dms::server::{Server, ServerOptions};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use super::postgres::TestDatabase;
+
+/// The project of the tests.
+pub const PROJECT: &str = "fdc60cfe407a4b2a96a498efda55c785";
+/// Long enough for an answer that is there; an empty one takes this long.
+const GLANCE: Duration = Duration::from_millis(150);
+
+/// One replica with its clients.
+pub struct Replica {
+    server: Option<Server>,
+    rest: String,
+    pub queues: QueueServiceClient<Channel>,
+    pub messages: MessageServiceClient<Channel>,
+    pub dead_letters: DeadLetterServiceClient<Channel>,
+    pub tags: TagServiceClient<Channel>,
+}
+
+impl Replica {
+    async fn start(database: &TestDatabase, settings: Settings, clock: Option<Arc<dyn Clock>>) -> Self {
+        let broker = BrokerOptions { database_url: database.url().to_owned(), settings, clock };
+        let any = "127.0.0.1:0".parse().unwrap();
+        let shutdown_limit = Duration::from_secs(10);
+        let options = ServerOptions { broker, grpc_addr: any, rest_addr: Some(any), shutdown_limit };
+        let server = Server::start(options).await.unwrap();
+        let url = format!("http://{}", server.grpc_addr());
+        let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
+        Self {
+            rest: format!("http://{}", server.rest_addr().unwrap()),
+            server: Some(server),
+            queues: QueueServiceClient::new(channel.clone()),
+            messages: MessageServiceClient::new(channel.clone()),
+            dead_letters: DeadLetterServiceClient::new(channel.clone()),
+            tags: TagServiceClient::new(channel),
+        }
+    }
+
+    /// `http://127.0.0.1:port`.
+    pub fn rest(&self) -> &str {
+        &self.rest
+    }
+
+    /// The REST URL of a path below `/v1.0/{project}`.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}/v1.0/{PROJECT}{path}", self.rest)
+    }
+
+    /// Stops it in order.
+    pub async fn shutdown(mut self) {
+        self.server.take().unwrap().shutdown().await;
+    }
+}
+
+/// A database, a clock, and one replica; more can be added.
+pub struct TestService {
+    pub replica: Replica,
+    pub clock: ManualClock,
+    pub database: TestDatabase,
+}
+
+impl TestService {
+    /// Default settings, a clock that stands still.
+    pub async fn start() -> Self {
+        Self::with(Settings { pool_connections: 4, ..Settings::default() }).await
+    }
+
+    /// Other settings.
+    pub async fn with(settings: Settings) -> Self {
+        let database = TestDatabase::create().await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let clock = ManualClock::new(Timestamp(i64::try_from(now.as_micros()).unwrap()));
+        let replica = Replica::start(&database, settings, Some(Arc::new(clock.clone()))).await;
+        Self { replica, clock, database }
+    }
+
+    /// Another replica on the same database and clock.
+    pub async fn another_replica(&self) -> Replica {
+        let settings = Settings { pool_connections: 4, ..Settings::default() };
+        Replica::start(&self.database, settings, Some(Arc::new(self.clock.clone()))).await
+    }
+
+    /// Turns the clock.
+    pub fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    /// A NORMAL queue without redrive; its id.
+    pub async fn queue(&self, name: &str) -> String {
+        self.create_queue(pb::CreateQueueRequest { name: name.into(), ..Default::default() }).await
+    }
+
+    /// A queue with dead letters after `max_consume_count` failures.
+    pub async fn redrive_queue(&self, name: &str, mode: pb::QueueMode, max_consume_count: i32) -> String {
+        self.create_queue(pb::CreateQueueRequest {
+            name: name.into(),
+            queue_mode: mode.into(),
+            redrive_policy: pb::RedrivePolicy::Enable.into(),
+            max_consume_count: Some(max_consume_count),
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// Any queue; the project is filled in.
+    pub async fn create_queue(&self, request: pb::CreateQueueRequest) -> String {
+        let request = pb::CreateQueueRequest { project_id: PROJECT.into(), ..request };
+        self.replica.queues.clone().create_queue(request).await.unwrap().into_inner().queue.unwrap().id
+    }
+
+    /// A group; its address for all calls.
+    pub async fn group(&self, queue: &str, name: &str) -> Group {
+        let request = pb::CreateConsumerGroupsRequest {
+            project_id: PROJECT.into(),
+            queue_id: queue.into(),
+            names: vec![name.into()],
+        };
+        let created = self.replica.queues.clone().create_consumer_groups(request).await.unwrap().into_inner();
+        Group { queue: queue.into(), id: created.groups[0].id.clone() }
+    }
+
+    /// Sends bodies (JSON texts) in one call.
+    pub async fn send(&self, queue: &str, bodies: &[&str]) {
+        let messages = bodies.iter().map(|body| message(body)).collect();
+        self.send_messages(queue, messages).await.unwrap();
+    }
+
+    /// Sends any messages in one call.
+    pub async fn send_messages(&self, queue: &str, messages: Vec<pb::NewMessage>) -> Result<Vec<String>, Status> {
+        let request =
+            pb::SendMessagesRequest { project_id: PROJECT.into(), queue_id: queue.into(), messages, return_ids: true };
+        let answer = self.replica.messages.clone().send_messages(request).await?.into_inner();
+        Ok(answer.results.into_iter().map(|result| result.message_id).collect())
+    }
+
+    /// What a group has for a consumer right now, at most `max`.
+    pub async fn consume(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
+        group.consume_from(&self.replica, max).await.unwrap()
+    }
+
+    /// The dead letters that a group has for a consumer right now, at most `max`.
+    pub async fn consume_dead_letters(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
+        let mut request = Request::new(pb::ConsumeDeadLettersRequest {
+            project_id: PROJECT.into(),
+            queue_id: group.queue.clone(),
+            group_id: group.id.clone(),
+            options: Some(pb::ConsumeOptions { max_messages: Some(max), ..Default::default() }),
+        });
+        request.set_timeout(GLANCE);
+        self.replica.dead_letters.clone().consume_dead_letters(request).await.unwrap().into_inner().messages
+    }
+
+    /// Acknowledges `(handler, success)` pairs.
+    pub async fn ack(&self, group: &Group, entries: &[(&str, bool)]) -> Result<pb::AckResult, Status> {
+        group.ack_at(&self.replica, entries).await
+    }
+
+    /// Acknowledges dead letters.
+    pub async fn ack_dead_letters(&self, group: &Group, entries: &[(&str, bool)]) -> Result<pb::AckResult, Status> {
+        let request = pb::AckDeadLettersRequest {
+            project_id: PROJECT.into(),
+            queue_id: group.queue.clone(),
+            group_id: group.id.clone(),
+            entries: ack_entries(entries),
+        };
+        Ok(self.replica.dead_letters.clone().ack_dead_letters(request).await?.into_inner().result.unwrap())
+    }
+
+    /// The counters of a group.
+    pub async fn counters(&self, group: &Group) -> pb::GroupCounters {
+        let request = pb::ListConsumerGroupsRequest {
+            project_id: PROJECT.into(),
+            queue_id: group.queue.clone(),
+            include_counters: true,
+            ..Default::default()
+        };
+        let groups = self.replica.queues.clone().list_consumer_groups(request).await.unwrap().into_inner().groups;
+        groups.into_iter().find(|found| found.id == group.id).unwrap().counters.unwrap()
+    }
+}
+
+/// A consumer group and its queue.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub queue: String,
+    pub id: String,
+}
+
+impl Group {
+    /// A consume request with a long wait; the caller sets what else it wants.
+    pub fn consume_request(&self, max: i32) -> pb::ConsumeMessagesRequest {
+        pb::ConsumeMessagesRequest {
+            project_id: PROJECT.into(),
+            queue_id: self.queue.clone(),
+            group_id: self.id.clone(),
+            options: Some(pb::ConsumeOptions { max_messages: Some(max), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    /// What there is right now, through one replica: the deadline of the call cuts the wait short.
+    pub async fn consume_from(&self, replica: &Replica, max: i32) -> Result<Vec<pb::LeasedMessage>, Status> {
+        let mut request = Request::new(self.consume_request(max));
+        request.set_timeout(GLANCE);
+        Ok(replica.messages.clone().consume_messages(request).await?.into_inner().messages)
+    }
+
+    /// Acknowledges through one replica.
+    pub async fn ack_at(&self, replica: &Replica, entries: &[(&str, bool)]) -> Result<pb::AckResult, Status> {
+        let request = pb::AckMessagesRequest {
+            project_id: PROJECT.into(),
+            queue_id: self.queue.clone(),
+            group_id: self.id.clone(),
+            entries: ack_entries(entries),
+        };
+        Ok(replica.messages.clone().ack_messages(request).await?.into_inner().result.unwrap())
+    }
+}
+
+fn ack_entries(entries: &[(&str, bool)]) -> Vec<pb::AckEntry> {
+    let status = |success| if success { pb::AckStatus::Success } else { pb::AckStatus::Fail };
+    let entry = |(handler, success): &(&str, bool)| pb::AckEntry {
+        handler: (*handler).into(),
+        status: status(*success).into(),
+    };
+    entries.iter().map(entry).collect()
+}
+
+/// A message with this JSON text as body.
+pub fn message(body: &str) -> pb::NewMessage {
+    pb::NewMessage { body: body.to_owned().into(), ..Default::default() }
+}
+
+/// The bodies of messages, in order.
+pub fn bodies(messages: &[pb::LeasedMessage]) -> Vec<String> {
+    let body = |message: &pb::LeasedMessage| message.message.as_ref().unwrap().body.clone();
+    messages.iter().map(|message| String::from_utf8(body(message).into()).unwrap()).collect()
+}
+
+/// The attempt numbers of messages, in order.
+pub fn attempts(messages: &[pb::LeasedMessage]) -> Vec<i32> {
+    messages.iter().map(|message| message.delivery_attempt).collect()
+}
+
+/// All handlers with success (or all with fail).
+pub fn handlers(messages: &[pb::LeasedMessage], success: bool) -> Vec<(&str, bool)> {
+    messages.iter().map(|message| (message.handler.as_str(), success)).collect()
+}
+
+/// The DMS code of an error: `DMS.10542209`.
+pub fn code(status: &Status) -> String {
+    use tonic_types::StatusExt as _;
+    let info = status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
+    info.metadata.get("dms_code").unwrap().clone()
+}
