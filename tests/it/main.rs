@@ -4,5 +4,6 @@
 mod cluster;
 mod configuration;
 mod dev;
+mod error_table;
 mod leases;
 mod support;
