@@ -3,6 +3,13 @@
 
 mod cluster;
 mod configuration;
+mod counters;
+mod delays;
 mod dev;
+mod kafka_queues;
+mod labels;
 mod leases;
+mod limits;
+mod replicas;
+mod retention;
 mod support;
