@@ -3,7 +3,14 @@
 
 mod cluster;
 mod configuration;
+mod counters;
+mod delays;
 mod dev;
 mod error_table;
+mod kafka_queues;
+mod labels;
 mod leases;
+mod limits;
+mod replicas;
+mod retention;
 mod support;

@@ -1,4 +1,5 @@
 //! What the tests stand on.
 
+pub mod calls;
 pub mod postgres;
 pub mod service;
