@@ -1,7 +1,16 @@
 //! All integration tests in one binary, against a real Postgres.
 
+mod acks;
+mod cancelled_calls;
 mod cluster;
 mod configuration;
+mod dead_letter_moves;
+mod dead_letters;
 mod dev;
+mod fifo;
+mod groups;
+mod handlers;
 mod leases;
+mod normal;
 mod support;
+mod waiting;

@@ -1,4 +1,5 @@
 //! What the tests stand on.
 
+pub mod consumers;
 pub mod postgres;
 pub mod service;
