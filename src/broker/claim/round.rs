@@ -9,7 +9,7 @@ use super::cut::{Batch, cut};
 use super::reader::NextSource;
 use super::scan::{Candidate, LogScan, selected};
 use super::{ClaimLane, Granted, RETRY};
-use crate::broker::settle::SettleRequest;
+use crate::broker::settle::{LEASE_BYTES, SettleRequest};
 use crate::domain::clock::Timestamp;
 use crate::domain::handler::Handler;
 use crate::domain::ids::{LeaseId, SubscriptionKey};
@@ -78,7 +78,13 @@ impl ClaimLane {
         let now = self.core.clock.now();
         let mut planned = Vec::new();
         for key in keys {
-            planned.extend(self.plan(*key, now).await?);
+            match self.plan(*key, now).await {
+                Ok(plan) => planned.extend(plan),
+                Err(error) => {
+                    planned.into_iter().for_each(|planned| self.give_back(planned));
+                    return Err(error);
+                }
+            }
         }
         if !planned.is_empty() {
             self.carry_out(planned, now).await?;
@@ -277,7 +283,7 @@ impl ClaimLane {
             let deliveries = deliveries(lease, expires_at, batch.messages);
             if batch.request.reply.send(Ok(Granted { lease, deliveries })).is_err() {
                 // The caller has given up since: nobody has seen these messages.
-                self.core.settle_lane(key.stream).push_event(SettleRequest::Release(lease));
+                self.core.settle_lane(key.stream).push_event(SettleRequest::Release(lease), LEASE_BYTES);
             }
         }
     }
