@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use dms::proto::v1 as pb;
 
+use crate::support::consumers::options;
 use crate::support::service::{Group, TestService, attempts, bodies, handlers};
 
 async fn fifo_queue(service: &TestService) -> String {
@@ -142,7 +143,7 @@ async fn consume_until_done(
         if done.lock().unwrap().len() >= count {
             return;
         }
-        let batch = service.consume(&group, i32::try_from(round % 4 + 1).unwrap()).await;
+        let batch = service.wait_for(&group, options(i32::try_from(round % 4 + 1).unwrap(), 1, None)).await;
         if batch.is_empty() {
             continue;
         }

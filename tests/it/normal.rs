@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dms::proto::v1 as pb;
 use tokio::task::JoinSet;
 
+use crate::support::consumers::options;
 use crate::support::service::{Group, TestService, bodies, handlers};
 
 const CONSUMERS: usize = 8;
@@ -23,7 +24,7 @@ async fn send_numbers(service: &TestService, queue: &str, count: usize) -> Vec<S
 async fn drain(service: Arc<TestService>, group: Group, max: i32, success: bool) -> Vec<(String, i32)> {
     let mut seen = Vec::new();
     loop {
-        let batch = service.consume(&group, max).await;
+        let batch = service.wait_for(&group, options(max, 1, None)).await;
         if batch.is_empty() {
             return seen;
         }

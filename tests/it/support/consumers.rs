@@ -45,13 +45,15 @@ impl TestService {
 
     /// As [`TestService::take`], under a lease of so many seconds.
     pub async fn take_for(&self, group: &Group, max: i32, lease: Option<i64>) -> Vec<pb::LeasedMessage> {
-        let request = pb::ConsumeMessagesRequest {
-            options: Some(options(max, PATIENCE_SECONDS, lease)),
-            ..group.consume_request(max)
-        };
-        let messages = self.replica.messages.clone().consume_messages(request).await.unwrap().into_inner().messages;
+        let messages = self.wait_for(group, options(max, PATIENCE_SECONDS, lease)).await;
         assert!(!messages.is_empty(), "nothing came");
         messages
+    }
+
+    /// Consumes with any options.
+    pub async fn wait_for(&self, group: &Group, options: pb::ConsumeOptions) -> Vec<pb::LeasedMessage> {
+        let request = pb::ConsumeMessagesRequest { options: Some(options), ..group.consume_request(1) };
+        self.replica.messages.clone().consume_messages(request).await.unwrap().into_inner().messages
     }
 
     /// As [`TestService::take`], of the dead letters.
