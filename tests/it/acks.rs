@@ -58,6 +58,17 @@ async fn a_fail_at_the_end_fails_only_itself() {
 }
 
 #[tokio::test]
+async fn what_is_not_named_behind_a_fail_keeps_its_lease() {
+    let (service, group, batch) = delivered(4).await;
+    let result = service.ack(&group, &with_statuses(&batch, &[true, false])).await.unwrap();
+    assert_eq!(summary(&result), (1, 1, vec![Acked, Failed]));
+    let again = service.take(&group, 10).await;
+    assert_eq!((bodies(&again), attempts(&again)), (vec!["2".to_owned()], vec![2]));
+    assert!(service.consume(&group, 10).await.is_empty(), "the others are leased");
+    assert_eq!(service.ack(&group, &handlers(&batch[2..], true)).await.unwrap().success_count, 2);
+}
+
+#[tokio::test]
 async fn a_second_fail_in_one_list_stands_behind_the_first() {
     let (service, group, batch) = delivered(3).await;
     let result = service.ack(&group, &handlers(&batch, false)).await.unwrap();

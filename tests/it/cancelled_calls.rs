@@ -39,9 +39,25 @@ async fn a_parked_consumer_that_goes_away_swallows_nothing() {
     }
 }
 
-fn options() -> ConsumeOptions {
-    let (wait, lease) = (Duration::from_secs(60), Duration::from_secs(30));
-    ConsumeOptions { max_messages: 10, wait, lease, rule: None }
+#[tokio::test]
+async fn a_rest_consumer_whose_connection_drops_swallows_nothing() {
+    let (service, group) = with_mode(pb::QueueMode::Normal).await;
+    let url = service.replica.url(&format!("/queues/{}/groups/{}/messages?time_wait=60", group.queue, group.id));
+    let waiting = tokio::spawn(reqwest::get(url));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let behind = service.parked(&group, 10).await;
+    assert!(!waiting.is_finished());
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    // The end of a TCP connection is not in order with calls on other ones.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.send(&group.queue, &["1"]).await;
+    let batch = behind.answered_at_once().await;
+    assert_eq!((bodies(&batch), attempts(&batch)), (vec!["1".to_owned()], vec![1]));
+}
+
+fn options(wait: Duration) -> ConsumeOptions {
+    ConsumeOptions { max_messages: 10, wait, lease: Duration::from_secs(30), rule: None }
 }
 
 fn address(group: &Group) -> GroupAddress {
@@ -53,29 +69,37 @@ fn address(group: &Group) -> GroupAddress {
     }
 }
 
+/// A broker of its own on the database of the service, its catalog filled for this group: a call asks its lane when it is
+/// polled for the first time.
+async fn broker(service: &TestService, address: &GroupAddress) -> Broker {
+    let clock = Some(Arc::new(service.clock.clone()) as _);
+    let database_url = service.database.url().to_owned();
+    let broker = Broker::start(BrokerOptions { database_url, settings: Settings::default(), clock }).await.unwrap();
+    assert!(broker.consume(address, options(Duration::ZERO)).await.unwrap().is_empty());
+    broker
+}
+
 /// Behind the network nobody can tell when a call is granted but not answered yet; in front of the broker one can.
 #[tokio::test]
-async fn a_batch_that_was_granted_to_a_call_cancelled_right_then_is_available_at_once_and_not_counted() {
-    for mode in [pb::QueueMode::Normal, pb::QueueMode::Fifo] {
+async fn a_batch_granted_to_a_call_that_is_cancelled_right_then_is_available_at_once_and_not_counted() {
+    for (mode, failures) in [(pb::QueueMode::Normal, 0), (pb::QueueMode::Normal, 2), (pb::QueueMode::Fifo, 2)] {
         let (service, group) = with_mode(mode).await;
-        let clock = Some(Arc::new(service.clock.clone()) as _);
-        let database_url = service.database.url().to_owned();
-        let broker = Broker::start(BrokerOptions { database_url, settings: Settings::default(), clock }).await.unwrap();
         let address = address(&group);
-        // Fills the catalog, so that the next call asks its lane when it is polled for the first time.
-        let glance = ConsumeOptions { wait: Duration::from_millis(1), ..options() };
-        assert!(broker.consume(&address, glance).await.unwrap().is_empty());
-        {
-            let mut cancelled = pin!(broker.consume(&address, options()));
-            assert!(cancelled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-            service.send(&group.queue, &["1"]).await;
-            let behind = ConsumeOptions { wait: Duration::from_millis(500), ..options() };
-            assert!(broker.consume(&address, behind).await.unwrap().is_empty(), "granted to the call before");
+        let broker = broker(&service, &address).await;
+        service.send(&group.queue, &["1"]).await;
+        for _ in 0..failures {
+            service.fail_next(&group, 10).await;
         }
-        let deliveries = broker.consume(&address, options()).await.unwrap();
+        {
+            let mut cancelled = pin!(broker.consume(&address, options(Duration::from_secs(60))));
+            assert!(cancelled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            let behind = broker.consume(&address, options(Duration::from_millis(500))).await.unwrap();
+            assert!(behind.is_empty(), "granted to the call before");
+        }
+        let deliveries = broker.consume(&address, options(Duration::from_secs(4))).await.unwrap();
         let seen: Vec<_> =
             deliveries.iter().map(|delivery| (delivery.message.body.as_ref(), delivery.attempt)).collect();
-        assert_eq!(seen, [(b"1".as_slice(), 1)]);
+        assert_eq!(seen, [(b"1".as_slice(), failures + 1)]);
         broker.shutdown().await;
     }
 }

@@ -56,10 +56,12 @@ async fn max_consume_count_failures_of_any_kind_make_exactly_one_dead_letter() {
         (&[Ack, Expiry, Ack], AckFail),
         (&[Ack, Ack, Expiry], LeaseExpired),
     ];
-    for (ways, reason) in cases {
+    let service = TestService::start().await;
+    for (index, (ways, reason)) in cases.into_iter().enumerate() {
         let count = i32::try_from(ways.len()).unwrap();
         for mode in [Normal, Fifo] {
-            let (service, group) = with_redrive(mode, count).await;
+            let queue = service.redrive_queue(&format!("{index}{}", mode.as_str_name()), mode, count).await;
+            let group = service.group(&queue, "billing").await;
             service.send(&group.queue, &["1"]).await;
             fail(&service, &group, ways).await;
             let dead = service.take_dead_letters(&group, 10).await;

@@ -61,6 +61,19 @@ async fn a_failed_message_comes_again_first_and_then_the_rest_in_order() {
 }
 
 #[tokio::test]
+async fn a_failed_message_waits_for_the_rest_of_its_batch_that_is_in_flight() {
+    let (service, group) = with_messages(4).await;
+    let batch = service.take(&group, 3).await;
+    service.ack(&group, &[(&batch[0].handler, true), (&batch[1].handler, false)]).await.unwrap();
+    assert!(service.consume(&group, 10).await.is_empty(), "the third is in flight");
+    service.advance(31);
+    let again = service.take(&group, 10).await;
+    assert_eq!((bodies(&again), attempts(&again)), (["2", "3"].map(String::from).to_vec(), vec![2, 2]));
+    service.ack(&group, &handlers(&again, true)).await.unwrap();
+    assert_eq!(bodies(&service.take(&group, 10).await), ["4"]);
+}
+
+#[tokio::test]
 async fn a_message_that_fails_again_and_again_holds_up_the_rest() {
     let (service, group) = with_messages(2).await;
     for attempt in 1..=5 {

@@ -26,9 +26,10 @@ async fn counters(service: &TestService, group: &Group) -> (i64, i64, i64) {
 
 #[tokio::test]
 async fn every_group_sees_every_message_once() {
+    let service = TestService::start().await;
     for mode in [pb::QueueMode::Normal, pb::QueueMode::Fifo, pb::QueueMode::KafkaHa, pb::QueueMode::KafkaHt] {
-        let service = TestService::start().await;
-        let new = pb::CreateQueueRequest { name: "orders".into(), queue_mode: mode.into(), ..Default::default() };
+        let name = mode.as_str_name().to_owned();
+        let new = pb::CreateQueueRequest { name, queue_mode: mode.into(), ..Default::default() };
         let queue = service.create_queue(new).await;
         let mut groups = Vec::new();
         for name in ["billing", "audit", "mail"] {

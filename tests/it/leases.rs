@@ -43,9 +43,8 @@ async fn a_lease_that_ends_counts_as_a_failed_delivery() {
 }
 
 /// Leases one message for `lease` seconds and turns the clock to `offset` seconds around the end of the lease.
-async fn near_the_end(lease: Option<i64>, offset: i64) -> (TestService, Group, Vec<pb::LeasedMessage>) {
-    let service = TestService::start().await;
-    let queue = service.queue("orders").await;
+async fn near_the_end(service: &TestService, lease: Option<i64>, offset: i64) -> (Group, Vec<pb::LeasedMessage>) {
+    let queue = service.queue(&format!("orders{}_{offset}", lease.unwrap_or(0))).await;
     let group = service.group(&queue, "billing").await;
     service.send(&queue, &["1"]).await;
     let begun = service.clock.now();
@@ -55,14 +54,15 @@ async fn near_the_end(lease: Option<i64>, offset: i64) -> (TestService, Group, V
     let expected = begun.plus(Duration::from_secs(seconds.unsigned_abs()));
     assert_eq!(end.seconds * 1_000_000 + i64::from(end.nanos) / 1000, expected.0);
     service.advance((seconds + offset).unsigned_abs());
-    (service, group, batch)
+    (group, batch)
 }
 
 #[tokio::test]
 async fn a_message_is_hidden_and_can_be_acknowledged_until_its_lease_ends() {
+    let service = TestService::start().await;
     for lease in [Some(15), None, Some(300)] {
-        let (service, group, batch) = near_the_end(lease, -1).await;
-        assert!(service.consume(&group, 10).await.is_empty(), "still hidden after {lease:?}");
+        let (group, batch) = near_the_end(&service, lease, -1).await;
+        assert!(service.consume(&group, 10).await.is_empty(), "still hidden: {lease:?}");
         let result = service.ack(&group, &handlers(&batch, true)).await.unwrap();
         assert_eq!(result.success_count, 1);
         service.advance(600);
@@ -72,8 +72,9 @@ async fn a_message_is_hidden_and_can_be_acknowledged_until_its_lease_ends() {
 
 #[tokio::test]
 async fn a_late_ack_is_rejected_and_the_message_comes_again() {
+    let service = TestService::start().await;
     for (lease, offset) in [(Some(15), 1), (None, 0), (None, 1), (Some(300), 1)] {
-        let (service, group, batch) = near_the_end(lease, offset).await;
+        let (group, batch) = near_the_end(&service, lease, offset).await;
         let late = service.ack(&group, &handlers(&batch, true)).await.unwrap_err();
         assert_eq!(code(&late), "DMS.10542209", "{lease:?}");
         let again = service.take(&group, 10).await;

@@ -2,16 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use dms::broker::Settings;
 use dms::proto::v1 as pb;
 
 use crate::support::consumers::options;
-use crate::support::service::{Group, TestService, attempts, bodies, code, handlers};
+use crate::support::service::{Group, PROJECT, TestService, attempts, bodies, code, handlers};
 
 /// Parked consumers are looked after every few seconds in any case; luck does not pass this often.
 const ROUNDS: usize = 3;
 
+/// Without the sweep that ends leases of lost replicas: what is looked for here is quicker.
+async fn unswept() -> TestService {
+    TestService::with(Settings { pool_connections: 4, sweep_interval: Duration::from_secs(600), ..Settings::default() })
+        .await
+}
+
 async fn with_mode(mode: pb::QueueMode) -> (TestService, Group) {
-    let service = TestService::start().await;
+    let service = unswept().await;
     let queue = service.redrive_queue("orders", mode, 100).await;
     let group = service.group(&queue, "billing").await;
     (service, group)
@@ -78,7 +85,7 @@ async fn by_the_settling_of_a_fifo_batch_in_flight() {
 
 #[tokio::test]
 async fn by_a_dead_letter() {
-    let service = TestService::start().await;
+    let service = unswept().await;
     let queue = service.redrive_queue("orders", pb::QueueMode::Normal, 1).await;
     let group = service.group(&queue, "billing").await;
     for _ in 0..ROUNDS {
@@ -102,6 +109,35 @@ async fn one_message_is_for_one_of_the_consumers_that_wait() {
 }
 
 #[tokio::test]
+async fn messages_are_shared_by_the_consumers_that_wait() {
+    let (service, group) = with_mode(pb::QueueMode::Normal).await;
+    let mut parked = Vec::new();
+    for _ in 0..3 {
+        parked.push(service.parked(&group, 2).await);
+    }
+    service.send(&group.queue, &["1", "2", "3", "4", "5"]).await;
+    let mut shares = Vec::new();
+    for consumer in parked {
+        shares.push(bodies(&consumer.answered_at_once().await));
+    }
+    assert_eq!(shares, [vec!["1", "2"], vec!["3", "4"], vec!["5"]]);
+}
+
+#[tokio::test]
+async fn consumers_that_wait_for_a_fifo_queue_take_turns() {
+    let (service, group) = with_mode(pb::QueueMode::Fifo).await;
+    let (first, second) = (service.parked(&group, 2).await, service.parked(&group, 2).await);
+    service.send(&group.queue, &["1", "2", "3"]).await;
+    let batch = first.answered_at_once().await;
+    assert_eq!(bodies(&batch), ["1", "2"]);
+    assert!(service.consume(&group, 10).await.is_empty());
+    assert!(second.is_waiting());
+    service.ack(&group, &[(&batch[0].handler, true), (&batch[1].handler, false)]).await.unwrap();
+    let batch = second.answered_at_once().await;
+    assert_eq!((bodies(&batch), attempts(&batch)), (vec!["2".to_owned()], vec![2]));
+}
+
+#[tokio::test]
 async fn waiting_consumers_of_all_groups_hear_of_a_message() {
     let (service, billing) = with_mode(pb::QueueMode::Normal).await;
     let audit = service.group(&billing.queue, "audit").await;
@@ -117,6 +153,18 @@ async fn a_waiting_consumer_is_told_that_its_group_is_gone() {
     let parked = service.parked(&group, 10).await;
     service.delete_group(&group).await.unwrap();
     assert_eq!(code(&parked.refused_at_once().await), "DMS.10240405");
+}
+
+#[tokio::test]
+async fn a_waiting_consumer_is_told_that_its_queue_is_gone() {
+    let (service, group) = with_mode(pb::QueueMode::Normal).await;
+    let parked = service.parked(&group, 10).await;
+    let parked_for_dead_letters = service.parked_for_dead_letters(&group, 10).await;
+    let request = pb::DeleteQueueRequest { project_id: PROJECT.into(), queue_id: group.queue.clone() };
+    service.replica.queues.clone().delete_queue(request).await.unwrap();
+    for told in [parked, parked_for_dead_letters] {
+        assert_eq!(code(&told.refused_at_once().await), "DMS.10240401");
+    }
 }
 
 #[tokio::test]

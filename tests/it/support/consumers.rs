@@ -134,6 +134,11 @@ impl Parked {
         self.outcome().await.unwrap_err()
     }
 
+    /// Whether it has not been answered yet.
+    pub fn is_waiting(&self) -> bool {
+        !self.0.is_finished()
+    }
+
     /// The call is cancelled.
     pub async fn go_away(self) {
         self.0.abort();
