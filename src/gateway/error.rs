@@ -76,23 +76,26 @@ fn in_rest_words(kind: ErrorKind, message: &str) -> String {
     }
 }
 
-/// What REST calls a field of the gRPC API; most have one name in both.
-fn rest_name(kind: ErrorKind, field: &str) -> &str {
-    match field {
-        "max_messages" | "options.max_messages" => "max_msgs",
-        "wait" | "options.wait" => "time_wait",
-        "lease" | "options.lease" => "ack_wait",
+/// What REST calls a field of the gRPC API; most have one name in both, and what follows the name (`[2].handler`) stays.
+fn rest_name(kind: ErrorKind, field: &str) -> String {
+    let field = field.strip_prefix("options.").unwrap_or(field);
+    let (name, rest) = field.split_at(field.find(['[', '.']).unwrap_or(field.len()));
+    let rest_name = match name {
+        "max_messages" => "max_msgs",
+        "wait" => "time_wait",
+        "lease" => "ack_wait",
         // Resource tags are `tags` in both APIs; only the labels to consume by are not.
         "tags" if matches!(kind, ErrorKind::LabelInvalid | ErrorKind::ConsumeFailed) => "tag",
         "tag_match" => "tag_type",
-        "messages.delay" => "messages.delayTime",
         "return_ids" => "returnId",
         "entries" => "message",
-        "entries.handler" => "message.handler",
-        "entries.status" => "message.status",
         "names" => "groups",
         "resource_name" => "matches.value",
         same => same,
+    };
+    match rest.strip_suffix(".delay") {
+        Some(index) => format!("{rest_name}{index}.delayTime"),
+        None => format!("{rest_name}{rest}"),
     }
 }
 
