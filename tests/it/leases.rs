@@ -13,7 +13,7 @@ async fn an_acknowledged_message_never_comes_again() {
     let queue = service.queue("orders").await;
     let group = service.group(&queue, "billing").await;
     service.send(&queue, &["1", "2", "3"]).await;
-    let batch = service.consume(&group, 10).await;
+    let batch = service.take(&group, 10).await;
     assert_eq!(bodies(&batch), ["1", "2", "3"]);
     assert_eq!(attempts(&batch), [1, 1, 1]);
     assert!(service.consume(&group, 10).await.is_empty(), "leased to somebody else");
@@ -31,9 +31,9 @@ async fn a_lease_that_ends_counts_as_a_failed_delivery() {
     let queue = service.queue("orders").await;
     let group = service.group(&queue, "billing").await;
     service.send(&queue, &["1", "2"]).await;
-    let first = service.consume(&group, 10).await;
+    let first = service.take(&group, 10).await;
     service.advance(31);
-    let second = service.consume(&group, 10).await;
+    let second = service.take(&group, 10).await;
     assert_eq!(bodies(&second), ["1", "2"]);
     assert_eq!(attempts(&second), [2, 2]);
     let stale = service.ack(&group, &handlers(&first, true)).await.unwrap_err();
