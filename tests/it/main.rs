@@ -8,6 +8,7 @@ mod configuration;
 mod dead_letter_moves;
 mod dead_letters;
 mod dev;
+mod error_table;
 mod fifo;
 mod groups;
 mod handlers;
