@@ -155,14 +155,20 @@ impl TestService {
 
     /// The dead letters that a group has for a consumer right now, at most `max`.
     pub async fn consume_dead_letters(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
-        let mut request = Request::new(pb::ConsumeDeadLettersRequest {
+        let request = pb::ConsumeDeadLettersRequest {
             project_id: PROJECT.into(),
             queue_id: group.queue.clone(),
             group_id: group.id.clone(),
             options: Some(pb::ConsumeOptions { max_messages: Some(max), ..Default::default() }),
-        });
-        request.set_timeout(GLANCE);
-        self.replica.dead_letters.clone().consume_dead_letters(request).await.unwrap().into_inner().messages
+        };
+        loop {
+            let mut request = Request::new(request.clone());
+            request.set_timeout(GLANCE);
+            match self.replica.dead_letters.clone().consume_dead_letters(request).await {
+                Err(status) if matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) => {}
+                answer => return answer.unwrap().into_inner().messages,
+            }
+        }
     }
 
     /// Acknowledges `(handler, success)` pairs.
