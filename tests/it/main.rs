@@ -19,6 +19,7 @@ mod labels;
 mod leases;
 mod limits;
 mod normal;
+mod readme;
 mod replicas;
 mod retention;
 mod support;
