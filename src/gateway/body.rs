@@ -1,5 +1,5 @@
-//! Request bodies: read with a bound, then taken apart without a tree. Values stay the sender's own text until a handler asks
-//! for one, so that the error can name the field.
+//! Request bodies: read with a bound, then taken apart without a tree. Values stay the sender's own text until a handler
+//! asks for one, so that the error can name the field.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -115,7 +115,6 @@ fn delay(message: &Object<'_>) -> Result<Option<prost_types::Duration>> {
 /// A JSON number without its fraction.
 fn whole(number: &str) -> Option<i64> {
     // `as` saturates: what is too large stays too large.
-    #[expect(clippy::cast_possible_truncation)]
     number.parse().ok().or_else(|| number.parse::<f64>().ok().map(|number| number.trunc() as i64))
 }
 

@@ -11,8 +11,7 @@ use super::json::{CreatedQueue, Queue, Queues};
 use super::query::Query;
 use super::target::Target;
 use super::upstream::Upstream;
-use crate::domain::ErrorKind;
-use crate::domain::{Error, Result};
+use crate::domain::{Error, ErrorKind, Result};
 use crate::proto::v1 as pb;
 
 /// `POST /queues`
