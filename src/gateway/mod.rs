@@ -8,6 +8,7 @@ mod error;
 mod groups;
 mod json;
 mod messages;
+mod object;
 mod query;
 mod queues;
 mod quotas;
