@@ -1,7 +1,7 @@
 //! Errors in the documented shape: `{"error_code":"DMS.xxxxxxxx","error_msg":"..."}`.
 //!
-//! Code and HTTP status come from the table in [`crate::domain::error`], found by `ErrorInfo.reason`: DMS statuses follow no
-//! general gRPC-to-HTTP rule.
+//! Code and HTTP status come from the table in [`crate::domain::error`], found by `ErrorInfo.reason`: DMS statuses follow
+//! no general gRPC-to-HTTP rule.
 
 use axum::Json;
 use axum::extract::Request;
@@ -76,24 +76,23 @@ fn in_rest_words(kind: ErrorKind, message: &str) -> String {
     }
 }
 
-/// What REST calls a field of the gRPC API; most have one name in both.
-fn rest_name(kind: ErrorKind, field: &str) -> &str {
-    match field {
-        "max_messages" | "options.max_messages" => "max_msgs",
-        "wait" | "options.wait" => "time_wait",
-        "lease" | "options.lease" => "ack_wait",
+/// What REST calls a field of the gRPC API, such as `messages[2].delay`; most have one name in both.
+fn rest_name(kind: ErrorKind, field: &str) -> String {
+    let (head, tail) = field.split_at(field.find(['[', '.']).unwrap_or(field.len()));
+    let head = match head {
+        "max_messages" => "max_msgs",
+        "wait" => "time_wait",
+        "lease" => "ack_wait",
         // Resource tags are `tags` in both APIs; only the labels to consume by are not.
         "tags" if matches!(kind, ErrorKind::LabelInvalid | ErrorKind::ConsumeFailed) => "tag",
         "tag_match" => "tag_type",
-        "messages.delay" => "messages.delayTime",
-        "return_ids" => "returnId",
         "entries" => "message",
-        "entries.handler" => "message.handler",
-        "entries.status" => "message.status",
         "names" => "groups",
         "resource_name" => "matches.value",
         same => same,
-    }
+    };
+    let unit = if tail.ends_with(".delay") { "Time" } else { "" };
+    format!("{head}{tail}{unit}")
 }
 
 /// The answer to a path that is not in the table.
