@@ -1,4 +1,7 @@
 //! What the tests stand on.
 
+pub mod panics;
 pub mod postgres;
+pub mod rest;
 pub mod service;
+pub mod wire;
