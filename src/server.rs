@@ -15,8 +15,9 @@ use crate::broker::{Broker, BrokerOptions};
 use crate::domain::{Error, Result};
 use crate::{gateway, proto};
 
-const READINESS_INTERVAL: Duration = Duration::from_secs(2);
-const READINESS_LIMIT: Duration = Duration::from_secs(5);
+/// Probes learn within the sum of both that Postgres has gone.
+const READINESS_INTERVAL: Duration = Duration::from_secs(1);
+const READINESS_LIMIT: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Calls at a time on one connection; a client may hold all its long polls on one.
@@ -24,6 +25,8 @@ const CALLS_PER_CONNECTION_MAX: u32 = 10_000;
 /// The HTTP/2 library ends a connection when the small frames that wait unread, counted with up to 256 bytes each, exceed half
 /// of this window. A burst of all the calls above must fit.
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// How long the broker may take to end once no call is left; without Postgres its last steps may never come.
+const BROKER_LIMIT: Duration = Duration::from_secs(5);
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -104,7 +107,9 @@ impl Server {
         if tokio::time::timeout(self.shutdown_limit, drained).await.is_err() {
             tracing::warn!(limit = ?self.shutdown_limit, "calls are still in flight at the limit of the shutdown");
         }
-        self.broker.shutdown().await;
+        if tokio::time::timeout(BROKER_LIMIT, self.broker.shutdown()).await.is_err() {
+            tracing::warn!(limit = ?BROKER_LIMIT, "the broker has not ended in time: is Postgres away?");
+        }
     }
 }
 

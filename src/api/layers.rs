@@ -23,8 +23,9 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 const STATUS_DETAILS: &str = "grpc-status-details-bin";
 /// The library cuts a call at its deadline with the wrong code, so ours comes a little earlier.
 const CUT_EARLIER: Duration = Duration::from_millis(2);
-/// What a long poll leaves of its deadline for the way back.
-const ANSWER_MARGIN_MAX: Duration = Duration::from_millis(50);
+/// What a long poll leaves of its deadline for the ways there and back: a tenth within these, at most half.
+const ANSWER_MARGIN_MIN: Duration = Duration::from_millis(50);
+const ANSWER_MARGIN_MAX: Duration = Duration::from_millis(500);
 
 /// Bounds the calls in flight; beyond it they are refused at once (DMS.10240407).
 #[derive(Debug, Clone)]
@@ -63,8 +64,7 @@ async fn within_deadline(mut request: Request, next: Next) -> Response {
     let Some(timeout) = grpc_timeout(request.headers()) else {
         return next.run(request).await;
     };
-    let deadline = Deadline { at: Instant::now() + timeout, margin: ANSWER_MARGIN_MAX.min(timeout / 2) };
-    request.extensions_mut().insert(deadline);
+    request.extensions_mut().insert(Deadline::after(timeout));
     let cut = timeout.saturating_sub(CUT_EARLIER.min(timeout / 10));
     let answer = tokio::time::timeout(cut, next.run(request)).await;
     answer.unwrap_or_else(|_elapsed| refusal(status::deadline_exceeded()))
@@ -78,6 +78,11 @@ pub struct Deadline {
 }
 
 impl Deadline {
+    fn after(timeout: Duration) -> Self {
+        let margin = (timeout / 10).clamp(ANSWER_MARGIN_MIN, ANSWER_MARGIN_MAX).min(timeout / 2);
+        Self { at: Instant::now() + timeout, margin }
+    }
+
     /// The wait cut so that an empty answer still arrives in time.
     pub fn shorten(self, wait: Duration) -> Duration {
         wait.min(self.at.saturating_duration_since(Instant::now()).saturating_sub(self.margin))
@@ -186,14 +191,15 @@ mod tests {
 
     #[test]
     fn a_wait_ends_before_the_deadline() {
-        let shortened = |millis| {
-            let at = Instant::now() + Duration::from_millis(millis);
-            Deadline { at, margin: ANSWER_MARGIN_MAX }.shorten(Duration::from_secs(3))
-        };
-        assert_eq!(shortened(10_000), Duration::from_secs(3));
-        let most = Duration::from_millis(950);
-        assert!((most / 2..=most).contains(&shortened(1000)));
-        assert_eq!(shortened(20), Duration::ZERO);
+        let wait = Duration::from_secs(3);
+        assert_eq!(Deadline::after(Duration::from_secs(4)).shorten(wait), wait);
+        for (deadline_millis, wait_millis) in [(0, 0), (60, 30), (100, 50), (200, 150), (2000, 1800)] {
+            let shortened = Deadline::after(Duration::from_millis(deadline_millis)).shorten(wait);
+            let expected = Duration::from_millis(wait_millis);
+            assert!((expected / 2..=expected).contains(&shortened), "{deadline_millis} ms: {shortened:?}");
+        }
+        let margin = |secs| Deadline::after(Duration::from_secs(secs)).margin;
+        assert_eq!((margin(60), margin(99_999_999 * 3600)), (ANSWER_MARGIN_MAX, ANSWER_MARGIN_MAX));
     }
 
     /// What the layer makes of a call to a service that answers after a while.

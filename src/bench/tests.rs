@@ -18,8 +18,10 @@ struct Program {
 
 async fn run(misdeed: Misdeed, scenario: Scenario, flags: &[&str]) -> Report {
     let target = FakeService::start(misdeed).await;
-    let fixed = ["bench", "--clients", "4", "--connections", "2", "--warmup", "0", "--duration", "1", "--size", "200"];
-    let mut args = Program::try_parse_from(fixed.iter().chain(flags)).unwrap().bench;
+    let fixed = ["bench", "--clients", "4", "--connections", "2", "--warmup", "0", "--size", "200"];
+    // A backlog ends the window when it has been read.
+    let duration = ["--duration", if scenario == Scenario::Consume { "60" } else { "1" }];
+    let mut args = Program::try_parse_from(fixed.iter().chain(&duration).chain(flags)).unwrap().bench;
     // Whatever DATABASE_URL says, this service has no Postgres.
     args.database_url = None;
     let site = Site::connect(&target, args.connections, None).await.unwrap();

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::Broker;
 use super::claim::{ClaimMessage, ClaimRequest, Granted};
 use super::core::Core;
-use super::settle::SettleRequest;
+use super::settle::{LEASE_BYTES, SettleRequest};
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::limits::RETENTION_HOURS_DEFAULT;
 use crate::domain::message::{ConsumeOptions, Delivery, GroupAddress, Source};
@@ -117,7 +117,7 @@ impl Drop for PendingClaim {
     fn drop(&mut self) {
         if let Some(Ok(granted)) = self.give_up() {
             let lane = self.core.settle_lane(granted.lease.subscription.stream);
-            lane.push_event(SettleRequest::Release(granted.lease));
+            lane.push_event(SettleRequest::Release(granted.lease), LEASE_BYTES);
         }
     }
 }

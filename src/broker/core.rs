@@ -173,9 +173,9 @@ impl Core {
     pub fn apply(&self, wakeup: Wakeup) {
         match wakeup {
             Wakeup::Appended(stream, tail) => {
-                self.claim_lane(stream).push_event(ClaimMessage::Appended { stream, tail });
+                self.claim_lane(stream).push_event(ClaimMessage::Appended { stream, tail }, 0);
             }
-            Wakeup::Changed(stream) => self.claim_lane(stream).push_event(ClaimMessage::Changed { stream }),
+            Wakeup::Changed(stream) => self.claim_lane(stream).push_event(ClaimMessage::Changed { stream }, 0),
             Wakeup::Deleted(queue) => {
                 self.catalog.forget(queue);
                 self.refresh_all();
@@ -185,7 +185,7 @@ impl Core {
 
     /// Has every parked consumer looked after again.
     pub fn refresh_all(&self) {
-        self.lanes.claim.iter().for_each(|lane| lane.push_event(ClaimMessage::Refresh));
+        self.lanes.claim.iter().for_each(|lane| lane.push_event(ClaimMessage::Refresh, 0));
     }
 
     /// Runs a future to its end, or gives it up when the service stops.

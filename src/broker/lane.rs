@@ -65,10 +65,12 @@ impl<T> LaneQueue<T> {
         Ok(())
     }
 
-    /// Adds an event of the service itself, which is never refused: there are at most a few per flush of another lane.
-    pub fn push_event(&self, item: T) {
+    /// Adds an event of the service itself, which is never refused: there are at most a few per flush of another lane. Its
+    /// bytes keep a flush small.
+    pub fn push_event(&self, item: T, bytes: usize) {
         let mut waiting = self.lock();
-        waiting.items.push_back((item, 0));
+        waiting.bytes += bytes;
+        waiting.items.push_back((item, bytes));
         drop(waiting);
         self.arrived.notify_one();
     }
@@ -138,7 +140,7 @@ mod tests {
         assert!(refused.retry_hint().is_some());
         (0..4).for_each(|item| queue.push(item, 1).expect("fits"));
         assert_eq!(queue.push(5, 1).expect_err("too many calls").kind(), ErrorKind::Overloaded);
-        queue.push_event(6);
+        queue.push_event(6, 1000);
     }
 
     #[tokio::test]

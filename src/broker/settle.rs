@@ -24,6 +24,8 @@ use crate::store::settlement::Settled;
 
 /// Bytes one entry counts against the lane.
 const ENTRY_BYTES: usize = 64;
+/// Bytes a lease counts that is settled without a call: one transaction takes about two thousand.
+pub const LEASE_BYTES: usize = 1024;
 
 /// One acknowledgement.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::DatabaseClock;
 use super::core::Core;
-use super::settle::SettleRequest;
+use super::settle::{LEASE_BYTES, SettleRequest};
 use crate::domain::Result;
 use crate::domain::ids::StreamId;
 use crate::domain::limits::RETENTION_HOURS_DEFAULT;
@@ -34,7 +34,8 @@ fn expire(core: &Core, leases: Vec<LeaseKey>) {
         by_stream.entry(lease.subscription.stream).or_default().push(lease);
     }
     for (stream, leases) in by_stream {
-        core.settle_lane(stream).push_event(SettleRequest::Expire(leases));
+        let bytes = leases.len() * LEASE_BYTES;
+        core.settle_lane(stream).push_event(SettleRequest::Expire(leases), bytes);
     }
 }
 

@@ -7,6 +7,7 @@ use clap::builder::RangedU64ValueParser;
 
 use super::units::{self, ByteSize, Seconds};
 use crate::broker::Settings;
+use crate::domain::limits::{GROUPS_PER_QUEUE_MAX, QUEUES_PER_PROJECT_MAX};
 
 /// The flags of [`Settings`].
 #[derive(Debug, Clone, Args)]
@@ -14,11 +15,11 @@ use crate::broker::Settings;
 pub struct BrokerArgs {
     /// Queues a project may have, 1-100000
     #[arg(long, env = "DMS_QUEUES_PER_PROJECT", value_name = "COUNT", default_value_t = Settings::default().queues_per_project,
-          value_parser = clap::value_parser!(i32).range(1..=100_000))]
+          value_parser = clap::value_parser!(i32).range(1..=i64::from(QUEUES_PER_PROJECT_MAX)))]
     pub queues_per_project: i32,
     /// Consumer groups a queue may have, 1-100
     #[arg(long, env = "DMS_GROUPS_PER_QUEUE", value_name = "COUNT", default_value_t = Settings::default().groups_per_queue,
-          value_parser = clap::value_parser!(i32).range(1..=100))]
+          value_parser = clap::value_parser!(i32).range(1..=i64::from(GROUPS_PER_QUEUE_MAX)))]
     pub groups_per_queue: i32,
     /// Database connections that commit sends, 1-64
     #[arg(long, env = "DMS_APPEND_LANES", value_name = "COUNT", default_value_t = Settings::default().append_lanes,

@@ -16,6 +16,8 @@ pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use reference::reference;
 
+use crate::bench::BenchArgs;
+
 /// DMS v1.0 message queues on Postgres: gRPC service and REST gateway.
 #[derive(Debug, Parser)]
 #[command(name = "dms", version, propagate_version = true)]
@@ -39,6 +41,8 @@ pub enum Command {
     Gateway(GatewayArgs),
     /// Bring the schema of a database up to date
     Migrate(DatabaseArgs),
+    /// Load a service over gRPC and report rates, latencies and what a message costs
+    Bench(BenchArgs),
     /// Print the folder of the Postgres server that `dms dev` would use
     #[command(hide = true)]
     PostgresBin(PostgresArgs),

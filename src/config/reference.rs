@@ -63,7 +63,12 @@ fn row(arg: &Arg) -> String {
         true => String::new(),
         false => format!("`{}`", default.join(" ")),
     };
-    let meaning = arg.get_help().map(|help| help.to_string().replace('|', "\\|")).unwrap_or_default();
+    let mut meaning = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let values: Vec<_> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    if values.len() > 2 {
+        let _ = write!(meaning, ": {}", values.join(", "));
+    }
+    let meaning = meaning.replace('|', "\\|");
     format!("| `--{}` | {variable} | {default} | {meaning} |\n", flag(arg).trim_start_matches("--"))
 }
 

@@ -1,6 +1,6 @@
 //! The connection a lane holds: made when needed, dropped after an error that spoils it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::error::Elapsed;
@@ -11,6 +11,8 @@ use crate::domain::{Error, Result};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A flush that outlives its statement timeout by this much is on a dead connection.
 const GRACE: Duration = Duration::from_secs(5);
+/// A connection not used for this long is tried before use.
+const REST: Duration = Duration::from_secs(2);
 const CONFLICTS_MAX: u32 = 5;
 
 /// When a commit is answered.
@@ -30,16 +32,18 @@ pub struct LaneConnection {
     durability: Durability,
     connection: Option<PgConnection>,
     conflicts: u32,
+    used_at: Instant,
 }
 
 impl LaneConnection {
     /// No connection is made yet.
     pub fn new(store: &Store, name: &'static str, durability: Durability) -> Self {
-        Self { store: store.clone(), name, durability, connection: None, conflicts: 0 }
+        Self { store: store.clone(), name, durability, connection: None, conflicts: 0, used_at: Instant::now() }
     }
 
     /// The connection, made if there is none.
     pub async fn open(&mut self) -> Result<&mut PgConnection> {
+        self.drop_dead().await;
         if self.connection.is_none() {
             let commit = match self.durability {
                 Durability::Synchronous => "on",
@@ -53,6 +57,18 @@ impl LaneConnection {
             self.connection = Some(connected);
         }
         self.connection.as_mut().ok_or_else(|| Error::internal("no connection"))
+    }
+
+    /// A connection that has rested may have died unnoticed; better to find out before work is entrusted to it.
+    async fn drop_dead(&mut self) {
+        let rested = self.used_at.elapsed() > REST;
+        self.used_at = Instant::now();
+        if let Some(connection) = self.connection.as_mut().filter(|_| rested) {
+            let ping = tokio::time::timeout(CONNECT_TIMEOUT, connection.ping()).await;
+            if !matches!(ping, Ok(Ok(()))) {
+                self.connection = None;
+            }
+        }
     }
 
     /// How long one run of a flush may take.

@@ -63,8 +63,9 @@ pub async fn create(
         .await?;
     if i64::from(present) + i64::try_from(groups.len()).unwrap_or(i64::MAX) > i64::from(groups_max) {
         let asked = groups.len();
-        let message = format!("groups: {asked} asked for, the queue has {present}, at most {groups_max} are allowed");
-        return Err(Error::new(ErrorKind::TooManyGroups, message).about("groups"));
+        let message =
+            format!("names: {asked} groups asked for, the queue has {present}, at most {groups_max} are allowed");
+        return Err(Error::new(ErrorKind::TooManyGroups, message).about("names"));
     }
     let mut created = Vec::with_capacity(groups.len());
     for (id, name) in groups {

@@ -30,6 +30,9 @@ use sqlx::{ConnectOptions, PgPool};
 
 use crate::domain::{Error, Result};
 
+/// How long a call waits for a connection of the pool, also while Postgres refuses connections.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How to reach Postgres and how to behave there.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -63,7 +66,7 @@ impl Store {
             .application_name("dms");
         let pool = PgPoolOptions::new()
             .max_connections(options.pool_connections)
-            .acquire_timeout(Duration::from_secs(5))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(connect.clone());
         Ok(Self { pool, options: connect, statement_timeout: options.statement_timeout })
     }

@@ -1,4 +1,5 @@
 //! All integration tests in one binary, against a real Postgres.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cluster;
 mod configuration;

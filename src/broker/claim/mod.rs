@@ -128,8 +128,9 @@ impl ClaimLane {
             ClaimMessage::Request(request) => {
                 let key = request.key;
                 self.by_stream.entry(key.stream).or_default().insert(key);
-                self.readers.entry(key).or_insert_with(|| Reader::new(&request)).push(request);
-                self.ready.insert(key);
+                if self.readers.entry(key).or_insert_with(|| Reader::new(&request)).push(request) {
+                    self.ready.insert(key);
+                }
             }
             ClaimMessage::Appended { stream, tail } => self.wake_stream(stream, |reader| reader.grown_to(tail)),
             ClaimMessage::Changed { stream } => self.wake_stream(stream, Reader::forget_state),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{ClaimRequest, REFRESH};
+use crate::domain::labels::LabelRule;
 use crate::domain::lease::SubscriptionState;
 use crate::domain::{Error, ErrorKind};
 
@@ -50,16 +51,20 @@ impl Reader {
         }
     }
 
-    /// Adds a consumer; now and then those that have given up are left out.
-    pub fn push(&mut self, request: ClaimRequest) {
-        if self.waiting.len() > 2 * self.kept_len + 16 {
-            self.drop_closed();
-        }
-        self.waiting.push_back(request);
+    /// Adds a consumer. With a row that is known and nothing to give it is parked at once, which costs the same however many
+    /// are parked already; otherwise it is ready to be served: true.
+    pub fn push(&mut self, mut request: ClaimRequest) -> bool {
         self.used_at = Instant::now();
         if self.read_at.elapsed() > REFRESH {
             self.forget_state();
         }
+        let known = self.state.as_ref().is_some_and(|state| state.rule == request.rule);
+        request.parked = known;
+        if self.waiting.len() > 2 * self.kept_len + 16 {
+            self.drop_closed();
+        }
+        self.waiting.push_back(request);
+        !known || self.has_messages()
     }
 
     /// Leaves out consumers that have given up.
@@ -83,6 +88,7 @@ impl Reader {
     pub fn set_state(&mut self, state: SubscriptionState) {
         self.state = Some(state);
         self.read_at = Instant::now();
+        self.waiting.iter_mut().for_each(|request| request.parked = true);
     }
 
     /// Its row has to be read again.
@@ -108,6 +114,27 @@ impl Reader {
         }
     }
 
+    /// Whether there are messages to give out, as far as is known.
+    pub fn has_messages(&self) -> bool {
+        matches!(self.next_source(), NextSource::Retries | NextSource::Log)
+    }
+
+    /// Messages that the consumers who have not given up want, at most `enough`.
+    pub fn wanted(&mut self, enough: usize) -> usize {
+        while self.waiting.front().is_some_and(|request| request.reply.is_closed()) {
+            self.waiting.pop_front();
+        }
+        let limit = if self.exclusive { 1 } else { usize::MAX };
+        let mut wanted = 0;
+        for request in self.waiting.iter().filter(|request| !request.reply.is_closed()).take(limit) {
+            wanted += request.max_messages;
+            if wanted >= enough {
+                return enough;
+            }
+        }
+        wanted
+    }
+
     /// Answers consumers whose label rule is not the one the group is bound to.
     pub fn refuse_other_rules(&mut self) {
         let Some(bound) = self.state.as_ref().map(|state| &state.rule) else { return };
@@ -131,13 +158,14 @@ impl Reader {
         new.into_iter().for_each(|request| drop(request.reply.send(Err(error.clone()))));
     }
 
+    /// A consumer whose label rule could bind the reader, when it has none yet.
+    pub fn first_rule(&self) -> Option<LabelRule> {
+        self.state.as_ref().filter(|state| state.rule.is_none())?;
+        self.waiting.iter().find_map(|request| request.rule.clone())
+    }
+
     /// Answers every consumer.
     pub fn fail_all(&mut self, error: &Error) {
         self.waiting.drain(..).for_each(|request| drop(request.reply.send(Err(error.clone()))));
-    }
-
-    /// Marks what is left waiting as looked after.
-    pub fn park(&mut self) {
-        self.waiting.iter_mut().for_each(|request| request.parked = true);
     }
 }

@@ -6,10 +6,10 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::cut::{Batch, cut};
-use super::reader::NextSource;
+use super::reader::{NextSource, Reader};
 use super::scan::{Candidate, LogScan, selected};
 use super::{ClaimLane, Granted, RETRY};
-use crate::broker::settle::SettleRequest;
+use crate::broker::settle::{LEASE_BYTES, SettleRequest};
 use crate::domain::clock::Timestamp;
 use crate::domain::handler::Handler;
 use crate::domain::ids::{LeaseId, SubscriptionKey};
@@ -78,16 +78,20 @@ impl ClaimLane {
         let now = self.core.clock.now();
         let mut planned = Vec::new();
         for key in keys {
-            planned.extend(self.plan(*key, now).await?);
+            match self.plan(*key, now).await {
+                Ok(plan) => planned.extend(plan),
+                Err(error) => {
+                    planned.into_iter().for_each(|planned| self.give_back(planned));
+                    return Err(error);
+                }
+            }
         }
         if !planned.is_empty() {
             self.carry_out(planned, now).await?;
         }
         for key in keys {
             if let Some(reader) = self.readers.get_mut(key) {
-                reader.park();
-                let more = matches!(reader.next_source(), NextSource::Retries | NextSource::Log);
-                if reader.is_waiting() && (more || reader.state.is_none()) {
+                if reader.is_waiting() && (reader.has_messages() || reader.state.is_none()) {
                     self.ready.insert(*key);
                 }
             }
@@ -122,24 +126,15 @@ impl ClaimLane {
     async fn settle_rules(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
         let mut bound = Vec::new();
         for key in keys {
-            let Some(reader) = self.readers.get(key) else { continue };
-            let unbound = reader.state.as_ref().is_some_and(|state| state.rule.is_none());
-            let first = reader.waiting.iter().find_map(|request| request.rule.clone());
-            if let (true, Some(rule)) = (unbound, first) {
+            if let Some(rule) = self.readers.get(key).and_then(Reader::first_rule) {
                 flush!(self.connection, conn => store::subscriptions::bind_rule(conn, *key, &rule))?;
+                self.readers.get_mut(key).into_iter().for_each(Reader::forget_state);
                 bound.push(*key);
-            }
-        }
-        for key in &bound {
-            if let Some(reader) = self.readers.get_mut(key) {
-                reader.forget_state();
             }
         }
         self.read_states(&bound).await?;
         for key in keys {
-            if let Some(reader) = self.readers.get_mut(key) {
-                reader.refuse_other_rules();
-            }
+            self.readers.get_mut(key).into_iter().for_each(Reader::refuse_other_rules);
         }
         Ok(())
     }
@@ -147,13 +142,11 @@ impl ClaimLane {
     /// What one reader may give out now, cut into batches; `None` when there is nothing to claim.
     async fn plan(&mut self, key: SubscriptionKey, now: Timestamp) -> Result<Option<Planned>> {
         let Some(reader) = self.readers.get_mut(&key) else { return Ok(None) };
-        reader.drop_closed();
         let (source, exclusive) = (reader.next_source(), reader.exclusive);
         let horizon = now.minus(reader.retention);
         let consumers_max = if exclusive { 1 } else { usize::MAX };
-        let wanted: usize = reader.waiting.iter().take(consumers_max).map(|request| request.max_messages).sum();
+        let wanted = reader.wanted(MESSAGES_MAX);
         let Some(state) = reader.state.clone().filter(|_| wanted > 0) else { return Ok(None) };
-        let wanted = wanted.min(MESSAGES_MAX);
         let found = match source {
             NextSource::Retries => self.find_retries(&state, horizon, wanted).await?,
             NextSource::Log => self.find_new(&state, horizon, wanted).await?,
@@ -277,7 +270,7 @@ impl ClaimLane {
             let deliveries = deliveries(lease, expires_at, batch.messages);
             if batch.request.reply.send(Ok(Granted { lease, deliveries })).is_err() {
                 // The caller has given up since: nobody has seen these messages.
-                self.core.settle_lane(key.stream).push_event(SettleRequest::Release(lease));
+                self.core.settle_lane(key.stream).push_event(SettleRequest::Release(lease), LEASE_BYTES);
             }
         }
     }
