@@ -30,7 +30,8 @@ async fn section_1_1_create_answers_with_id_and_name_and_kafka_queues_with_their
     let created = rest.post("/queues", &full).await.ok(201);
     assert_eq!(masked(created), json!({ "id": "<id>", "name": "queue-001" }));
     for mode in ["KAFKA_HA", "KAFKA_HT"] {
-        let created = rest.post("/queues", &json!({ "name": mode, "queue_mode": mode, "retention_hours": 36 })).await.ok(201);
+        let created =
+            rest.post("/queues", &json!({ "name": mode, "queue_mode": mode, "retention_hours": 36 })).await.ok(201);
         let (id, topic) = (created["id"].as_str().unwrap(), created["kafka_topic"].as_str().unwrap());
         assert!(topic.ends_with(id), "{created}");
         assert_eq!(masked(created), json!({ "id": "<id>", "name": mode, "kafka_topic": "<topic>" }));
@@ -67,9 +68,15 @@ async fn section_1_2_list_shows_every_queue_by_creation() {
     rest.queue(&json!({ "name": "y", "queue_mode": "FIFO" })).await;
     service.advance(1);
     rest.queue(&json!({ "name": "x", "queue_mode": "KAFKA_HA", "retention_hours": 36 })).await;
-    let plain = [listed("z", "NORMAL"), listed("y", "FIFO"), with(listed("x", "KAFKA_HA"), &json!({ "reservation": 2160 }))];
+    let plain =
+        [listed("z", "NORMAL"), listed("y", "FIFO"), with(listed("x", "KAFKA_HA"), &json!({ "reservation": 2160 }))];
     let expected = json!({ "queues": plain.clone(), "total": 3 });
-    for path in ["/queues", "/queues?include_deadletter=false", "/queues?include_messages_num=true", "/queues?include_deadletter="] {
+    for path in [
+        "/queues",
+        "/queues?include_deadletter=false",
+        "/queues?include_messages_num=true",
+        "/queues?include_deadletter=",
+    ] {
         assert_eq!(masked(rest.get(path).await.ok(200)), expected, "{path}");
     }
     let [z, y, x] = plain;
@@ -87,7 +94,8 @@ async fn section_1_3_show_is_the_same_object_and_kafka_queues_have_their_topic()
     let service = TestService::start().await;
     let rest = Rest::new(&service.replica);
     let millis = service.clock.now().0 / 1000;
-    let settings = json!({ "name": "q", "description": "d \u{1f600}", "redrive_policy": "enable", "max_consume_count": 80 });
+    let settings =
+        json!({ "name": "q", "description": "d \u{1f600}", "redrive_policy": "enable", "max_consume_count": 80 });
     let (queue, _group) = rest.queue_and_group(&settings).await;
     rest.send_bodies(&queue, &[json!(1), json!(2)]).await;
     let shown = rest.get(&format!("/queues/{queue}")).await.ok(200);

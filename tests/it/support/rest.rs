@@ -184,7 +184,11 @@ fn mask(key: &str, value: Value) -> Value {
     let is_uuid = |text: &str| text.len() == 36 && Uuid::try_parse(text).is_ok();
     let form = match (key, &value) {
         ("id" | "queue_id" | "resource_id", Value::String(id)) => {
-            if is_uuid(id) { Some("<id>") } else { id.strip_prefix("g-").filter(|id| is_uuid(id)).map(|_| "<group id>") }
+            if is_uuid(id) {
+                Some("<id>")
+            } else {
+                id.strip_prefix("g-").filter(|id| is_uuid(id)).map(|_| "<group id>")
+            }
         }
         ("handler", Value::String(handler)) => (!handler.is_empty()).then_some("<handler>"),
         ("created" | "eff_date", Value::Number(millis)) => {
