@@ -47,7 +47,13 @@ impl Wire {
         tokio::time::timeout(PATIENCE, self.read()).await.expect("an answer in time")
     }
 
-    /// Sends all, reads all the answers until the service closes.
+    /// Sends bytes that make one request; its answer.
+    pub async fn ask(&mut self, bytes: impl AsRef<[u8]>) -> RawAnswer {
+        self.send(bytes).await;
+        self.answer().await.expect("an answer")
+    }
+
+    /// Sends all and ends; what comes back until the service closes. Requests still being worked on get no answer.
     pub async fn exchange(mut self, bytes: impl AsRef<[u8]>) -> Vec<RawAnswer> {
         // It may be closed before all is read.
         let _refused = self.0.write_all(bytes.as_ref()).await;
