@@ -1,5 +1,7 @@
 //! What the tests stand on.
 
+pub mod calls;
+pub mod consumers;
 pub mod panics;
 pub mod postgres;
 pub mod rest;
