@@ -68,7 +68,7 @@ fn filled(text: &str, known: &BTreeMap<&str, String>) -> String {
 }
 
 /// Sends every row; checks its status and the essence of its body.
-async fn walk(rest: &Rest, quotas: &str) {
+pub async fn walk(rest: &Rest, quotas: &str) {
     let mut known = BTreeMap::from([("quotas", quotas.to_owned())]);
     for (row, method, path, body, status) in TABLE {
         let path = filled(path, &known);

@@ -25,7 +25,12 @@ pub struct Answer {
 impl Rest {
     /// Below `/v1.0` and the project of the tests.
     pub fn new(replica: &Replica) -> Self {
-        let root = replica.rest().to_owned();
+        Self::on(replica.rest())
+    }
+
+    /// The same on any server.
+    pub fn on(root: &str) -> Self {
+        let root = root.to_owned();
         Self { base: format!("{root}/v1.0/{PROJECT}"), root, http: reqwest::Client::new() }
     }
 
@@ -54,6 +59,12 @@ impl Rest {
     pub async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Answer {
         let request = self.http.request(method, format!("{}{path}", self.base));
         self.send(body.into_iter().fold(request, reqwest::RequestBuilder::body)).await
+    }
+
+    /// What a probe gets at a path outside the API: status and text.
+    pub async fn probe(&self, path: &str) -> (u16, String) {
+        let answer = self.http.get(format!("{}{path}", self.root)).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// A request to be made by hand.
