@@ -12,7 +12,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A flush that outlives its statement timeout by this much is on a dead connection.
 const GRACE: Duration = Duration::from_secs(5);
 /// A connection not used for this long is tried before use.
-const REST: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_millis(250);
 const CONFLICTS_MAX: u32 = 5;
 
 /// When a commit is answered.

@@ -23,6 +23,7 @@ mod leases;
 mod limits;
 mod normal;
 mod outage;
+mod readme;
 mod replicas;
 mod rest_bad_bodies;
 mod rest_bytes;
