@@ -91,8 +91,13 @@ fn rest_name(kind: ErrorKind, field: &str) -> String {
         "resource_name" => "matches.value",
         same => same,
     };
-    let unit = if tail.ends_with(".delay") { "Time" } else { "" };
-    format!("{head}{tail}{unit}")
+    let more = match (head, tail) {
+        // A group has nothing but a name in gRPC.
+        ("groups", index) if !index.is_empty() => ".name",
+        _ if tail.ends_with(".delay") => "Time",
+        _ => "",
+    };
+    format!("{head}{tail}{more}")
 }
 
 /// The answer to a path that is not in the table.

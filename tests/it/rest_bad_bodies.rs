@@ -170,7 +170,32 @@ async fn messages_name_the_field_the_value_and_what_is_allowed() {
     let send = format!("/queues/{queue}/messages");
     let (tags, ack) = (format!("/queue/{queue}/tags"), format!("{group}/ack"));
     let long = "x".repeat(200);
-    let cases: [(&str, String, &str, String); 13] = [
+    let groups = format!("/queues/{queue}/groups");
+    let cases: [(&str, String, &str, String); 17] = [
+        (
+            "/queues",
+            r#"{"name":"q"}"#.into(),
+            "10240017",
+            "name: 'q' is not free: a queue of the project has this name".into(),
+        ),
+        (
+            &groups,
+            r#"{"groups":[{"name":"g"},{"name":"billing"}]}"#.into(),
+            "10240018",
+            "groups[1].name: 'billing' is not free: a group of the queue has this name".into(),
+        ),
+        (
+            &groups,
+            r#"{"groups":[{"name":"g"},{"name":"b b"}]}"#.into(),
+            "10240007",
+            "groups[1].name: 'b b' is not 1-32 characters of A-Z a-z 0-9 _ -".into(),
+        ),
+        (
+            &groups,
+            r#"{"groups":[{"name":"a"},{"name":"b"},{"name":"c"}]}"#.into(),
+            "10240019",
+            "groups: 3 groups asked for, the queue has 1, at most 3 are allowed".into(),
+        ),
         (
             "/queues",
             r#"{"name":"a b"}"#.into(),
