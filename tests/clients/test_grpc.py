@@ -100,6 +100,29 @@ class Grpc(unittest.TestCase):
         )
         self.assertEqual([(found.queue_id, found.queue_name) for found in found.resources], [(queue["queue_id"], "orders")])
 
+    def raw(self, method, request):
+        """Sends bytes as a request; what the service thinks of them."""
+        call = self.channel.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)
+        with self.assertRaises(grpc.RpcError) as refused:
+            call(request, timeout=20)
+        info = error_details_pb2.ErrorInfo()
+        for detail in rpc_status.from_call(refused.exception).details:
+            detail.Unpack(info)
+        return refused.exception.code(), info.metadata["dms_code"]
+
+    def test_bytes_that_are_no_request_are_refused(self):
+        send = "/dms.v1.MessageService/SendMessages"
+        wrong = (grpc.StatusCode.INVALID_ARGUMENT, "DMS.10540010")
+        not_utf8, wrong_type, cut_off, endless = b"\n\x02\xff\xfe", b"\n\x01", b"\x1a\x7f\x00", b"\x0b" * 200
+        for request in [b"\xff" * 50, b"garbage", not_utf8, wrong_type, cut_off, endless]:
+            self.assertEqual(self.raw(send, request), wrong, request)
+        self.assertEqual(self.raw(send, b""), (grpc.StatusCode.INVALID_ARGUMENT, "DMS.10240005"))
+        self.assertEqual(self.raw(send, b"\0" * 3_000_000), (grpc.StatusCode.INVALID_ARGUMENT, "DMS.10540011"))
+        unknown = (grpc.StatusCode.UNIMPLEMENTED, "DMS.10240406")
+        for method in ["/dms.v1.MessageService/Nothing", "/dms.v1.Nothing/SendMessages", "/a/b"]:
+            self.assertEqual(self.raw(method, b""), unknown, method)
+        self.test_tags()
+
     def test_health(self):
         health = health_pb2_grpc.HealthStub(self.channel)
         for name in ["", *SERVICES]:

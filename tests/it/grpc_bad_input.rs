@@ -252,3 +252,36 @@ async fn acknowledgements_with_bad_entries_are_refused() {
     assert_eq!((result.success_count, result.fail_count), (1, 999));
     scene.is_well().await;
 }
+
+#[tokio::test]
+async fn tags_with_bad_fields_are_refused() {
+    let scene = Scene::make().await;
+    let mut tags = scene.service.replica.tags.clone();
+    let mut add = async |tag: Option<pb::Tag>| {
+        let request = pb::AddQueueTagRequest { project_id: PROJECT.into(), queue_id: scene.queue.clone(), tag };
+        tags.add_queue_tag(request).await
+    };
+    let tag = |key: &str, value: &str| Some(pb::Tag { key: key.into(), value: value.into() });
+    assert_refused(add(None).await, ("DMS.10540010", "tag", "tag: missing; give a key and a value"));
+    assert_refused(add(tag("", "v")).await, ("DMS.10240035", "tag.key", "tag.key: '' is not 1-36 characters"));
+    let allowed = "text without control characters and = * < > \\ , | /";
+    let expected = format!("tag.key: 'a=b' is not {allowed}");
+    assert_refused(add(tag("a=b", "v")).await, ("DMS.10240036", "tag.key", &expected));
+    let expected = format!("tag.value: '\\0' is not {allowed}");
+    assert_refused(add(tag("a", "\0")).await, ("DMS.10240039", "tag.value", &expected));
+    let long = "v".repeat(44);
+    let expected = format!("tag.value: '{long}' is not 0-43 characters");
+    assert_refused(add(tag("a", &long)).await, ("DMS.10240038", "tag.value", &expected));
+    let search = async |action: i32, limit: Option<i32>, offset: Option<i32>| {
+        let request =
+            pb::SearchQueuesRequest { project_id: PROJECT.into(), action, limit, offset, ..Default::default() };
+        scene.service.replica.tags.clone().search_queues(request).await
+    };
+    let filter = pb::SearchAction::Filter.into();
+    assert_refused(search(9, None, None).await, ("DMS.10240041", "action", "action: '9' is not FILTER or COUNT"));
+    let expected = "limit: '1001' is not an integer from 1 to 1000";
+    assert_refused(search(filter, Some(1001), None).await, ("DMS.10240042", "limit", expected));
+    let expected = "offset: '-1' is not an integer of 0 or more";
+    assert_refused(search(filter, None, Some(-1)).await, ("DMS.10240043", "offset", expected));
+    scene.is_well().await;
+}

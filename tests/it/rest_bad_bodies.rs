@@ -164,105 +164,94 @@ async fn a_value_of_any_type_in_any_field_has_a_documented_answer() {
     is_well(&rest, &queue, &group).await;
 }
 
+/// Path, body, code, the exact message. `{long}` is a text of 200 letters.
+const WORDS: [(&str, &str, &str, &str); 17] = [
+    ("/queues", r#"{"name":"q"}"#, "10240017", "name: 'q' is not free: a queue of the project has this name"),
+    ("/queues", r#"{"name":"a b"}"#, "10240007", "name: 'a b' is not 1-64 characters of A-Z a-z 0-9 _ -"),
+    (
+        "/queues",
+        r#"{"name":"n","queue_mode":"normal"}"#,
+        "10540010",
+        "queue_mode: 'normal' is not NORMAL, FIFO, KAFKA_HA or KAFKA_HT",
+    ),
+    ("/queues", r#"{"name":"n","redrive_policy":true}"#, "10540010", "redrive_policy: 'true' is not enable or disable"),
+    (
+        "/queues",
+        r#"{"name":"n","description":"{long}"}"#,
+        "10240013",
+        "description: '{cut}...' is not at most 160 characters",
+    ),
+    (
+        "/queues",
+        r#"{"name":"\u001b[31m\n"}"#,
+        "10240007",
+        r"name: '\u{1b}[31m\n' is not 1-64 characters of A-Z a-z 0-9 _ -",
+    ),
+    (
+        "{groups}",
+        r#"{"groups":[{"name":"g"},{"name":"billing"}]}"#,
+        "10240018",
+        "groups[1].name: 'billing' is not free: a group of the queue has this name",
+    ),
+    (
+        "{groups}",
+        r#"{"groups":[{"name":"g"},{"name":"b b"}]}"#,
+        "10240007",
+        "groups[1].name: 'b b' is not 1-32 characters of A-Z a-z 0-9 _ -",
+    ),
+    (
+        "{groups}",
+        r#"{"groups":[{"name":"a"},{"name":"b"},{"name":"c"}]}"#,
+        "10240019",
+        "groups: 3 groups asked for, the queue has 1, at most 3 are allowed",
+    ),
+    ("{send}", r#"{"messages":[{"body":1},{}]}"#, "10540001", "messages[1].body: missing; give any JSON value"),
+    (
+        "{send}",
+        r#"{"messages":[{"body":1,"attributes":[1]}]}"#,
+        "10540001",
+        "messages[0].attributes: '[...]' is not a JSON object",
+    ),
+    (
+        "{send}",
+        r#"{"messages":[{"body":1,"delayTime":-1}]}"#,
+        "10540010",
+        "messages[0].delayTime: '-1' is not 0-604800000 ms (7 days)",
+    ),
+    (
+        "{send}",
+        r#"{"messages":[{"body":1,"delay_time":"5"}]}"#,
+        "10540010",
+        r#"messages[0].delay_time: '\"5\"' is not 0-604800000 ms (7 days)"#,
+    ),
+    ("{send}", "{}", "10540001", "messages: missing; give an array of objects"),
+    ("{ack}", "{}", "10540001", "message: missing; give an array of objects with a handler"),
+    ("{ack}", r#"{"message":[]}"#, "10540010", "message: '0 entries' is not 1-1000 entries"),
+    ("{tags}", r#"{"tag":{"key":"k"}}"#, "10240009", "tag.value: missing; give a string, which may be empty"),
+];
+
 #[tokio::test]
 async fn messages_name_the_field_the_value_and_what_is_allowed() {
     let (_service, rest, queue, group) = start().await;
-    let send = format!("/queues/{queue}/messages");
-    let (tags, ack) = (format!("/queue/{queue}/tags"), format!("{group}/ack"));
     let long = "x".repeat(200);
-    let groups = format!("/queues/{queue}/groups");
-    let cases: [(&str, String, &str, String); 17] = [
-        (
-            "/queues",
-            r#"{"name":"q"}"#.into(),
-            "10240017",
-            "name: 'q' is not free: a queue of the project has this name".into(),
-        ),
-        (
-            &groups,
-            r#"{"groups":[{"name":"g"},{"name":"billing"}]}"#.into(),
-            "10240018",
-            "groups[1].name: 'billing' is not free: a group of the queue has this name".into(),
-        ),
-        (
-            &groups,
-            r#"{"groups":[{"name":"g"},{"name":"b b"}]}"#.into(),
-            "10240007",
-            "groups[1].name: 'b b' is not 1-32 characters of A-Z a-z 0-9 _ -".into(),
-        ),
-        (
-            &groups,
-            r#"{"groups":[{"name":"a"},{"name":"b"},{"name":"c"}]}"#.into(),
-            "10240019",
-            "groups: 3 groups asked for, the queue has 1, at most 3 are allowed".into(),
-        ),
-        (
-            "/queues",
-            r#"{"name":"a b"}"#.into(),
-            "10240007",
-            "name: 'a b' is not 1-64 characters of A-Z a-z 0-9 _ -".into(),
-        ),
-        (
-            "/queues",
-            r#"{"name":"n","queue_mode":"normal"}"#.into(),
-            "10540010",
-            "queue_mode: 'normal' is not NORMAL, FIFO, KAFKA_HA or KAFKA_HT".into(),
-        ),
-        (
-            "/queues",
-            r#"{"name":"n","redrive_policy":true}"#.into(),
-            "10540010",
-            "redrive_policy: 'true' is not enable or disable".into(),
-        ),
-        (
-            "/queues",
-            format!(r#"{{"name":"n","description":"{long}"}}"#),
-            "10240013",
-            format!("description: '{}...' is not at most 160 characters", &long[..80]),
-        ),
-        (
-            "/queues",
-            r#"{"name":"\u001b[31m\n"}"#.into(),
-            "10240007",
-            r"name: '\u{1b}[31m\n' is not 1-64 characters of A-Z a-z 0-9 _ -".into(),
-        ),
-        (
-            &send,
-            r#"{"messages":[{"body":1},{}]}"#.into(),
-            "10540001",
-            "messages[1].body: missing; give any JSON value".into(),
-        ),
-        (
-            &send,
-            r#"{"messages":[{"body":1,"attributes":[1]}]}"#.into(),
-            "10540001",
-            "messages[0].attributes: '[...]' is not a JSON object".into(),
-        ),
-        (
-            &send,
-            r#"{"messages":[{"body":1,"delayTime":-1}]}"#.into(),
-            "10540010",
-            "messages[0].delayTime: '-1' is not 0-604800000 ms (7 days)".into(),
-        ),
-        (
-            &send,
-            r#"{"messages":[{"body":1,"delay_time":"5"}]}"#.into(),
-            "10540010",
-            r#"messages[0].delay_time: '\"5\"' is not 0-604800000 ms (7 days)"#.into(),
-        ),
-        (&send, "{}".into(), "10540001", "messages: missing; give an array of objects".into()),
-        (&ack, "{}".into(), "10540001", "message: missing; give an array of objects with a handler".into()),
-        (&ack, r#"{"message":[]}"#.into(), "10540010", "message: '0 entries' is not 1-1000 entries".into()),
-        (
-            &tags,
-            r#"{"tag":{"key":"k"}}"#.into(),
-            "10240009",
-            "tag.value: missing; give a string, which may be empty".into(),
-        ),
+    let names = [
+        ("{groups}", format!("/queues/{queue}/groups")),
+        ("{send}", format!("/queues/{queue}/messages")),
+        ("{ack}", format!("{group}/ack")),
+        ("{tags}", format!("/queue/{queue}/tags")),
+        ("{cut}", long[..80].to_owned()),
+        ("{long}", long),
     ];
-    for (path, body, code, message) in cases {
-        assert_eq!(rest.post_bytes(path, body.clone()).await.error(), (400, format!("DMS.{code}"), message), "{body}");
+    let fill = |text: &str| names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value));
+    for (path, body, code, message) in WORDS {
+        let answer = rest.post_bytes(&fill(path), fill(body)).await;
+        assert_eq!(answer.error(), (400, format!("DMS.{code}"), fill(message)), "{path} {body}");
     }
+}
+
+#[tokio::test]
+async fn messages_name_the_parameter_the_value_and_the_range() {
+    let (_service, rest, _, group) = start().await;
     let queries = [
         ("max_msgs=11", "DMS.10240014", "max_msgs: '11' is not an integer from 1 to 10"),
         ("max_msgs=-1", "DMS.10240014", "max_msgs: '-1' is not an integer from 1 to 10"),
