@@ -132,9 +132,9 @@ fn retention_hours(draft: &QueueDraft<'_>, mode: QueueMode) -> Result<i32> {
     }
 }
 
-/// Checks a consumer group name.
-pub fn group_name(value: &str) -> Result<String> {
-    text::name("name", value, GROUP_NAME_CHARS, ErrorKind::GroupNameLength)
+/// Checks a consumer group name; `field` is its place in the request.
+pub fn group_name(field: &str, value: &str) -> Result<String> {
+    text::name(field, value, GROUP_NAME_CHARS, ErrorKind::GroupNameLength)
 }
 
 /// A queue.

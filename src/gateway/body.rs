@@ -1,15 +1,9 @@
-//! Request bodies: read with a bound, then taken apart without a tree. Values stay the sender's own text until a handler asks
-//! for one, so that the error can name the field.
+//! Request bodies, read with a bound on size and time.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
 use tokio_stream::StreamExt as _;
 
 use crate::domain::{Error, ErrorKind, Result};
@@ -33,7 +27,8 @@ pub enum Plane {
 }
 
 impl Plane {
-    fn not_json(self) -> ErrorKind {
+    /// A body that is no JSON at all.
+    pub fn not_json(self) -> ErrorKind {
         match self {
             Self::Control => ErrorKind::ControlBodyInvalid,
             Self::Data => ErrorKind::DataBodyInvalid,
@@ -83,97 +78,4 @@ async fn collect(body: Body, plane: Plane) -> Result<Bytes> {
         return Err(Error::new(plane.too_large(), message));
     }
     Ok(if rest.is_empty() { first } else { [&first[..], &rest].concat().into() })
-}
-
-/// A JSON object whose values are still text. Of a repeated key the last value counts.
-#[derive(Debug)]
-pub struct Object<'a>(Vec<(Cow<'a, [u8]>, &'a RawValue)>);
-
-impl<'a> Object<'a> {
-    /// The body as an object.
-    pub fn parse(body: &'a [u8], plane: Plane) -> Result<Self> {
-        let not_json = |reason: &dyn fmt::Display| Error::new(plane.not_json(), format!("body: not JSON: {reason}"));
-        let text = std::str::from_utf8(body).map_err(|error| not_json(&error))?;
-        serde_json::from_str(text).map_err(|_| match serde_json::from_str::<&RawValue>(text) {
-            Err(syntax) => not_json(&syntax),
-            Ok(value) => Error::field(plane.bad_field(), "body", shown(value), "a JSON object"),
-        })
-    }
-
-    /// The text of a value, `null` included. The key is the last part of the dotted path.
-    pub fn raw(&self, path: &str) -> Option<&'a RawValue> {
-        let key = path.rsplit('.').next().unwrap_or(path).as_bytes();
-        self.0.iter().rev().find(|(name, _)| **name == *key).map(|(_, value)| *value)
-    }
-
-    /// A value of a type, `None` when it is absent or `null`; `kind` and `allowed` speak of any other type.
-    pub fn read<T: Deserialize<'a>>(&self, path: &str, kind: ErrorKind, allowed: &str) -> Result<Option<T>> {
-        let Some(raw) = self.raw(path) else { return Ok(None) };
-        serde_json::from_str(raw.get()).map_err(|_| Error::field(kind, path, shown(raw), allowed))
-    }
-
-    /// A value of a type that must be there.
-    pub fn require<T: Deserialize<'a>>(&self, path: &str, kind: ErrorKind, allowed: &str) -> Result<T> {
-        self.read(path, kind, allowed)?.ok_or_else(|| Error::missing(kind, path, allowed))
-    }
-}
-
-/// A value as an error may show it: nothing of what an array or an object holds.
-pub fn shown(value: &RawValue) -> &str {
-    match value.get().as_bytes().first() {
-        Some(b'{') => "{...}",
-        Some(b'[') => "[...]",
-        _ => value.get(),
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor)
-    }
-}
-
-struct ObjectVisitor;
-
-impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Object<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::new();
-        while let Some((Key(name), value)) = map.next_entry()? {
-            fields.push((name, value));
-        }
-        Ok(Object(fields))
-    }
-}
-
-/// A key as bytes: one that is no valid text (a lone surrogate) is just an unknown key.
-struct Key<'a>(Cow<'a, [u8]>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_bytes(KeyVisitor)
-    }
-}
-
-struct KeyVisitor;
-
-impl<'de> Visitor<'de> for KeyVisitor {
-    type Value = Key<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_borrowed_bytes<E>(self, key: &'de [u8]) -> Result<Self::Value, E> {
-        Ok(Key(Cow::Borrowed(key)))
-    }
-
-    fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
-        Ok(Key(Cow::Owned(key.to_owned())))
-    }
 }

@@ -1,7 +1,7 @@
 //! Errors in the documented shape: `{"error_code":"DMS.xxxxxxxx","error_msg":"..."}`.
 //!
-//! Code and HTTP status come from the table in [`crate::domain::error`], found by `ErrorInfo.reason`: DMS statuses follow no
-//! general gRPC-to-HTTP rule.
+//! Code and HTTP status come from the table in [`crate::domain::error`], found by `ErrorInfo.reason`: DMS statuses follow
+//! no general gRPC-to-HTTP rule.
 
 use axum::Json;
 use axum::extract::Request;
@@ -76,27 +76,28 @@ fn in_rest_words(kind: ErrorKind, message: &str) -> String {
     }
 }
 
-/// What REST calls a field of the gRPC API; most have one name in both, and what follows the name (`[2].handler`) stays.
+/// What REST calls a field of the gRPC API, such as `messages[2].delay`; most have one name in both.
 fn rest_name(kind: ErrorKind, field: &str) -> String {
-    let field = field.strip_prefix("options.").unwrap_or(field);
-    let (name, rest) = field.split_at(field.find(['[', '.']).unwrap_or(field.len()));
-    let rest_name = match name {
+    let (head, tail) = field.split_at(field.find(['[', '.']).unwrap_or(field.len()));
+    let head = match head {
         "max_messages" => "max_msgs",
         "wait" => "time_wait",
         "lease" => "ack_wait",
         // Resource tags are `tags` in both APIs; only the labels to consume by are not.
         "tags" if matches!(kind, ErrorKind::LabelInvalid | ErrorKind::ConsumeFailed) => "tag",
         "tag_match" => "tag_type",
-        "return_ids" => "returnId",
         "entries" => "message",
         "names" => "groups",
         "resource_name" => "matches.value",
         same => same,
     };
-    match rest.strip_suffix(".delay") {
-        Some(index) => format!("{rest_name}{index}.delayTime"),
-        None => format!("{rest_name}{rest}"),
-    }
+    let more = match (head, tail) {
+        // A group has nothing but a name in gRPC.
+        ("groups", index) if !index.is_empty() => ".name",
+        _ if tail.ends_with(".delay") => "Time",
+        _ => "",
+    };
+    format!("{head}{tail}{more}")
 }
 
 /// The answer to a path that is not in the table.

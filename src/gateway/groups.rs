@@ -6,8 +6,9 @@ use axum::response::IntoResponse as _;
 use http::StatusCode;
 
 use super::Answer;
-use super::body::{self, Object, Plane};
+use super::body::{self, Plane};
 use super::json::{CreatedGroups, QueueGroups};
+use super::object::Object;
 use super::query::Query;
 use super::target::Target;
 use super::upstream::Upstream;
@@ -48,9 +49,7 @@ pub async fn delete(upstream: Upstream, target: Target) -> Answer {
 }
 
 fn group_names(root: &Object<'_>) -> Result<Vec<String>> {
-    let groups: Vec<Object<'_>> =
-        root.require("groups", Plane::Control.bad_field(), "an array of objects with a name")?;
-    let name =
-        |group: &Object<'_>| Ok(group.read("groups.name", ErrorKind::NameCharacters, "a string")?.unwrap_or_default());
+    let groups = root.items("groups", Plane::Control.bad_field(), "an array of objects with a name")?;
+    let name = |group: &Object<'_>| Ok(group.read("name", ErrorKind::NameCharacters, "a string")?.unwrap_or_default());
     groups.iter().map(name).collect()
 }

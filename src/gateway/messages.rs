@@ -10,8 +10,9 @@ use http::StatusCode;
 use serde_json::value::RawValue;
 
 use super::Answer;
-use super::body::{self, Object, Plane, shown};
+use super::body::{self, Plane};
 use super::json::{Acked, Leased, Sent};
+use super::object::{Object, shown};
 use super::query::Query;
 use super::target::Target;
 use super::upstream::Upstream;
@@ -28,12 +29,12 @@ const FIELDS: ErrorKind = ErrorKind::MessageFields;
 pub async fn send(upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = body::read(body, Plane::Data).await?;
     let root = Object::parse(&body, Plane::Data)?;
-    let messages: Vec<Object<'_>> = root.require("messages", FIELDS, "an array of objects")?;
+    let messages = root.items("messages", FIELDS, "an array of objects")?;
     let request = pb::SendMessagesRequest {
         project_id: target.project_id,
         queue_id: target.queue_id,
         messages: messages.iter().map(|message| new_message(&body, message)).collect::<Result<_>>()?,
-        return_ids: either(&root, ["returnId", "return_id"], "true or false")?.unwrap_or(false),
+        return_ids: return_ids(&root)?,
     };
     let answer = upstream.messages().send_messages(upstream.request(request)).await?.into_inner();
     Ok((StatusCode::CREATED, Json(Sent::from(&answer.results[..]))).into_response())
@@ -81,31 +82,30 @@ pub async fn ack_dead_letters(upstream: Upstream, target: Target, body: Body) ->
 fn new_message(request: &Bytes, message: &Object<'_>) -> Result<pb::NewMessage> {
     // The objects were read from `request`, so their text is a part of it, shared and not copied.
     let text = |value: &RawValue| request.slice_ref(value.get().as_bytes());
-    let body = message.raw("messages.body");
+    let body = message.raw("body");
     Ok(pb::NewMessage {
-        body: text(body.ok_or_else(|| Error::missing(FIELDS, "messages.body", "any JSON value"))?),
+        body: text(body.ok_or_else(|| message.missing("body", FIELDS, "any JSON value"))?),
         attributes: attributes(message)?.map(text).unwrap_or_default(),
-        tags: message.read("messages.tags", FIELDS, "an array of strings")?.unwrap_or_default(),
+        tags: message.read("tags", FIELDS, "an array of strings")?.unwrap_or_default(),
         delay: delay(message)?,
     })
 }
 
 fn attributes<'a>(message: &Object<'a>) -> Result<Option<&'a RawValue>> {
-    match message.read::<&RawValue>("messages.attributes", FIELDS, "a JSON object")? {
-        Some(value) if !value.get().starts_with('{') => {
-            Err(Error::field(FIELDS, "messages.attributes", shown(value), "a JSON object"))
-        }
+    let (key, allowed) = ("attributes", "a JSON object");
+    match message.read::<&RawValue>(key, FIELDS, allowed)? {
+        Some(value) if !value.get().starts_with('{') => Err(message.wrong(key, FIELDS, shown(value), allowed)),
         given => Ok(given),
     }
 }
 
 /// Milliseconds; a fraction is cut off.
 fn delay(message: &Object<'_>) -> Result<Option<prost_types::Duration>> {
-    for path in ["messages.delayTime", "messages.delay_time"] {
-        let Some(value) = message.read::<&RawValue>(path, ErrorKind::RequestFormat, "")? else { continue };
-        let allowed = "0-604800000 ms (7 days)";
+    let (kind, allowed) = (ErrorKind::RequestFormat, "0-604800000 ms (7 days)");
+    for key in ["delayTime", "delay_time"] {
+        let Some(value) = message.read::<&RawValue>(key, kind, allowed)? else { continue };
         let millis = whole(value.get()).filter(|millis| DELAY_MILLIS.contains(millis));
-        let millis = millis.ok_or_else(|| Error::field(ErrorKind::RequestFormat, path, shown(value), allowed))?;
+        let millis = millis.ok_or_else(|| message.wrong(key, kind, shown(value), allowed))?;
         let nanos = i32::try_from(millis % 1000 * 1_000_000).unwrap_or_default();
         return Ok(Some(prost_types::Duration { seconds: millis / 1000, nanos }));
     }
@@ -115,12 +115,12 @@ fn delay(message: &Object<'_>) -> Result<Option<prost_types::Duration>> {
 /// A JSON number without its fraction.
 fn whole(number: &str) -> Option<i64> {
     // `as` saturates: what is too large stays too large.
-    #[expect(clippy::cast_possible_truncation)]
     number.parse().ok().or_else(|| number.parse::<f64>().ok().map(|number| number.trunc() as i64))
 }
 
-fn either(root: &Object<'_>, paths: [&str; 2], allowed: &str) -> Result<Option<bool>> {
-    Ok(root.read(paths[0], FIELDS, allowed)?.or(root.read(paths[1], FIELDS, allowed)?))
+fn return_ids(root: &Object<'_>) -> Result<bool> {
+    let read = |key| root.read(key, FIELDS, "true or false");
+    Ok(read("returnId")?.or(read("return_id")?).unwrap_or(false))
 }
 
 /// The options, and how long the call may take with them.
@@ -150,17 +150,17 @@ fn leased(messages: &[pb::LeasedMessage]) -> Answer {
 async fn ack_entries(body: Body) -> Result<Vec<pb::AckEntry>> {
     let body = body::read(body, Plane::Data).await?;
     let root = Object::parse(&body, Plane::Data)?;
-    let entries: Vec<Object<'_>> = root.require("message", FIELDS, "an array of objects with a handler")?;
+    let entries = root.items("message", FIELDS, "an array of objects with a handler")?;
     entries.iter().map(ack_entry).collect()
 }
 
 fn ack_entry(entry: &Object<'_>) -> Result<pb::AckEntry> {
-    let handler = entry.require("message.handler", FIELDS, "a string")?;
-    let (field, allowed) = ("message.status", "'success' or 'fail'");
-    let status = match entry.read::<String>(field, ErrorKind::AckStatusInvalid, allowed)?.as_deref() {
+    let handler = entry.require("handler", FIELDS, "a string")?;
+    let (kind, allowed) = (ErrorKind::AckStatusInvalid, "'success' or 'fail'");
+    let status = match entry.read::<String>("status", kind, allowed)?.as_deref() {
         None | Some("success") => pb::AckStatus::Success,
         Some("fail") => pb::AckStatus::Fail,
-        Some(other) => return Err(Error::field(ErrorKind::AckStatusInvalid, field, other, allowed)),
+        Some(other) => return Err(entry.wrong("status", kind, other, allowed)),
     };
     Ok(pb::AckEntry { handler, status: status.into() })
 }

@@ -1,13 +1,14 @@
 //! The REST gateway: the documented JSON paths over the generated gRPC clients, and nothing else.
 //!
-//! A handler is: path, query and JSON -> gRPC request -> client call -> JSON view. No rule of a queue lives here, only the
-//! shape of the REST API; what the service says of a value comes back in the words of that API ([`error`]).
+//! A handler is: path, query and JSON -> gRPC request -> client call -> JSON view. No rule of a queue lives here, only
+//! the shape of the REST API; what the service says of a value comes back in the words of that API (`error.rs`).
 
 mod body;
 mod error;
 mod groups;
 mod json;
 mod messages;
+mod object;
 mod query;
 mod queues;
 mod quotas;
@@ -49,7 +50,7 @@ where
         .layer(from_fn(request_id::on_every_answer))
 }
 
-/// Every documented path, below the project. `v1.0` shows quotas at `/quotas/dms`, `v2` at `/quotas`; both answer on both.
+/// Every documented path below the project; `/quotas/dms` is of `v1.0` and `/quotas` of `v2`, but both answer on both.
 fn paths() -> Router<Gateway> {
     Router::new()
         .route("/queues", post(queues::create).get(queues::list))

@@ -6,13 +6,13 @@ use axum::response::IntoResponse as _;
 use http::StatusCode;
 
 use super::Answer;
-use super::body::{self, Object, Plane};
+use super::body::{self, Plane};
 use super::json::{CreatedQueue, Queue, Queues};
+use super::object::Object;
 use super::query::Query;
 use super::target::Target;
 use super::upstream::Upstream;
-use crate::domain::ErrorKind;
-use crate::domain::{Error, Result};
+use crate::domain::{ErrorKind, Result};
 use crate::proto::v1 as pb;
 
 /// `POST /queues`
@@ -69,7 +69,7 @@ fn queue_mode(queue: &Object<'_>) -> Result<pb::QueueMode> {
         Some("FIFO") => Ok(pb::QueueMode::Fifo),
         Some("KAFKA_HA") => Ok(pb::QueueMode::KafkaHa),
         Some("KAFKA_HT") => Ok(pb::QueueMode::KafkaHt),
-        Some(other) => Err(Error::field(ErrorKind::RequestFormat, field, other, allowed)),
+        Some(other) => Err(queue.wrong(field, ErrorKind::RequestFormat, other, allowed)),
     }
 }
 
@@ -79,6 +79,6 @@ fn redrive_policy(queue: &Object<'_>) -> Result<pb::RedrivePolicy> {
         None => Ok(pb::RedrivePolicy::Unspecified),
         Some("enable") => Ok(pb::RedrivePolicy::Enable),
         Some("disable") => Ok(pb::RedrivePolicy::Disable),
-        Some(other) => Err(Error::field(ErrorKind::RequestFormat, field, other, allowed)),
+        Some(other) => Err(queue.wrong(field, ErrorKind::RequestFormat, other, allowed)),
     }
 }

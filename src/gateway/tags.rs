@@ -6,11 +6,12 @@ use axum::response::IntoResponse as _;
 use http::StatusCode;
 
 use super::Answer;
-use super::body::{self, Object, Plane};
+use super::body::{self, Plane};
 use super::json::{Counted, Found, ProjectTags, QueueTags};
+use super::object::Object;
 use super::target::Target;
 use super::upstream::Upstream;
-use crate::domain::{Error, ErrorKind, Result};
+use crate::domain::{ErrorKind, Result};
 use crate::proto::v1 as pb;
 
 const FIELDS: ErrorKind = ErrorKind::ControlBodyInvalid;
@@ -42,7 +43,7 @@ pub async fn delete_action(upstream: Upstream, target: Target) -> Answer {
 pub async fn batch(upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = body::read(body, Plane::Control).await?;
     let root = Object::parse(&body, Plane::Control)?;
-    let tags: Vec<Object<'_>> = root.require("tags", FIELDS, "an array of objects with key and value")?;
+    let tags = root.items("tags", FIELDS, "an array of objects with key and value")?;
     let request = pb::BatchQueueTagsRequest {
         project_id: target.project_id,
         queue_id: target.queue_id,
@@ -81,25 +82,22 @@ pub async fn search(upstream: Upstream, target: Target, body: Body) -> Answer {
 }
 
 fn new_tag(root: &Object<'_>) -> Result<pb::Tag> {
-    let tag: Object<'_> = root.require("tag", FIELDS, "an object with key and value")?;
-    Ok(pb::Tag {
-        key: key(&tag, "tag.key")?,
-        value: value(&tag, "tag.value")?
-            .ok_or_else(|| Error::missing(FIELDS, "tag.value", "a string, which may be empty"))?,
-    })
+    let tag = root.object("tag", FIELDS, "an object with key and value")?;
+    let value = value(&tag)?.ok_or_else(|| tag.missing("value", FIELDS, "a string, which may be empty"))?;
+    Ok(pb::Tag { key: key(&tag)?, value })
 }
 
 fn batch_tag(tag: &Object<'_>) -> Result<pb::BatchTag> {
-    Ok(pb::BatchTag { key: key(tag, "tags.key")?, value: value(tag, "tags.value")? })
+    Ok(pb::BatchTag { key: key(tag)?, value: value(tag)? })
 }
 
 /// An absent key is an empty one: it has the same error.
-fn key(tag: &Object<'_>, path: &str) -> Result<String> {
-    Ok(tag.read(path, ErrorKind::TagKeyCharacters, TEXT)?.unwrap_or_default())
+fn key(tag: &Object<'_>) -> Result<String> {
+    Ok(tag.read("key", ErrorKind::TagKeyCharacters, TEXT)?.unwrap_or_default())
 }
 
-fn value(tag: &Object<'_>, path: &str) -> Result<Option<String>> {
-    tag.read(path, ErrorKind::TagValueCharacters, TEXT)
+fn value(tag: &Object<'_>) -> Result<Option<String>> {
+    tag.read("value", ErrorKind::TagValueCharacters, TEXT)
 }
 
 fn batch_action(root: &Object<'_>) -> Result<pb::TagAction> {
@@ -107,7 +105,7 @@ fn batch_action(root: &Object<'_>) -> Result<pb::TagAction> {
     match root.require::<String>("action", kind, allowed)?.as_str() {
         "create" => Ok(pb::TagAction::Create),
         "delete" => Ok(pb::TagAction::Delete),
-        other => Err(Error::field(kind, "action", other, allowed)),
+        other => Err(root.wrong("action", kind, other, allowed)),
     }
 }
 
@@ -134,29 +132,29 @@ fn search_action(root: &Object<'_>) -> Result<pb::SearchAction> {
     match root.require::<String>("action", kind, allowed)?.as_str() {
         "filter" => Ok(pb::SearchAction::Filter),
         "count" => Ok(pb::SearchAction::Count),
-        other => Err(Error::field(kind, "action", other, allowed)),
+        other => Err(root.wrong("action", kind, other, allowed)),
     }
 }
 
-fn tag_values(root: &Object<'_>, field: &str) -> Result<Vec<pb::TagValues>> {
-    let tags: Option<Vec<Object<'_>>> = root.read(field, FIELDS, "an array of objects with key and values")?;
+fn tag_values(root: &Object<'_>, field: &'static str) -> Result<Vec<pb::TagValues>> {
+    let tags = root.items_if_any(field, FIELDS, "an array of objects with key and values")?;
     let read = |tag: &Object<'_>| {
-        let values = tag.read(&format!("{field}.values"), ErrorKind::TagValueCharacters, "an array of strings")?;
-        Ok(pb::TagValues { key: key(tag, &format!("{field}.key"))?, values: values.unwrap_or_default() })
+        let values = tag.read("values", ErrorKind::TagValueCharacters, "an array of strings")?;
+        Ok(pb::TagValues { key: key(tag)?, values: values.unwrap_or_default() })
     };
     tags.unwrap_or_default().iter().map(read).collect()
 }
 
 /// `matches` knows one key; the last entry counts.
 fn resource_name(root: &Object<'_>) -> Result<String> {
-    let matches: Option<Vec<Object<'_>>> = root.read("matches", FIELDS, "an array of objects with key and value")?;
+    let matches = root.items_if_any("matches", FIELDS, "an array of objects with key and value")?;
     let mut name = None;
     for entry in matches.unwrap_or_default() {
-        let key: String = entry.require("matches.key", FIELDS, "resource_name")?;
+        let key: String = entry.require("key", FIELDS, "resource_name")?;
         if key != "resource_name" {
-            return Err(Error::field(FIELDS, "matches.key", key, "resource_name"));
+            return Err(entry.wrong("key", FIELDS, key, "resource_name"));
         }
-        name = entry.read("matches.value", FIELDS, TEXT)?;
+        name = entry.read("value", FIELDS, TEXT)?;
     }
     Ok(name.unwrap_or_default())
 }
@@ -164,6 +162,6 @@ fn resource_name(root: &Object<'_>) -> Result<String> {
 /// Documented as a string, sent as a number by some; empty counts as absent.
 fn integer(root: &Object<'_>, field: &str, kind: ErrorKind, allowed: &str) -> Result<Option<i32>> {
     let Ok(Some(text)) = root.read::<String>(field, kind, allowed) else { return root.read(field, kind, allowed) };
-    let bad = |_| Error::field(kind, field, &text, allowed);
+    let bad = |_| root.wrong(field, kind, &text, allowed);
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(bad) }
 }

@@ -21,7 +21,7 @@ const STEADY_PLANS: [(&str, &str); 5] = [
     ("jit", "off"),
 ];
 /// A connection not used for this long is tried before use.
-const REST: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_millis(250);
 const CONFLICTS_MAX: u32 = 5;
 
 /// When a commit is answered.

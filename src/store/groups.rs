@@ -68,8 +68,9 @@ pub async fn create(
         return Err(Error::new(ErrorKind::TooManyGroups, message).about("names"));
     }
     let mut created = Vec::with_capacity(groups.len());
-    for (id, name) in groups {
-        created.push(create_one(&mut tx, queue, *id, name, now).await?);
+    for (index, (id, name)) in groups.iter().enumerate() {
+        let group = create_one(&mut tx, queue, *id, name, now).await;
+        created.push(group.map_err(|error| sqlstate::classify_naming(error, &format!("names[{index}]"), name))?);
     }
     tx.commit().await?;
     Ok(created)

@@ -76,7 +76,8 @@ pub async fn create(
     .bind(new.retention_hours)
     .bind(now)
     .fetch_one(&mut *tx)
-    .await?;
+    .await
+    .map_err(|error| sqlstate::classify_naming(error, "name", &new.name))?;
     let queue = Queue::try_from(row)?;
     create_stream(&mut tx, queue.stream, queue.id, "normal", now).await?;
     tx.commit().await?;

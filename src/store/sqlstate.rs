@@ -23,8 +23,8 @@ fn code(error: &sqlx::Error) -> Option<String> {
 
 /// Turns a driver error into an error of the service. The details go to the log only.
 pub fn classify(error: sqlx::Error) -> Error {
-    if let Some(kind) = error.as_database_error().and_then(|error| error.constraint()).and_then(by_constraint) {
-        return kind;
+    if let Some((kind, _)) = by_constraint(&error) {
+        return Error::new(kind, kind.row().meaning);
     }
     match &error {
         sqlx::Error::Database(_) => by_code(&error),
@@ -39,12 +39,19 @@ pub fn classify(error: sqlx::Error) -> Error {
     }
 }
 
-fn by_constraint(constraint: &str) -> Option<Error> {
-    match constraint {
-        "queues_project_name" => Some(Error::new(ErrorKind::QueueExists, "name: a queue with this name exists")),
-        "consumer_groups_queue_name" => {
-            Some(Error::new(ErrorKind::GroupExists, "name: a group with this name exists in the queue"))
-        }
+/// The same for a statement that gives something a name, which may be taken.
+pub(super) fn classify_naming(error: sqlx::Error, field: &str, name: &str) -> Error {
+    match by_constraint(&error) {
+        Some((kind, allowed)) => Error::field(kind, field, name, allowed),
+        None => classify(error),
+    }
+}
+
+/// What a violated constraint means, and what it allows.
+fn by_constraint(error: &sqlx::Error) -> Option<(ErrorKind, &'static str)> {
+    match error.as_database_error()?.constraint()? {
+        "queues_project_name" => Some((ErrorKind::QueueExists, "free: a queue of the project has this name")),
+        "consumer_groups_queue_name" => Some((ErrorKind::GroupExists, "free: a group of the queue has this name")),
         _ => None,
     }
 }

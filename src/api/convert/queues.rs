@@ -90,7 +90,7 @@ pub fn group_names(names: &[String]) -> Result<Vec<String>> {
     if names.is_empty() {
         return Err(Error::missing(ErrorKind::RequestFormat, "names", "at least one group name"));
     }
-    names.iter().map(|name| queue::group_name(name)).collect()
+    names.iter().enumerate().map(|(index, name)| queue::group_name(&format!("names[{index}]"), name)).collect()
 }
 
 /// A group.

@@ -27,6 +27,8 @@ async fn fields_have_their_rest_names() {
         (ErrorKind::LabelInvalid, "messages.tags: '!' is not plain", "messages.tags: '!' is not plain"),
         (ErrorKind::TooManyTags, "tags: 11", "tags: 11"),
         (ErrorKind::RequestFormat, "messages.delay: '1' is not", "messages.delayTime: '1' is not"),
+        (ErrorKind::RequestFormat, "messages[2].delay: '1' is not", "messages[2].delayTime: '1' is not"),
+        (ErrorKind::AckStatusInvalid, "entries[0].status: '7' is not", "message[0].status: '7' is not"),
         (ErrorKind::RequestFormat, "entries: '0 entries' is not", "message: '0 entries' is not"),
         (ErrorKind::QueueNotFound, "no such queue", "no such queue"),
     ];

@@ -98,6 +98,19 @@ async fn bad_sends_are_refused_with_the_documented_code() {
 }
 
 #[tokio::test]
+async fn errors_name_the_field_the_value_and_what_is_allowed() {
+    let cases = [
+        (r#"{"messages":[{"body":1},{}]}"#, "messages[1].body: missing; give any JSON value"),
+        (r#"{"messages":[{"body":1,"attributes":7}]}"#, "messages[0].attributes: '7' is not a JSON object"),
+        (r#"{"messages":[{"body":1,"delayTime":-1}]}"#, "messages[0].delayTime: '-1' is not 0-604800000 ms (7 days)"),
+        (r#"{"messages":[{"body":1}],"return_id":0}"#, "return_id: '0' is not true or false"),
+    ];
+    for (body, message) in cases {
+        assert_eq!(send(&results(&[]), body).await.message(), message);
+    }
+}
+
+#[tokio::test]
 async fn delays_have_inclusive_ends() {
     let fake = results(&[]);
     for (delay, expected) in [("-0.5", (0, 0)), ("0", (0, 0)), ("6048e5", (604_800, 0)), ("604800000.9", (604_800, 0))]

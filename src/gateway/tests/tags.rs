@@ -63,7 +63,8 @@ async fn a_search_maps_every_condition() {
         "not_tags":[{"key":"c"}],"not_tags_any":null,"matches":[{"key":"resource_name","value":"que"}],
         "limit":"100","offset":5}"#;
     let reply = call(&fake, "POST", SEARCH, body).await;
-    let found = json!({"resource_detail": null, "resource_id": "q1", "resource_name": "n", "tags": [{"key": "a", "value": "b"}]});
+    let tags = json!([{"key": "a", "value": "b"}]);
+    let found = json!({"resource_detail": null, "resource_id": "q1", "resource_name": "n", "tags": tags});
     assert_eq!((reply.status, reply.json()), (StatusCode::OK, json!({"resources": [found], "total_count": 7})));
     let expected = pb::SearchQueuesRequest {
         project_id: "p1".into(),

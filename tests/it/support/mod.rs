@@ -2,5 +2,8 @@
 
 pub mod calls;
 pub mod consumers;
+pub mod panics;
 pub mod postgres;
+pub mod rest;
 pub mod service;
+pub mod wire;

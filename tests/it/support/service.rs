@@ -26,6 +26,8 @@ const GLANCE: Duration = Duration::from_millis(150);
 pub struct Replica {
     server: Option<Server>,
     rest: String,
+    /// The connection of the clients below.
+    pub channel: Channel,
     pub queues: QueueServiceClient<Channel>,
     pub messages: MessageServiceClient<Channel>,
     pub dead_letters: DeadLetterServiceClient<Channel>,
@@ -33,8 +35,9 @@ pub struct Replica {
 }
 
 impl Replica {
-    async fn start(database: &TestDatabase, settings: Settings, clock: Option<Arc<dyn Clock>>) -> Self {
-        let broker = BrokerOptions { database_url: database.url().to_owned(), settings, clock };
+    /// On any migrated database; without a clock, on that of Postgres.
+    pub async fn start(database_url: &str, settings: Settings, clock: Option<Arc<dyn Clock>>) -> Self {
+        let broker = BrokerOptions { database_url: database_url.to_owned(), settings, clock };
         let any = "127.0.0.1:0".parse().unwrap();
         let shutdown_limit = Duration::from_secs(10);
         let options = ServerOptions { broker, grpc_addr: any, rest_addr: Some(any), shutdown_limit };
@@ -47,13 +50,19 @@ impl Replica {
             queues: QueueServiceClient::new(channel.clone()),
             messages: MessageServiceClient::new(channel.clone()),
             dead_letters: DeadLetterServiceClient::new(channel.clone()),
-            tags: TagServiceClient::new(channel),
+            tags: TagServiceClient::new(channel.clone()),
+            channel,
         }
     }
 
     /// `http://127.0.0.1:port`.
     pub fn rest(&self) -> &str {
         &self.rest
+    }
+
+    /// Where gRPC listens: `http://127.0.0.1:port`.
+    pub fn grpc(&self) -> String {
+        format!("http://{}", self.server.as_ref().unwrap().grpc_addr())
     }
 
     /// The REST URL of a path below `/v1.0/{project}`.
@@ -85,14 +94,14 @@ impl TestService {
         let database = TestDatabase::create().await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let clock = ManualClock::new(Timestamp(i64::try_from(now.as_micros()).unwrap()));
-        let replica = Replica::start(&database, settings, Some(Arc::new(clock.clone()))).await;
+        let replica = Replica::start(database.url(), settings, Some(Arc::new(clock.clone()))).await;
         Self { replica, clock, database }
     }
 
     /// Another replica on the same database and clock.
     pub async fn another_replica(&self) -> Replica {
         let settings = Settings { pool_connections: 4, ..Settings::default() };
-        Replica::start(&self.database, settings, Some(Arc::new(self.clock.clone()))).await
+        Replica::start(self.database.url(), settings, Some(Arc::new(self.clock.clone()))).await
     }
 
     /// Turns the clock.

@@ -1,0 +1,152 @@
+//! JSON objects taken apart without a tree. Values stay the sender's own text until a handler asks for one, so that the
+//! error can name the field.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::body::Plane;
+use crate::domain::{Error, ErrorKind, Result};
+
+/// A JSON object whose values are still text. Of a repeated key the last value counts.
+#[derive(Debug)]
+pub struct Object<'a> {
+    place: Place,
+    fields: Vec<(Cow<'a, [u8]>, &'a RawValue)>,
+}
+
+/// Where in the body an object is: the beginning of the names of its fields.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Root,
+    Field(&'static str),
+    Item(&'static str, usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(name) => write!(f, "{name}."),
+            Self::Item(name, index) => write!(f, "{name}[{index}]."),
+        }
+    }
+}
+
+impl<'a> Object<'a> {
+    /// The body as an object.
+    pub fn parse(body: &'a [u8], plane: Plane) -> Result<Self> {
+        let not_json = |reason: &dyn fmt::Display| Error::new(plane.not_json(), format!("body: not JSON: {reason}"));
+        let text = std::str::from_utf8(body).map_err(|error| not_json(&error))?;
+        serde_json::from_str(text).map_err(|_| match serde_json::from_str::<&RawValue>(text) {
+            Err(syntax) => not_json(&syntax),
+            Ok(value) => Error::field(plane.bad_field(), "body", shown(value), "a JSON object"),
+        })
+    }
+
+    /// The text of a value, `null` included.
+    pub fn raw(&self, key: &str) -> Option<&'a RawValue> {
+        self.fields.iter().rev().find(|(name, _)| **name == *key.as_bytes()).map(|(_, value)| *value)
+    }
+
+    /// A value of a type, `None` when it is absent or `null`; `kind` and `allowed` speak of any other type.
+    pub fn read<T: Deserialize<'a>>(&self, key: &str, kind: ErrorKind, allowed: &str) -> Result<Option<T>> {
+        let Some(raw) = self.raw(key) else { return Ok(None) };
+        serde_json::from_str(raw.get()).map_err(|_| self.wrong(key, kind, shown(raw), allowed))
+    }
+
+    /// A value of a type that must be there.
+    pub fn require<T: Deserialize<'a>>(&self, key: &str, kind: ErrorKind, allowed: &str) -> Result<T> {
+        self.read(key, kind, allowed)?.ok_or_else(|| self.missing(key, kind, allowed))
+    }
+
+    /// An object that must be there.
+    pub fn object(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Self> {
+        Ok(Self { place: Place::Field(key), ..self.require(key, kind, allowed)? })
+    }
+
+    /// An array of objects that must be there.
+    pub fn items(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Vec<Self>> {
+        self.items_if_any(key, kind, allowed)?.ok_or_else(|| self.missing(key, kind, allowed))
+    }
+
+    /// An array of objects.
+    pub fn items_if_any(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Option<Vec<Self>>> {
+        let items: Option<Vec<Self>> = self.read(key, kind, allowed)?;
+        let numbered = |(index, item)| Self { place: Place::Item(key, index), ..item };
+        Ok(items.map(|items| items.into_iter().enumerate().map(numbered).collect()))
+    }
+
+    /// The error for a value that is not allowed.
+    pub fn wrong(&self, key: &str, kind: ErrorKind, value: impl fmt::Display, allowed: &str) -> Error {
+        Error::field(kind, &format!("{}{key}", self.place), value, allowed)
+    }
+
+    /// The error for a value that is not there.
+    pub fn missing(&self, key: &str, kind: ErrorKind, allowed: &str) -> Error {
+        Error::missing(kind, &format!("{}{key}", self.place), allowed)
+    }
+}
+
+/// A value as an error may show it: nothing of what an array or an object holds.
+pub fn shown(value: &RawValue) -> &str {
+    match value.get().as_bytes().first() {
+        Some(b'{') => "{...}",
+        Some(b'[') => "[...]",
+        _ => value.get(),
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Object<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some((Key(name), value)) = map.next_entry()? {
+            fields.push((name, value));
+        }
+        Ok(Object { place: Place::Root, fields })
+    }
+}
+
+/// A key as bytes: one that is no valid text (a lone surrogate) is just an unknown key.
+struct Key<'a>(Cow<'a, [u8]>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Key<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_bytes<E>(self, key: &'de [u8]) -> Result<Self::Value, E> {
+        Ok(Key(Cow::Borrowed(key)))
+    }
+
+    fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
+        Ok(Key(Cow::Owned(key.to_owned())))
+    }
+}

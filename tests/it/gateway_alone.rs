@@ -1,0 +1,75 @@
+//! The gateway as a program of its own in front of a remote service.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+use tonic::transport::Endpoint;
+
+use crate::rest_paths::walk;
+use crate::support::rest::Rest;
+use crate::support::service::{PROJECT, TestService};
+
+/// Ends with this value.
+struct Gateway(AbortHandle);
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn in_front_of(upstream: String) -> (Gateway, Rest) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rest = Rest::on(&format!("http://{}", listener.local_addr().unwrap()));
+    let app = dms::gateway::router(Endpoint::from_shared(upstream).unwrap().connect_lazy());
+    let serving = tokio::spawn(axum::serve(listener, app).into_future());
+    (Gateway(serving.abort_handle()), rest)
+}
+
+#[tokio::test]
+async fn every_endpoint_answers_through_it() {
+    let service = TestService::start().await;
+    let (_gateway, rest) = in_front_of(service.replica.grpc()).await;
+    walk(&rest, "/quotas/dms").await;
+    walk(&rest.at("v2", PROJECT), "/quotas").await;
+}
+
+#[tokio::test]
+async fn the_largest_batch_passes_both_ways() {
+    let service = TestService::start().await;
+    let (_gateway, rest) = in_front_of(service.replica.grpc()).await;
+    let (queue, group) = rest.queue_and_group(&json!({ "name": "q" })).await;
+    let body = json!("x".repeat(524_286));
+    rest.send_bodies(&queue, std::slice::from_ref(&body)).await;
+    assert_eq!(rest.consume(&group).await.0, [body]);
+}
+
+#[tokio::test]
+async fn a_request_id_reaches_the_service_and_comes_back() {
+    let service = TestService::start().await;
+    let (_gateway, rest) = in_front_of(service.replica.grpc()).await;
+    let request = rest.request(reqwest::Method::GET, "/queues").header("x-request-id", "through-both");
+    assert_eq!(rest.send(request).await.headers["x-request-id"], "through-both");
+}
+
+#[tokio::test]
+async fn without_its_service_it_says_so_at_once() {
+    let service = TestService::start().await;
+    let (_gateway, rest) = in_front_of(service.replica.grpc()).await;
+    let (queue, group) = rest.queue_and_group(&json!({ "name": "q" })).await;
+    service.replica.shutdown().await;
+    let asked = Instant::now();
+    for path in
+        ["/queues".to_owned(), format!("/queues/{queue}"), format!("{group}/messages"), "/quotas/dms".to_owned()]
+    {
+        let (status, code, message) = rest.get(&path).await.error();
+        assert_eq!((status, code.as_str()), (500, "DMS.10250005"), "{path}");
+        assert_eq!(message, "internal communication failed: retry later");
+    }
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    // What needs no service still has its answer.
+    assert_eq!(rest.get("/nothing").await.code(), (404, "DMS.10240406".into()));
+    assert_eq!(rest.post("/queues", &json!([])).await.code(), (400, "DMS.10240009".into()));
+}
