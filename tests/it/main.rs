@@ -5,4 +5,5 @@ mod cluster;
 mod configuration;
 mod dev;
 mod leases;
+mod model;
 mod support;

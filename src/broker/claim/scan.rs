@@ -48,6 +48,10 @@ impl<'a> LogScan<'a> {
 
     /// Takes from a segment until `enough` messages are found.
     pub fn take(&mut self, segment: &Segment, enough: usize) {
+        if self.candidates.len() >= enough {
+            // The walk may have stopped inside the segment before: what is left of it must not be passed over.
+            return;
+        }
         self.skip_to(segment.base_offset);
         self.time = segment.appended_at;
         if segment.appended_at <= self.horizon || segment.messages.is_none() {
@@ -128,5 +132,13 @@ mod tests {
         let mut scan = LogScan::new(None, Timestamp(0), 0, Timestamp(0));
         scan.take(&segment(0, 5, &["a", "b", "c"]), 2);
         assert_eq!((found(&scan).len(), scan.offset), (2, 2));
+    }
+
+    #[test]
+    fn what_is_left_of_a_segment_is_not_passed_over_when_another_follows() {
+        let mut scan = LogScan::new(None, Timestamp(0), 0, Timestamp(0));
+        scan.take(&segment(0, 5, &["a", "b", "c"]), 2);
+        scan.take(&segment(3, 6, &["d"]), 2);
+        assert_eq!((found(&scan).len(), scan.offset, scan.skipped, scan.time), (2, 2, 0, Timestamp(5)));
     }
 }
