@@ -10,6 +10,7 @@ use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use super::group::GroupModel;
 use super::operations::*;
 use super::queue::{QueueModel, Spec};
+use super::reader::ReaderModel;
 use super::site::Given;
 use dms::proto::v1::QueueMode;
 
@@ -53,6 +54,8 @@ pub struct Generator<'a> {
     pub next_group: &'a mut GroupNo,
     /// Consumers sent to each reader in this round.
     pub asked: HashMap<ReaderName, usize>,
+    /// Operations that begin a little later, on the queue of the one before.
+    pub later: Vec<Op>,
 }
 
 impl Generator<'_> {
@@ -91,16 +94,23 @@ impl Generator<'_> {
         Op::Send((0..count).map(message).collect())
     }
 
-    /// Mostly where something is left for one consumer more: an empty answer takes a second.
+    /// Mostly where something is left for one consumer more: an empty answer takes a second. Else now and then a consumer
+    /// that has to wait, with an operation a little later that may bring what it waits for.
     fn consume(&mut self, model: &QueueModel, group: GroupNo, state: &GroupModel, source: Source) -> Op {
         let name = ReaderName { group, source };
         let reader = if source == Source::Normal { &state.normal } else { &state.dead };
         let asked = self.asked.entry(name).or_default();
         let left = if reader.exclusive { 1 } else { reader.available.len().div_ceil(5) };
-        if !(reader.owes() && *asked < left) && self.rng.random_bool(0.97) {
-            return if source == Source::Normal { self.send(model) } else { self.ack_any(model, state, group) };
+        let wakes = reader.is_blocked() || source == Source::Normal;
+        if !(reader.owes() && *asked < left) && !self.rng.random_bool(if wakes { 0.2 } else { 0.02 }) {
+            return if source == Source::Normal { self.send(model) } else { self.ack_normal(model, state, group) };
         }
         *asked += 1;
+        if !reader.owes() && wakes {
+            let held = tokens(reader);
+            let waker = if held.is_empty() { self.send(model) } else { self.ack_of(model, name, held) };
+            self.later.push(waker);
+        }
         let rule = (source == Source::Normal).then(|| self.rule(state)).flatten();
         Op::Consume { reader: name, max: self.rng.random_range(1..=10), lease: self.lease(), rule }
     }
@@ -121,17 +131,14 @@ impl Generator<'_> {
         (!labels.is_empty()).then_some(Rule { labels, all })
     }
 
-    fn ack_any(&mut self, model: &QueueModel, state: &GroupModel, group: GroupNo) -> Op {
-        let held = state.normal.leased.values().map(|(_, hold)| hold.token).collect();
-        self.ack_of(model, ReaderName { group, source: Source::Normal }, held)
+    fn ack_normal(&mut self, model: &QueueModel, state: &GroupModel, group: GroupNo) -> Op {
+        self.ack_of(model, ReaderName { group, source: Source::Normal }, tokens(&state.normal))
     }
 
     fn ack(&mut self, model: &QueueModel, queue: usize, group: GroupNo, state: &GroupModel, source: Source) -> Op {
         let reader = if source == Source::Normal { &state.normal } else { &state.dead };
         let name = ReaderName { group, source };
-        let mut held: Vec<Token> = reader.leased.values().map(|(_, hold)| hold.token).collect();
-        held.sort_unstable();
-        let entries = self.shape(held, name);
+        let entries = self.shape(tokens(reader), name);
         let entries = self.spoil(entries, queue);
         if entries.is_empty() { self.send(model) } else { Op::Ack { reader: name, entries } }
     }
@@ -201,4 +208,11 @@ impl Generator<'_> {
             _ => Op::Consume { reader, max: 1, lease: self.lease(), rule: None },
         })
     }
+}
+
+/// The handlers of what is under leases, in the order they were given out.
+fn tokens(reader: &ReaderModel) -> Vec<Token> {
+    let mut tokens: Vec<Token> = reader.leased.values().map(|(_, hold)| hold.token).collect();
+    tokens.sort_unstable();
+    tokens
 }

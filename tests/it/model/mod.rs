@@ -9,7 +9,7 @@
 //! repeats a run as far as the operations within a round happen in the same order again.
 //!
 //! - `DMS_MODEL_SEED`: only this seed.
-//! - `DMS_MODEL_STEPS`: operations of each run (default 600).
+//! - `DMS_MODEL_STEPS`: operations of each run (default 1500).
 //! - `DMS_MODEL_RUNS`: so many runs with fresh seeds, besides the fixed ones (default 1).
 
 mod generate;
@@ -28,10 +28,10 @@ use tokio::task::{JoinSet, LocalSet};
 
 use self::run::Run;
 
-const SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
-const STEPS: usize = 600;
+const SEEDS: [u64; 3] = [1, 2, 3];
+const STEPS: usize = 1500;
 /// Runs at the same time: most of the time of a run is waiting.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 4;
 
 fn setting<T: FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))

@@ -1,6 +1,6 @@
 //! One run: rounds of concurrent operations, each checked before the next begins.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,14 @@ struct Asked {
     queue: usize,
     replica: usize,
     op: Op,
+    /// How long after the others it begins.
+    late: Duration,
+}
+
+impl Asked {
+    fn new(queue: usize, replica: usize, op: Op) -> Self {
+        Self { queue, replica, op, late: Duration::ZERO }
+    }
 }
 
 /// One queue: its possible states, its witness, and what happened to it lately.
@@ -43,6 +51,7 @@ pub struct Run {
     rng: StdRng,
     site: Site,
     subjects: Vec<Subject>,
+    /// Operations carried out, those of witnesses included.
     steps: usize,
     next_number: Number,
     next_group: GroupNo,
@@ -89,7 +98,7 @@ impl Run {
             run.next_group += 1;
             run.subjects[queue].witness = run.next_group;
             let op = Op::CreateGroup(run.next_group);
-            run.round(vec![Asked { queue, replica: 0, op }]).await;
+            run.round(vec![Asked::new(queue, 0, op)]).await;
         }
         run
     }
@@ -103,7 +112,8 @@ impl Run {
             given: &self.site.given,
             next_number: &mut self.next_number,
             next_group: &mut self.next_group,
-            asked: Default::default(),
+            asked: HashMap::new(),
+            later: Vec::new(),
         };
         let mut asked = Vec::new();
         for _ in 0..count {
@@ -111,7 +121,11 @@ impl Run {
             let queue = if generator.rng.random_bool(0.8) { favourite } else { any };
             let subject = &self.subjects[queue];
             let op = generator.op(queue, &subject.models[0], subject.witness, &subject.gone);
-            asked.push(Asked { queue, replica: generator.rng.random_range(0..2), op });
+            asked.push(Asked::new(queue, generator.rng.random_range(0..2), op));
+            for op in std::mem::take(&mut generator.later) {
+                let late = Duration::from_millis(generator.rng.random_range(0..40));
+                asked.push(Asked { late, ..Asked::new(queue, generator.rng.random_range(0..2), op) });
+            }
         }
         self.round(asked).await;
     }
@@ -122,9 +136,12 @@ impl Run {
         let began = Instant::now();
         let running: Vec<_> = asked
             .iter()
-            .map(|Asked { queue, replica, op }| {
-                let call = self.site.perform(*replica, *queue, op);
-                tokio::spawn(async move { (began.elapsed(), call.await, began.elapsed()) })
+            .map(|Asked { queue, replica, op, late }| {
+                let (call, late) = (self.site.perform(*replica, *queue, op), *late);
+                tokio::spawn(async move {
+                    tokio::time::sleep(late).await;
+                    (began.elapsed(), call.await, began.elapsed())
+                })
             })
             .collect();
         let mut replies = Vec::new();
@@ -134,7 +151,7 @@ impl Run {
         // Sends first: they tell the ids of what others consumed.
         replies.sort_by_key(|(asked, _)| !matches!(asked.op, Op::Send(_)));
         let mut rounds: Vec<Vec<Observed>> = self.subjects.iter().map(|_| Vec::new()).collect();
-        for (Asked { queue, replica, op }, (began, reply, ended)) in replies {
+        for (Asked { queue, replica, op, .. }, (began, reply, ended)) in replies {
             let kafka = self.subjects[queue].models[0].spec.is_kafka();
             let answer = self.site.read(queue, &op, reply, kafka);
             rounds[queue].push(Observed { op, answer, replica, began, ended });
@@ -188,6 +205,7 @@ impl Run {
             let ack = Op::Ack { reader, entries };
             let acked = self.call(queue, &ack).await;
             done.extend([(op, answer), (ack, acked)]);
+            self.steps += 2;
         }
         (seen, done)
     }
@@ -258,11 +276,6 @@ impl Run {
                     shown.available_messages = expected.available_messages;
                 }
                 if shown != expected {
-                    for _ in 0..3 {
-                        eprintln!("DEBUG again {:?}", self.site.counters(*number).await);
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                    self.site.debug(queue).await;
                     self.fail(queue, &format!("counters of g{number}: {shown:?}, not {expected:?}"));
                 }
             }
@@ -306,7 +319,7 @@ impl Run {
                     let entry = |token: Token| (Handler::Given { token, to: reader }, true);
                     let entries: Vec<_> = model.leased.values().map(|(_, hold)| entry(hold.token)).collect();
                     if !entries.is_empty() {
-                        acks.push(Asked { queue, replica: 1, op: Op::Ack { reader, entries } });
+                        acks.push(Asked::new(queue, 1, Op::Ack { reader, entries }));
                     }
                 }
             }
@@ -324,7 +337,7 @@ impl Run {
                     let rule = state.rule.clone().filter(|_| source == Source::Normal);
                     if wanted(model.owes()) {
                         let op = Op::Consume { reader, max: 10, lease: Duration::from_secs(60), rule };
-                        asked.push(Asked { queue, replica: usize::from(group % 2 == 0), op });
+                        asked.push(Asked::new(queue, usize::from(group % 2 == 0), op));
                     }
                 }
             }

@@ -239,20 +239,6 @@ impl Site {
         (shown.produced_messages, usize::try_from(shown.group_count).unwrap())
     }
 
-    pub async fn debug(&self, queue: usize) {
-        for sql in [
-            "select s.* from streams s where queue_id::text = $1",
-            "select s.* from subscriptions s join streams using (stream_id) where queue_id::text = $1",
-            "select s.* from leases s join streams using (stream_id) where queue_id::text = $1",
-            "select s.* from retries s join streams using (stream_id) where queue_id::text = $1",
-            "select s.stream_id, base_offset, appended_at, message_count from segments s join streams using (stream_id) where queue_id::text = $1 order by 1,2",
-        ] {
-            let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select row_to_json(x)::text from ({sql}) x")))
-                .bind(&self.queues[queue]).fetch_all(&self.store.pool).await.unwrap();
-            eprintln!("DEBUG {sql}\n{}", rows.join("\n"));
-        }
-    }
-
     pub async fn shutdown(self) {
         self.second.shutdown().await;
         self.service.replica.shutdown().await;
