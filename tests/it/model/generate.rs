@@ -61,8 +61,12 @@ pub struct Generator<'a> {
 impl Generator<'_> {
     /// An operation on a queue; its witness group is left alone.
     pub fn op(&mut self, queue: usize, model: &QueueModel, witness: GroupNo, gone: &[GroupNo]) -> Op {
-        let groups: Vec<(GroupNo, &GroupModel)> =
-            model.groups.iter().map(|(number, group)| (*number, group)).filter(|(number, _)| *number != witness).collect();
+        let groups: Vec<(GroupNo, &GroupModel)> = model
+            .groups
+            .iter()
+            .map(|(number, group)| (*number, group))
+            .filter(|(number, _)| *number != witness)
+            .collect();
         let Some((number, group)) = groups.choose(self.rng).copied() else { return self.create_group() };
         match self.rng.random_range(0..100) {
             0..2 => self.create_group(),
@@ -102,7 +106,8 @@ impl Generator<'_> {
         let asked = self.asked.entry(name).or_default();
         let left = if reader.exclusive { 1 } else { reader.available.len().div_ceil(5) };
         let wakes = reader.is_blocked() || source == Source::Normal;
-        if !(reader.owes() && *asked < left) && !self.rng.random_bool(if wakes { 0.2 } else { 0.02 }) {
+        let finds = reader.owes() && *asked < left;
+        if !finds && self.rng.random_bool(if wakes { 0.8 } else { 0.98 }) {
             return if source == Source::Normal { self.send(model) } else { self.ack_normal(model, state, group) };
         }
         *asked += 1;
@@ -119,9 +124,9 @@ impl Generator<'_> {
         Duration::from_secs(*[15, 20, 30, 60, 300].choose(self.rng).unwrap())
     }
 
-    /// A few groups are bound to labels, and a few consumers do not know to which.
+    /// Some groups are bound to labels, and some consumers do not know to which.
     fn rule(&mut self, group: &GroupModel) -> Option<Rule> {
-        let chance = if group.rule.is_some() { 0.04 } else { 0.01 };
+        let chance = if group.rule.is_some() { 0.1 } else { 0.03 };
         if !self.rng.random_bool(chance) {
             return group.rule.clone();
         }

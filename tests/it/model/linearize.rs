@@ -56,7 +56,10 @@ impl Search<'_> {
                 continue;
             }
             let mut next = model.clone();
-            match self.must_wait(index, model).map_or_else(|| next.apply(&self.round[index].op, &self.round[index].answer), Err) {
+            match self
+                .must_wait(index, model)
+                .map_or_else(|| next.apply(&self.round[index].op, &self.round[index].answer), Err)
+            {
                 Ok(()) => {
                     self.order.push(index);
                     self.extend(&next);
@@ -69,7 +72,9 @@ impl Search<'_> {
 
     fn must_wait(&self, index: usize, model: &QueueModel) -> Option<String> {
         let later = &self.round[index];
-        let first = |other: &usize| *other != index && !self.order.contains(other) && precedes(&self.round[*other], later, model);
+        let first = |other: &usize| {
+            *other != index && !self.order.contains(other) && precedes(&self.round[*other], later, model)
+        };
         (0..self.round.len()).find(first).map(|other| format!("stands behind {other}"))
     }
 

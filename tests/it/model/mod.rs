@@ -19,6 +19,7 @@ mod operations;
 mod queue;
 mod reader;
 mod rejects;
+mod rest;
 mod run;
 mod site;
 

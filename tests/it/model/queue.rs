@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dms::proto::v1::{self as pb, AckOutcome, DeadLetterReason, QueueMode};
 
-use super::operations::*;
 use super::group::{Failing, Fate, GroupModel};
+use super::operations::*;
 use super::reader::{At, ReaderModel};
 
 pub const SECOND: Micros = 1_000_000;

@@ -85,11 +85,15 @@ fn must_not(model: &QueueModel, round: &[Observed], why: &str) {
 #[test]
 fn right_answers_are_taken() {
     for mode in [QueueMode::Normal, QueueMode::Fifo] {
-        let model = must(&queue(mode), &[consumed(2, first(&[1, 2])), acked(&[(1, true), (2, false)], &[Acked, Failed])]);
+        let model =
+            must(&queue(mode), &[consumed(2, first(&[1, 2])), acked(&[(1, true), (2, false)], &[Acked, Failed])]);
         let model = must(&model, &[consumed(10, vec![delivery(2, 2, 7), delivery(3, 1, 8)])]);
         let model = must(&model, &[acked(&[(7, false), (8, true)], &[Failed, AfterFailure])]);
         let group = &model.groups[&GROUP];
-        assert_eq!((group.consumed, group.died, group.normal.available.len(), group.dead.available.len()), (1, 1, 1, 1));
+        assert_eq!(
+            (group.consumed, group.died, group.normal.available.len(), group.dead.available.len()),
+            (1, 1, 1, 1)
+        );
     }
 }
 
@@ -255,7 +259,8 @@ fn expired_messages_are_gone() {
 #[test]
 fn a_group_keeps_its_first_label_rule() {
     let rule = Rule { labels: BTreeSet::from(["a".to_owned()]), all: false };
-    let labelled = |answer| at_once(Op::Consume { reader: NORMAL, max: 1, lease: LEASE, rule: Some(rule.clone()) }, answer);
+    let labelled =
+        |answer| at_once(Op::Consume { reader: NORMAL, max: 1, lease: LEASE, rule: Some(rule.clone()) }, answer);
     let model = queue(QueueMode::Normal);
     must_not(&model, &[labelled(Answer::Batch(first(&[1])))], "1 is not available");
     let model = must(&model, &[labelled(Answer::Batch(vec![]))]);

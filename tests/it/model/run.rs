@@ -8,7 +8,6 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::generate::{self, Generator};
-use super::group::Fate;
 use super::linearize::linearize;
 use super::operations::*;
 use super::queue::{QueueModel, SECOND};
@@ -18,11 +17,8 @@ use super::site::{PATIENCE, Site};
 const CLIENTS: usize = 5;
 /// Rounds of a queue that a failure shows.
 const TRAIL: usize = 12;
-/// Longer than every lease and every delay.
-const ALL_ENDED: Duration = Duration::from_secs(601);
-
 /// An operation to carry out, and where.
-struct Asked {
+pub(super) struct Asked {
     queue: usize,
     replica: usize,
     op: Op,
@@ -31,14 +27,14 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(queue: usize, replica: usize, op: Op) -> Self {
+    pub fn new(queue: usize, replica: usize, op: Op) -> Self {
         Self { queue, replica, op, late: Duration::ZERO }
     }
 }
 
 /// One queue: its possible states, its witness, and what happened to it lately.
-struct Subject {
-    models: Vec<QueueModel>,
+pub(super) struct Subject {
+    pub models: Vec<QueueModel>,
     /// Reads everything as soon as it is there, and so tells where it landed.
     witness: GroupNo,
     gone: Vec<GroupNo>,
@@ -49,8 +45,8 @@ struct Subject {
 pub struct Run {
     seed: u64,
     rng: StdRng,
-    site: Site,
-    subjects: Vec<Subject>,
+    pub(super) site: Site,
+    pub(super) subjects: Vec<Subject>,
     /// Operations carried out, those of witnesses included.
     steps: usize,
     next_number: Number,
@@ -131,7 +127,7 @@ impl Run {
     }
 
     /// Carries out operations at the same time and finds them an order.
-    async fn round(&mut self, asked: Vec<Asked>) {
+    pub(super) async fn round(&mut self, asked: Vec<Asked>) {
         self.steps += asked.len();
         let began = Instant::now();
         let running: Vec<_> = asked
@@ -183,7 +179,11 @@ impl Run {
     }
 
     /// The witness reads and settles until it has seen what must be there. Nothing else goes on meanwhile.
-    async fn witness(&mut self, queue: usize, mut expected: BTreeSet<Number>) -> (Vec<(Number, Place)>, Vec<(Op, Answer)>) {
+    async fn witness(
+        &mut self,
+        queue: usize,
+        mut expected: BTreeSet<Number>,
+    ) -> (Vec<(Number, Place)>, Vec<(Op, Answer)>) {
         let reader = ReaderName { group: self.subjects[queue].witness, source: Source::Normal };
         let (mut seen, mut done) = (Vec::new(), Vec::new());
         let begun = Instant::now();
@@ -236,7 +236,7 @@ impl Run {
     }
 
     /// Turns the clock while nothing is in flight, and waits for what that brings about.
-    async fn advance(&mut self, by: Duration) {
+    pub(super) async fn advance(&mut self, by: Duration) {
         self.site.advance(by).await;
         for queue in 0..self.subjects.len() {
             let now = self.site.now();
@@ -263,89 +263,7 @@ impl Run {
         }
     }
 
-    /// Exact at rest, leases in flight or not.
-    async fn check_counters(&mut self) {
-        for queue in 0..self.subjects.len() {
-            let model = self.subjects[queue].models[0].clone();
-            for (number, group) in &model.groups {
-                let expected = model.counters(group);
-                let mut shown = self.site.counters(*number).await;
-                let unread = i64::try_from(group.unread.len()).unwrap();
-                if (expected.available_messages..=expected.available_messages + unread).contains(&shown.available_messages)
-                {
-                    shown.available_messages = expected.available_messages;
-                }
-                if shown != expected {
-                    self.fail(queue, &format!("counters of g{number}: {shown:?}, not {expected:?}"));
-                }
-            }
-            let produced = model.groups.values().next().map_or(0, |group| model.counters(group).produced_messages);
-            let totals = self.site.queue_totals(queue).await;
-            if totals != (produced, model.groups.len()) {
-                self.fail(queue, &format!("the queue shows {totals:?}, not {:?}", (produced, model.groups.len())));
-            }
-        }
-    }
-
-    /// Lets every lease and delay end, consumes everything, and looks what has become of every message.
-    async fn drain(&mut self) {
-        self.advance(ALL_ENDED).await;
-        while self.drain_once().await {}
-        // Nothing is left, and every reader says so; those bound to labels have then passed over the rest.
-        let asked = self.every_reader(|_| true);
-        self.round(asked).await;
-        self.check_counters().await;
-        for queue in 0..self.subjects.len() {
-            let model = &self.subjects[queue].models[0];
-            let open = model.groups.iter().find(|(_, group)| {
-                group.fates.contains(&Fate::Open) || group.fates.len() != model.log.len() || !group.unread.is_empty()
-            });
-            if let Some((number, group)) = open {
-                self.fail(queue, &format!("open for g{number}: {:?}, unread {:?}", group.fates, group.unread));
-            }
-        }
-    }
-
-    /// One batch of every reader that has one, settled; whether there was any.
-    async fn drain_once(&mut self) -> bool {
-        let asked = self.every_reader(|owes| owes);
-        let any = !asked.is_empty();
-        self.round(asked).await;
-        let mut acks = Vec::new();
-        for (queue, subject) in self.subjects.iter().enumerate() {
-            for (group, state) in &subject.models[0].groups {
-                for (source, model) in [(Source::Normal, &state.normal), (Source::Dead, &state.dead)] {
-                    let reader = ReaderName { group: *group, source };
-                    let entry = |token: Token| (Handler::Given { token, to: reader }, true);
-                    let entries: Vec<_> = model.leased.values().map(|(_, hold)| entry(hold.token)).collect();
-                    if !entries.is_empty() {
-                        acks.push(Asked::new(queue, 1, Op::Ack { reader, entries }));
-                    }
-                }
-            }
-        }
-        self.round(acks).await;
-        any
-    }
-
-    fn every_reader(&self, wanted: impl Fn(bool) -> bool) -> Vec<Asked> {
-        let mut asked = Vec::new();
-        for (queue, subject) in self.subjects.iter().enumerate() {
-            for (group, state) in &subject.models[0].groups {
-                for (source, model) in [(Source::Normal, &state.normal), (Source::Dead, &state.dead)] {
-                    let reader = ReaderName { group: *group, source };
-                    let rule = state.rule.clone().filter(|_| source == Source::Normal);
-                    if wanted(model.owes()) {
-                        let op = Op::Consume { reader, max: 10, lease: Duration::from_secs(60), rule };
-                        asked.push(Asked::new(queue, usize::from(group % 2 == 0), op));
-                    }
-                }
-            }
-        }
-        asked
-    }
-
-    fn fail(&self, queue: usize, why: &str) -> ! {
+    pub(super) fn fail(&self, queue: usize, why: &str) -> ! {
         let subject = &self.subjects[queue];
         let trail: Vec<&str> = subject.trail.iter().map(String::as_str).collect();
         panic!(
@@ -369,7 +287,9 @@ impl Subject {
 
 fn sent_at_once(observed: &Observed) -> Vec<Number> {
     match (&observed.op, &observed.answer) {
-        (Op::Send(sent), Answer::Sent(_)) => sent.iter().filter(|sent| sent.delay == 0).map(|sent| sent.number).collect(),
+        (Op::Send(sent), Answer::Sent(_)) => {
+            sent.iter().filter(|sent| sent.delay == 0).map(|sent| sent.number).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -98,12 +98,7 @@ impl Site {
     }
 
     /// Carries out an operation at a replica; the future holds nothing of this.
-    pub fn perform(
-        &mut self,
-        replica: usize,
-        queue: usize,
-        op: &Op,
-    ) -> impl Future<Output = Reply> + Send + use<> {
+    pub fn perform(&mut self, replica: usize, queue: usize, op: &Op) -> impl Future<Output = Reply> + Send + use<> {
         let call = self.call(queue, op);
         let replica = if replica == 0 { &self.service.replica } else { &self.second };
         let (mut messages, mut dead) = (replica.messages.clone(), replica.dead_letters.clone());
@@ -145,7 +140,12 @@ impl Site {
                 let group_id = self.groups[&reader.group].id.clone();
                 let options = Some(consume_options(*max, *lease));
                 if reader.source == Source::Dead {
-                    return Call::ConsumeDead(pb::ConsumeDeadLettersRequest { project_id, queue_id, group_id, options });
+                    return Call::ConsumeDead(pb::ConsumeDeadLettersRequest {
+                        project_id,
+                        queue_id,
+                        group_id,
+                        options,
+                    });
                 }
                 let all = rule.as_ref().is_some_and(|rule| rule.all);
                 let tag_match = if all { pb::TagMatch::All } else { pb::TagMatch::Any }.into();
@@ -259,7 +259,8 @@ fn create_request(index: usize, spec: &Spec) -> pb::CreateQueueRequest {
 }
 
 fn new_message(sent: &Sent) -> pb::NewMessage {
-    let attributes = if sent.number % 2 == 0 { String::new() } else { format!(r#"{{ "number" : {} }}"#, sent.number) };
+    let attributes =
+        if sent.number.is_multiple_of(2) { String::new() } else { format!(r#"{{ "number" : {} }}"#, sent.number) };
     pb::NewMessage {
         body: sent.number.to_string().into(),
         attributes: attributes.into(),
