@@ -10,12 +10,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use super::args::BenchArgs;
 use super::ledger::{Faults, Ledger};
 use super::meter::Meter;
 use super::payload::{MessageId, Payloads};
 use super::site::{Site, Topic};
 use super::{consumer, producer};
+use crate::config::BenchArgs;
 use crate::proto::v1::message_service_client::MessageServiceClient;
 
 /// When producers stop: at whichever comes first.

@@ -1,6 +1,6 @@
 //! `dms bench`: loads a service over gRPC and reports what it reaches and what a message costs.
 //!
-//! - `args` are the flags, `site` is the service under load, `scenario` runs one load on it from fresh queues to a report.
+//! - `site` is the service under load, `scenario` runs one load on it from fresh queues to a report.
 //! - `load` is what the client tasks share; `producer` and `consumer` are the tasks; `payload` writes and checks bodies.
 //! - `meter` measures, `postgres_usage` reads what Postgres spent, `ledger` proves the results right, `progress` and `report`
 //!   show it all.
@@ -8,7 +8,6 @@
 //! The clients know the generated gRPC API only, also when the service runs in the same process. Wrong results fail the
 //! benchmark, slow ones never do.
 
-mod args;
 mod consumer;
 #[cfg(test)]
 mod fake_service;
@@ -25,19 +24,22 @@ mod site;
 
 use std::io::Write;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
-pub use args::{BenchArgs, ScenarioChoice};
+use crate::config::BenchArgs;
+use crate::shutdown::Signals;
 use report::Report;
 use site::Site;
 
 /// Runs the scenarios and prints the reports on stdout; an error when a result is wrong.
 pub async fn run(args: BenchArgs) -> Result<()> {
     args.check()?;
+    // Until here a signal simply ends us, and the private Postgres with us.
     let site = Site::open(&args).await?;
+    let signals = Signals::catch()?;
     let reports = tokio::select! {
         reports = run_scenarios(&site, &args) => reports,
-        signal = tokio::signal::ctrl_c() => signal.map_err(Into::into).and_then(|()| bail!("interrupted")),
+        () = signals.first() => Err(anyhow!("interrupted")),
     };
     site.close().await?;
     if reports?.iter().all(Report::is_right) { Ok(()) } else { bail!("the benchmark found wrong results") }

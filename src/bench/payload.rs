@@ -33,7 +33,7 @@ pub struct Payloads {
 }
 
 impl Payloads {
-    /// Bodies of exactly `size_bytes`, at least [`super::args::SIZE_BYTES_MIN`].
+    /// Bodies of exactly `size_bytes`, at least [`crate::config::SIZE_BYTES_MIN`].
     pub fn new(size_bytes: usize, seed: u64) -> Self {
         // Many enough that messages of one commit differ; fewer in tests, which are not optimised.
         const POOL_BYTES: usize = if cfg!(test) { 1 << 17 } else { 8 << 20 };
@@ -131,7 +131,7 @@ fn item(rng: &mut StdRng) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::args::SIZE_BYTES_MIN;
+    use crate::config::SIZE_BYTES_MIN;
 
     const FIRST: MessageId = MessageId { queue: 3, producer: 31, sequence: 4_000_000_000 };
     const SENT: Duration = Duration::from_micros(12_345_678);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::args::{BenchArgs, Scenario};
 use super::ledger::Faults;
 use super::load::Load;
 use super::meter::{Call, Meter};
 use super::postgres_usage::Usage;
+use crate::config::{BenchArgs, Scenario};
 
 /// What is known after a run besides the meter and the ledger.
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +90,12 @@ impl Report {
             seconds: observed.seconds,
             sent_per_second: per_second(sent),
             acked_per_second: per_second(acked),
-            latencies: Call::ALL.into_iter().filter_map(|call| Latency::read(call, meter)).collect(),
+            latencies: Call::ALL
+                .into_iter()
+                // The age of a backlog says nothing about the service.
+                .filter(|call| *call != Call::EndToEnd || scenario == Scenario::Both)
+                .filter_map(|call| Latency::read(call, meter))
+                .collect(),
             cost: match scenario {
                 Scenario::Consume => Cost::new(&observed.usage, acked, 0, observed.seconds),
                 _ => Cost::new(&observed.usage, sent, load.payloads.size_bytes(), observed.seconds),

@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{BenchArgs, Scenario};
 use super::consumer::LEASE;
 use super::load::{Lead, Load, Until};
 use super::meter::{Meter, Window};
@@ -17,6 +16,7 @@ use super::postgres_usage::{Usage, UsageProbe};
 use super::progress::Progress;
 use super::report::{Observed, Report};
 use super::site::Site;
+use crate::config::{BenchArgs, Scenario};
 
 /// The longest that storing a backlog, draining what is left, and counting may take each.
 const PHASE_LIMIT: Duration = Duration::from_secs(1_800);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tonic::transport::{Channel, Endpoint};
 
-use super::args::BenchArgs;
 use crate::broker::{BrokerOptions, Settings};
+use crate::config::BenchArgs;
 use crate::postgres::{Cluster, ClusterOptions};
 use crate::proto::v1::queue_service_client::QueueServiceClient;
 use crate::proto::v1::{
@@ -42,16 +42,14 @@ pub struct Site {
 impl Site {
     /// Connects to the target, or starts a private service and connects to that.
     pub async fn open(args: &BenchArgs) -> Result<Self> {
+        // An empty variable is how shells and compose files say "not set".
+        let database_url = args.database_url.clone().filter(|url| !url.is_empty());
         if let Some(target) = &args.target {
-            return Self::connect(target, args.connections, args.database_url.clone()).await;
+            return Self::connect(target, args.connections, database_url).await;
         }
-        let (cluster, database_url) = match &args.database_url {
-            Some(url) => (None, url.clone()),
-            None => {
-                let cluster = tokio::task::spawn_blocking(start_cluster).await??;
-                let url = cluster.url("postgres");
-                (Some(cluster), url)
-            }
+        let (cluster, database_url) = match database_url {
+            Some(url) => (None, url),
+            None => start_cluster(args).await?,
         };
         store::migrate(&database_url).await?;
         let server = Server::start(server_options(args, &database_url)).await?;
@@ -148,13 +146,17 @@ impl Site {
     }
 }
 
-/// As durable as one in production.
-fn start_cluster() -> Result<Cluster> {
-    Cluster::start(&ClusterOptions { durable: true, ..ClusterOptions::default() })
+/// A throw-away Postgres, as durable as one in production, and the URL of its database.
+async fn start_cluster(args: &BenchArgs) -> Result<(Option<Cluster>, String)> {
+    let postgres_bin = args.postgres.postgres_bin.clone();
+    let options = ClusterOptions { durable: true, postgres_bin, ..ClusterOptions::default() };
+    let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options)).await??;
+    let url = cluster.url("postgres");
+    Ok((Some(cluster), url))
 }
 
 fn server_options(args: &BenchArgs, database_url: &str) -> ServerOptions {
-    let defaults = Settings::default();
+    let defaults = Settings::from(&args.broker);
     let settings = Settings {
         queues_per_project: defaults.queues_per_project.max(args.queues.cast_signed()),
         groups_per_queue: defaults.groups_per_queue.max(args.groups.cast_signed()),

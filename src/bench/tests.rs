@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::args::{BenchArgs, Scenario};
 use super::fake_service::{FakeService, Misdeed};
 use super::report::Report;
 use super::scenario;
 use super::site::Site;
+use crate::config::{BenchArgs, Scenario};
 
 #[derive(Parser)]
 struct Program {

@@ -1,6 +1,7 @@
 //! The command line. Every setting is a flag with an environment variable and a help line, checked here once; nothing else
 //! reads the environment. `docs/configuration.md` is generated from it.
 
+mod bench;
 mod broker;
 mod listen;
 mod log;
@@ -11,12 +12,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use bench::{BenchArgs, SIZE_BYTES_MIN, Scenario};
 pub use broker::BrokerArgs;
 pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use reference::reference;
-
-use crate::bench::BenchArgs;
 
 /// DMS v1.0 message queues on Postgres: gRPC service and REST gateway.
 #[derive(Debug, Parser)]
@@ -41,7 +41,7 @@ pub enum Command {
     Gateway(GatewayArgs),
     /// Bring the schema of a database up to date
     Migrate(DatabaseArgs),
-    /// Load a service over gRPC and report rates, latencies and what a message costs
+    /// Load a service over gRPC, check that nothing is lost or doubled, and report rates, latencies and costs
     Bench(BenchArgs),
     /// Print the folder of the Postgres server that `dms dev` would use
     #[command(hide = true)]

@@ -147,7 +147,7 @@ SELECT q.*,
        (SELECT count(*)::integer FROM consumer_groups AS c WHERE c.queue_id = q.queue_id) AS group_count
 FROM queues AS q JOIN streams AS s USING (stream_id)
 WHERE q.project_id = $1 AND ($3::uuid IS NULL OR q.queue_id = $3)
-ORDER BY q.created_at, q.queue_id";
+ORDER BY q.created_at, q.stream_id";
 
 /// The queues of a project by creation time, or one of them.
 pub async fn summaries(

@@ -85,7 +85,7 @@ pub async fn queues(pool: &PgPool, project: &ProjectId, only: Option<QueueId>) -
         "SELECT q.queue_id, q.name, t.tag_key, t.tag_value
          FROM queues AS q LEFT JOIN queue_tags AS t USING (queue_id)
          WHERE q.project_id = $1 AND ($2::uuid IS NULL OR q.queue_id = $2)
-         ORDER BY q.created_at, q.queue_id",
+         ORDER BY q.created_at, q.stream_id",
     )
     .bind(project.as_str())
     .bind(only.map(|queue| queue.0))

@@ -10,6 +10,7 @@ use super::reader::{NextSource, Reader};
 use super::scan::{Candidate, LogScan, selected};
 use super::{ClaimLane, Granted, RETRY};
 use crate::broker::settle::{LEASE_BYTES, SettleRequest};
+use crate::broker::wakeups::Wakeup;
 use crate::domain::clock::Timestamp;
 use crate::domain::handler::Handler;
 use crate::domain::ids::{LeaseId, SubscriptionKey};
@@ -129,6 +130,8 @@ impl ClaimLane {
             if let Some(rule) = self.readers.get(key).and_then(Reader::first_rule) {
                 flush!(self.connection, conn => store::subscriptions::bind_rule(conn, *key, &rule))?;
                 self.readers.get_mut(key).into_iter().for_each(Reader::forget_state);
+                // Other replicas know the reader as unbound, and would let a consumer with another rule wait.
+                self.core.outbox.push(Wakeup::Changed(key.stream));
                 bound.push(*key);
             }
         }

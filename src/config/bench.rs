@@ -1,10 +1,11 @@
-//! Flags of `dms bench`.
+//! Settings of `dms bench`.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
+use super::{BrokerArgs, PostgresArgs};
 use crate::domain::limits;
 
 /// The smallest message the payload generator can write.
@@ -68,54 +69,60 @@ impl ScenarioChoice {
     }
 }
 
-/// Loads a service over gRPC, checks that nothing is lost or doubled, and reports rates, latencies and what a message costs.
-#[derive(Debug, Clone, Args)]
+/// Settings of `dms bench`.
+#[derive(Debug, Args)]
 pub struct BenchArgs {
     /// What to run
     #[arg(long, env = "DMS_BENCH_SCENARIO", value_enum, default_value = "all")]
     pub scenario: ScenarioChoice,
     /// Bytes of a message body
-    #[arg(long, env = "DMS_BENCH_SIZE", default_value_t = 1024,
+    #[arg(long, env = "DMS_BENCH_SIZE", value_name = "BYTES", default_value_t = 1024,
           value_parser = clap::value_parser!(u64).range(SIZE_BYTES_MIN..=limits::BATCH_BYTES_MAX as u64))]
     pub size: u64,
     /// Messages in one send and in one consume
-    #[arg(long, env = "DMS_BENCH_BATCH", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10))]
+    #[arg(long, env = "DMS_BENCH_BATCH", value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10))]
     pub batch: u32,
     /// Producers, and as many consumers; each has one call in flight
-    #[arg(long, env = "DMS_BENCH_CLIENTS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, env = "DMS_BENCH_CLIENTS", value_name = "COUNT", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub clients: u32,
     /// HTTP/2 connections that the clients share
-    #[arg(long, env = "DMS_BENCH_CONNECTIONS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, env = "DMS_BENCH_CONNECTIONS", value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub connections: u32,
     /// Queues that the load is spread over
-    #[arg(long, env = "DMS_BENCH_QUEUES", default_value_t = 1,
+    #[arg(long, env = "DMS_BENCH_QUEUES", value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=limits::QUEUES_PER_PROJECT_MAX as i64))]
     pub queues: u32,
     /// Consumer groups of each queue
-    #[arg(long, env = "DMS_BENCH_GROUPS", default_value_t = 1,
+    #[arg(long, env = "DMS_BENCH_GROUPS", value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=limits::GROUPS_PER_QUEUE_MAX as i64))]
     pub groups: u32,
     /// Messages stored before `consume` begins; 300000, but at most 1 GiB, when not given
-    #[arg(long, env = "DMS_BENCH_BACKLOG", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = "DMS_BENCH_BACKLOG", value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub backlog: Option<u64>,
     /// Messages that producers of `both` may be ahead of each group; 8 batches a client when not given
-    #[arg(long, env = "DMS_BENCH_LEAD", value_parser = clap::value_parser!(u32).range(10..))]
+    #[arg(long, env = "DMS_BENCH_LEAD", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(10..))]
     pub lead: Option<u32>,
     /// Seconds to measure
-    #[arg(long, env = "DMS_BENCH_DURATION", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, env = "DMS_BENCH_DURATION", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub duration: u64,
     /// Seconds to run before measuring
-    #[arg(long, env = "DMS_BENCH_WARMUP", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    #[arg(long, env = "DMS_BENCH_WARMUP", value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub warmup: u64,
     /// gRPC URL of a running service, such as http://127.0.0.1:50051; without it a private one is started
-    #[arg(long, env = "DMS_BENCH_TARGET")]
+    #[arg(long, env = "DMS_BENCH_TARGET", value_name = "URL", value_parser = super::units::upstream)]
     pub target: Option<String>,
     /// Postgres of the service: for the private one instead of a throw-away cluster, with --target only to read its figures
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Print the report as JSON
+    /// Print each report as a line of JSON
     #[arg(long, env = "DMS_BENCH_JSON")]
     pub json: bool,
+    /// Which server to run for a private service.
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+    /// The message engine of a private service.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
 }
 
 impl BenchArgs {
