@@ -3,11 +3,13 @@
 //! Queues are independent, so each queue's operations are ordered on their own. Operations overlap and may stand in any order,
 //! but for two things: what had ended before another began stands before it, and an empty answer stands where its wait ended,
 //! behind everything that was answered clearly before: a consumer that waits is woken, whichever replica it waits at.
+//!
+//! A retrieval with labels takes effect twice: it binds the group when it arrives, and takes messages when it is answered.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::operations::{Answer, Observed, Op, Source};
+use super::operations::{Answer, GroupNo, Observed, Op, ReaderName, Source};
 use super::queue::QueueModel;
 
 /// A waiting consumer hears of what was answered to others within this time; the wait is a second. Wake-ups take
@@ -30,10 +32,28 @@ impl fmt::Display for Illegal {
 
 /// The states the queue may be in after the round, from those it may have been in before.
 pub fn linearize(before: &[QueueModel], round: &[Observed]) -> Result<Vec<QueueModel>, Illegal> {
+    let round = &with_bindings(before, round);
     let mut search =
         Search { round, order: Vec::new(), found: Vec::new(), deepest: Illegal { legal: vec![], reasons: vec![] } };
     before.iter().for_each(|model| search.extend(model));
     if search.found.is_empty() { Err(search.deepest) } else { Ok(search.found) }
+}
+
+/// The operations, and a binding for each retrieval with labels by a group that is not bound. It comes at any time of the
+/// retrieval; when it comes behind it changes nothing any more.
+fn with_bindings(before: &[QueueModel], round: &[Observed]) -> Vec<Observed> {
+    let unbound =
+        |group: &GroupNo| before.iter().any(|model| model.groups.get(group).is_some_and(|group| group.rule.is_none()));
+    let binding = |observed: &Observed| match &observed.op {
+        Op::Consume { reader: ReaderName { group, source: Source::Normal }, rule: Some(rule), .. }
+            if unbound(group) =>
+        {
+            let op = Op::Bind(*group, rule.clone());
+            Some(Observed { op, answer: Answer::Done, ..observed.clone() })
+        }
+        _ => None,
+    };
+    round.iter().cloned().chain(round.iter().filter_map(binding)).collect()
 }
 
 struct Search<'a> {

@@ -97,10 +97,20 @@ pub enum Handler {
 #[derive(Debug, Clone)]
 pub enum Op {
     Send(Vec<Sent>),
-    Consume { reader: ReaderName, max: usize, lease: Duration, rule: Option<Rule> },
-    Ack { reader: ReaderName, entries: Vec<(Handler, bool)> },
+    Consume {
+        reader: ReaderName,
+        max: usize,
+        lease: Duration,
+        rule: Option<Rule>,
+    },
+    Ack {
+        reader: ReaderName,
+        entries: Vec<(Handler, bool)>,
+    },
     CreateGroup(GroupNo),
     DeleteGroup(GroupNo),
+    /// No call of its own: what a retrieval with labels does on arrival, maybe long before it is answered.
+    Bind(GroupNo, Rule),
 }
 
 /// What it was answered.
@@ -165,6 +175,7 @@ impl fmt::Display for Op {
             }
             Self::CreateGroup(group) => write!(f, "create g{group}"),
             Self::DeleteGroup(group) => write!(f, "delete g{group}"),
+            Self::Bind(group, rule) => write!(f, "bind g{group} to {rule}"),
         }
     }
 }

@@ -90,6 +90,12 @@ impl QueueModel {
             Op::Consume { reader, max, lease, rule } => self.consume(*reader, *max, *lease, rule.as_ref(), answer),
             Op::Ack { reader, entries } => self.ack(*reader, entries, answer),
             Op::CreateGroup(group) => self.create_group(*group, answer),
+            Op::Bind(group, rule) => {
+                if let Some(group) = self.groups.get_mut(group).filter(|group| group.rule.is_none()) {
+                    group.bind(Some(rule.clone()), &self.log);
+                }
+                Ok(())
+            }
             Op::DeleteGroup(group) => {
                 let found = self.groups.remove(group);
                 self.deleted.push(*group);

@@ -269,6 +269,21 @@ fn a_group_keeps_its_first_label_rule() {
 }
 
 #[test]
+fn a_retrieval_binds_on_arrival_and_looks_until_its_wait_ends() {
+    let model = must(&queue(QueueMode::Normal), &[consumed(10, first(&[1, 2, 3]))]);
+    let rule = Rule { labels: BTreeSet::from(["a".to_owned()]), all: false };
+    let labelled = Op::Consume { reader: NORMAL, max: 1, lease: LEASE, rule: Some(rule) };
+    let waited = Observed { ended: Duration::from_secs(1), ..at_once(labelled, Answer::Batch(vec![])) };
+    let other = at_once(Op::Consume { reader: NORMAL, max: 1, lease: LEASE, rule: None }, refused(CONSUME_FAILED));
+    assert_eq!(linearize(std::slice::from_ref(&model), &[waited.clone(), other.clone()]).unwrap().len(), 1);
+    must_not(&model, &[other], "not a batch");
+    // Bound, but not blind: what matches and came in time has to be delivered.
+    let sent = Sent { number: 4, labels: vec!["a".into()], delay: 0 };
+    let send = at_once(Op::Send(vec![sent]), Answer::Sent(vec![Some(Place { offset: 3, appended_at: 0 })]));
+    must_not(&model, &[waited, send], "nothing, though 1 are available");
+}
+
+#[test]
 fn a_deleted_group_is_not_there() {
     let model = must(&queue(QueueMode::Normal), &[at_once(Op::DeleteGroup(GROUP), Answer::Done)]);
     must_not(&model, &[consumed(1, first(&[1]))], GROUP_NOT_FOUND);

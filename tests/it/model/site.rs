@@ -164,6 +164,7 @@ impl Site {
                 let names = vec![format!("g{group}")];
                 Call::CreateGroup(pb::CreateConsumerGroupsRequest { project_id, queue_id, names })
             }
+            Op::Bind(..) => unreachable!("no call"),
             Op::DeleteGroup(group) => {
                 let group_id = self.groups[group].id.clone();
                 Call::DeleteGroup(pb::DeleteConsumerGroupRequest { project_id, queue_id, group_id })
