@@ -128,6 +128,7 @@ pub async fn enforce_retention(core: &Core) -> Result<usize> {
     core.ensure_partitions(now).await?;
     let hours = u64::from(RETENTION_HOURS_DEFAULT.unsigned_abs());
     let horizon = now.minus(Duration::from_secs(hours * 3600));
+    store::retries::drop_expired(&core.store.pool, horizon).await?;
     let dropped = store::partitions::drop_expired(&core.store.pool, horizon, DROP_PATIENCE).await?;
     if dropped > 0 {
         tracing::info!(dropped, "dropped expired partitions of the log");

@@ -10,7 +10,7 @@ use crate::telemetry::LogFormat;
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
     /// Lowest level to log: error, warn, info, debug, trace, or per module, such as info,dms::broker=debug
-    #[arg(long = "log", env = "DMS_LOG", value_name = "FILTER", default_value = "info", global = true, value_parser = filter)]
+    #[arg(long = "log", env = "DMS_LOG", value_name = "FILTER", default_value = "info,sqlx=warn", global = true, value_parser = filter)]
     pub filter: String,
     /// Form of a log line: pretty or json
     #[arg(long = "log-format", env = "DMS_LOG_FORMAT", value_name = "FORMAT", default_value = "pretty", global = true)]

@@ -1,7 +1,8 @@
 //! The handler: the opaque token of one delivery of one message.
 //!
 //! It names the subscription, the lease (random, so a handler of an older delivery never fits), the message, and how many
-//! messages the lease had, which lets a full batch be settled in one statement.
+//! messages the lease had, which lets a full batch be settled in one statement. A checksum refuses tokens that were mangled
+//! on the way; it is no secret, for a caller can harm nobody's deliveries but its own.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,7 +11,14 @@ use uuid::Uuid;
 use super::ids::{LeaseId, StreamId, SubscriptionId, SubscriptionKey};
 
 const VERSION: u8 = 1;
-const LEN: usize = 1 + 8 + 8 + 16 + 8 + 1;
+const CONTENT_LEN: usize = 1 + 8 + 8 + 16 + 8 + 1;
+const LEN: usize = CONTENT_LEN + 4;
+
+/// FNV-1a.
+fn checksum(content: &[u8]) -> [u8; 4] {
+    let fold = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    content.iter().fold(0x811c_9dc5, fold).to_be_bytes()
+}
 
 /// A parsed handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,7 +34,7 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// As the caller gets it: 56 characters.
+    /// As the caller gets it: 62 characters.
     pub fn format(&self) -> String {
         let mut bytes = Vec::with_capacity(LEN);
         bytes.push(VERSION);
@@ -35,6 +43,7 @@ impl Handler {
         bytes.extend_from_slice(self.lease.0.as_bytes());
         bytes.extend_from_slice(&self.offset.to_be_bytes());
         bytes.push(self.batch_len);
+        bytes.extend_from_slice(&checksum(&bytes));
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -44,7 +53,8 @@ impl Handler {
         let len = URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).ok()?;
         let bytes: &[u8; LEN] = bytes.get(..len)?.try_into().ok()?;
         let number = |at: usize| bytes[at..at + 8].try_into().map(i64::from_be_bytes).ok();
-        (bytes[0] == VERSION).then_some(())?;
+        let (content, sum) = bytes.split_at(CONTENT_LEN);
+        (bytes[0] == VERSION && checksum(content) == sum).then_some(())?;
         Some(Self {
             key: SubscriptionKey { stream: StreamId(number(1)?), subscription: SubscriptionId(number(9)?) },
             lease: LeaseId(Uuid::from_slice(&bytes[17..33]).ok()?),
@@ -70,8 +80,20 @@ mod tests {
     #[test]
     fn comes_back_as_it_was() {
         let token = handler().format();
-        assert_eq!(token.len(), 56);
+        assert_eq!(token.len(), 62);
         assert_eq!(Handler::parse(&token), Some(handler()));
+    }
+
+    #[test]
+    fn refuses_a_token_with_any_character_changed() {
+        let token = handler().format();
+        for index in 0..token.len() {
+            for other in ["A", "B", "z", "-"] {
+                let mut mangled = token.clone();
+                mangled.replace_range(index..=index, other);
+                assert!(mangled == token || Handler::parse(&mangled).is_none(), "{index} {other}");
+            }
+        }
     }
 
     #[test]

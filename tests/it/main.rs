@@ -20,6 +20,7 @@ mod leases;
 mod limits;
 mod model;
 mod normal;
+mod readme;
 mod replicas;
 mod retention;
 mod support;

@@ -107,6 +107,24 @@ async fn partitions_go_while_leases_and_retries_point_into_them() {
 }
 
 #[tokio::test]
+async fn failed_messages_of_a_group_that_nobody_consumes_expire_too() {
+    let service = TestService::start().await;
+    let queue = service.queue("queue").await;
+    let group = service.group(&queue, "abandoned").await;
+    service.send(&queue, &["1", "2"]).await;
+    service.advance(HOUR);
+    service.send(&queue, &["3"]).await;
+    let batch = [service.receive(&group, 2).await, service.receive(&group, 1).await].concat();
+    service.ack(&group, &handlers(&batch, false)).await.unwrap();
+    service.advance(72 * HOUR - HOUR / 2);
+    service.enforce_retention().await;
+    assert_eq!(service.number("SELECT count(*) FROM retries").await, 1, "only what has expired");
+    assert_eq!(service.counts(&group).await, [1, 0, 1, 0, 0]);
+    assert_eq!(service.work_off(&group, 1).await, ["3"]);
+    assert_eq!(service.counts(&group).await, [1, 1, 0, 0, 0]);
+}
+
+#[tokio::test]
 async fn failures_of_expired_messages_make_no_dead_letters() {
     let service = TestService::start().await;
     let queue = service.redrive_queue("queue", Fifo, 1).await;

@@ -91,10 +91,11 @@ impl ClaimLane {
             self.carry_out(planned, now).await?;
         }
         for key in keys {
-            if let Some(reader) = self.readers.get_mut(key) {
-                if reader.is_waiting() && (reader.has_messages() || reader.state.is_none()) {
-                    self.ready.insert(*key);
-                }
+            if let Some(reader) = self.readers.get(key)
+                && reader.is_waiting()
+                && (reader.has_messages() || reader.state.is_none())
+            {
+                self.ready.insert(*key);
             }
         }
         Ok(())
