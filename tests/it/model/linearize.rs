@@ -25,7 +25,7 @@ pub struct Illegal {
 
 impl fmt::Display for Illegal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "legal so far, by number: {:?}; then", self.legal)?;
+        write!(f, "legal so far, by number (behind the last: bindings): {:?}; then", self.legal)?;
         self.reasons.iter().try_for_each(|(index, reason)| write!(f, "\n  {index}: {reason}"))
     }
 }
