@@ -21,6 +21,7 @@ mod kafka_queues;
 mod labels;
 mod leases;
 mod limits;
+mod model;
 mod normal;
 mod outage;
 mod readme;
