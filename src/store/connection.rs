@@ -58,8 +58,13 @@ impl LaneConnection {
                 Durability::Synchronous => "on",
                 Durability::Asynchronous => "off",
             };
-            let options =
-                self.store.options.clone().application_name(self.name).options([("synchronous_commit", commit)]);
+            let options = self
+                .store
+                .options
+                .clone()
+                .application_name(self.name)
+                .options([("synchronous_commit", commit)])
+                .options(STEADY_PLANS);
             let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect());
             let connected =
                 connecting.await.map_err(|_| Error::unavailable("the database did not answer in time"))??;
