@@ -28,11 +28,42 @@ impl CatalogEntry {
     }
 }
 
+/// What is kept, and how often something in it was said to have changed.
+#[derive(Debug)]
+struct Entries<T> {
+    kept: HashMap<QueueId, Arc<T>>,
+    changes: u64,
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self { kept: HashMap::new(), changes: 0 }
+    }
+}
+
+impl<T> Entries<T> {
+    /// Keeps what was read, unless something has changed since the reading began: it may have been read before the change.
+    fn insert(&mut self, id: QueueId, entry: Arc<T>, read_after: u64) {
+        if self.changes != read_after {
+            return;
+        }
+        if self.kept.len() >= ENTRIES_MAX {
+            self.kept.clear();
+        }
+        self.kept.insert(id, entry);
+    }
+
+    fn changed(&mut self, id: QueueId) {
+        self.kept.remove(&id);
+        self.changes += 1;
+    }
+}
+
 /// The cache of metadata.
 #[derive(Debug)]
 pub struct Catalog {
     store: Store,
-    entries: Mutex<HashMap<QueueId, Arc<CatalogEntry>>>,
+    entries: Mutex<Entries<CatalogEntry>>,
 }
 
 impl Catalog {
@@ -41,13 +72,13 @@ impl Catalog {
         Self { store, entries: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<QueueId, Arc<CatalogEntry>>> {
+    fn lock(&self) -> MutexGuard<'_, Entries<CatalogEntry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A queue of a project; one of another project is not found.
     pub async fn queue(&self, project: &ProjectId, id: QueueId) -> Result<Arc<CatalogEntry>> {
-        if let Some(entry) = self.lock().get(&id)
+        if let Some(entry) = self.lock().kept.get(&id)
             && entry.queue.project == *project
             && entry.loaded.elapsed() < KEPT
         {
@@ -72,19 +103,40 @@ impl Catalog {
     }
 
     async fn load(&self, project: &ProjectId, id: QueueId) -> Result<Arc<CatalogEntry>> {
-        let queue = store::queues::find(&self.store.pool, project, id).await.inspect_err(|_| self.forget(id))?;
+        let changes = self.lock().changes;
+        // Not a change: who asks for what is not there must not keep others from being kept.
+        let gone = |_: &_| drop(self.lock().kept.remove(&id));
+        let queue = store::queues::find(&self.store.pool, project, id).await.inspect_err(gone)?;
         let groups = store::groups::list(&self.store.pool, id).await?;
         let entry = Arc::new(CatalogEntry { queue, groups, loaded: Instant::now() });
-        let mut entries = self.lock();
-        if entries.len() >= ENTRIES_MAX {
-            entries.clear();
-        }
-        entries.insert(id, Arc::clone(&entry));
+        self.lock().insert(id, Arc::clone(&entry), changes);
         Ok(entry)
     }
 
     /// Drops an entry that has changed.
     pub fn forget(&self, id: QueueId) {
-        self.lock().remove(&id);
+        self.lock().changed(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_before_a_change_is_not_kept() {
+        let id = QueueId(Uuid::nil());
+        let mut entries = Entries::default();
+        let reading = entries.changes;
+        entries.changed(id);
+        entries.insert(id, Arc::new("with the group that was deleted"), reading);
+        assert_eq!(entries.kept.get(&id), None);
+        let reading = entries.changes;
+        entries.insert(id, Arc::new("without"), reading);
+        assert_eq!(entries.kept.get(&id).map(|entry| **entry), Some("without"));
+        entries.changed(id);
+        assert_eq!(entries.kept.get(&id), None);
     }
 }
