@@ -5,6 +5,7 @@
 //! parked here, without a connection, until an event makes its reader ready, or its caller gives up.
 
 mod cut;
+mod find;
 mod reader;
 mod round;
 mod scan;

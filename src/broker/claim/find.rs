@@ -1,0 +1,114 @@
+//! Finds the messages that a reader may give out: those that have failed before, or those behind the cursor.
+
+use std::sync::Arc;
+
+use super::ClaimLane;
+use super::scan::{Candidate, LogScan, selected};
+use crate::domain::Result;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::SubscriptionKey;
+use crate::domain::lease::{MessageRef, SubscriptionState};
+use crate::store;
+use crate::store::connection::flush;
+use crate::store::segments::{ReadFrom, Segment};
+
+/// Bytes looked for on behalf of one reader in a round.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Segments read at once.
+const SEGMENTS_READ: i64 = 4;
+/// Segments looked at on behalf of one reader in a round, when the rule selects little of them.
+const SEGMENTS_MAX: usize = 64;
+
+/// What a reader's part of a round found.
+pub(super) struct Found {
+    /// Messages that may be delivered.
+    pub candidates: Vec<Candidate>,
+    /// Where they come from.
+    pub source: Taken,
+}
+
+/// Where messages come from, and what else the claim has to write.
+pub(super) enum Taken {
+    /// From the log: where the walk ended.
+    Log { end: i64, time: Timestamp, skipped: i64 },
+    /// Failed messages: those to drop, and whether there may be more.
+    Retries { dropped: Vec<i64>, more: bool },
+}
+
+impl ClaimLane {
+    /// Failed messages, the first ones first.
+    pub(super) async fn find_retries(
+        &mut self,
+        state: &SubscriptionState,
+        horizon: Timestamp,
+        wanted: usize,
+    ) -> Result<Found> {
+        let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+        let rows = flush!(self.connection, conn => store::retries::read(conn, state.key, limit))?;
+        let mut more = rows.len() >= wanted;
+        let (mut candidates, mut dropped, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for row in rows {
+            if bytes > BYTES_MAX {
+                more = true;
+                break;
+            }
+            let live = if row.appended_at <= horizon { None } else { self.segment_at(state.key, row).await? };
+            let message = live.as_ref().and_then(|segment| segment.message(row.offset));
+            match message.filter(|message| selected(state.rule.as_ref(), message)) {
+                Some(message) => {
+                    bytes += message.size_bytes();
+                    let at = MessageRef { attempts: row.attempts.saturating_add(1), ..row };
+                    candidates.push(Candidate { at, message: message.clone(), skipped_before: 0 });
+                }
+                None => dropped.push(row.offset),
+            }
+        }
+        Ok(Found { candidates, source: Taken::Retries { dropped, more } })
+    }
+
+    async fn segment_at(&mut self, key: SubscriptionKey, at: MessageRef) -> Result<Option<Arc<Segment>>> {
+        if let Some(segment) = self.core.cache.get(key.stream, at.offset) {
+            return Ok(Some(segment));
+        }
+        let segment =
+            flush!(self.connection, conn => store::segments::read_at(conn, key.stream, at.appended_at, at.offset))?;
+        let segment = segment.map(Arc::new);
+        segment.iter().for_each(|segment| self.core.cache.insert(Arc::clone(segment)));
+        Ok(segment)
+    }
+
+    /// Messages from the cursor on: from memory while they are there, else from the log.
+    pub(super) async fn find_new(
+        &mut self,
+        state: &SubscriptionState,
+        horizon: Timestamp,
+        wanted: usize,
+    ) -> Result<Found> {
+        let mut scan = LogScan::new(state.rule.as_ref(), horizon, state.cursor, state.cursor_time);
+        let mut looked_at = 0;
+        while scan.candidates.len() < wanted
+            && scan.bytes < BYTES_MAX
+            && scan.offset < state.tail
+            && looked_at < SEGMENTS_MAX
+        {
+            if let Some(segment) = self.core.cache.get(state.key.stream, scan.offset) {
+                scan.take(&segment, wanted);
+                looked_at += 1;
+                continue;
+            }
+            let from = ReadFrom { stream: state.key.stream, offset: scan.offset, not_before: scan.time, horizon };
+            let segments = flush!(self.connection, conn => store::segments::read(conn, from, SEGMENTS_READ))?;
+            if segments.is_empty() {
+                // What was appended up to the tail we know of has expired.
+                scan.skip_to(state.tail);
+            }
+            for segment in segments.into_iter().map(Arc::new) {
+                self.core.cache.insert(Arc::clone(&segment));
+                scan.take(&segment, wanted);
+                looked_at += 1;
+            }
+        }
+        let LogScan { candidates, offset: end, time, skipped, .. } = scan;
+        Ok(Found { candidates, source: Taken::Log { end, time, skipped } })
+    }
+}
