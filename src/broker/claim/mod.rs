@@ -90,6 +90,7 @@ struct ClaimLane {
     readers: HashMap<SubscriptionKey, Reader>,
     by_stream: HashMap<StreamId, BTreeSet<SubscriptionKey>>,
     ready: BTreeSet<SubscriptionKey>,
+    served_last: Option<SubscriptionKey>,
     next_refresh: Instant,
     retry_at: Option<Instant>,
 }
@@ -103,6 +104,7 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
         readers: HashMap::new(),
         by_stream: HashMap::new(),
         ready: BTreeSet::new(),
+        served_last: None,
         next_refresh: Instant::now() + REFRESH,
         retry_at: None,
     };

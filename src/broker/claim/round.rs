@@ -1,5 +1,6 @@
 //! One round of a claim lane: read what has to be read, decide, and carry out all claims in one statement.
 
+use std::ops::Bound;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -37,11 +38,12 @@ struct Planned {
 impl ClaimLane {
     /// Serves readers that are ready.
     pub(super) async fn round(&mut self) {
-        let keys: Vec<SubscriptionKey> = self.ready.iter().copied().take(READERS_MAX).collect();
-        if keys.is_empty() {
-            return;
+        let keys = self.next_ready();
+        let Some(last) = keys.last() else { return };
+        self.served_last = Some(*last);
+        for key in &keys {
+            self.ready.remove(key);
         }
-        self.ready.retain(|key| !keys.contains(key));
         if let Err(error) = self.serve(&keys).await {
             for key in keys {
                 if let Some(reader) = self.readers.get_mut(&key) {
@@ -50,6 +52,17 @@ impl ClaimLane {
                 }
             }
             self.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+
+    /// The readers whose turn it is: behind those of the round before, then from the beginning, so that none is left out.
+    fn next_ready(&self) -> Vec<SubscriptionKey> {
+        match &self.served_last {
+            Some(last) => {
+                let behind = self.ready.range((Bound::Excluded(last), Bound::Unbounded));
+                behind.chain(self.ready.range(..=last)).copied().take(READERS_MAX).collect()
+            }
+            None => self.ready.iter().copied().take(READERS_MAX).collect(),
         }
     }
 
