@@ -5,10 +5,9 @@ use uuid::Uuid;
 use super::Broker;
 use super::wakeups::Wakeup;
 use crate::domain::Result;
-use crate::domain::clock::Timestamp;
 use crate::domain::counters::{GroupCounters, QueueQuota};
 use crate::domain::ids::{GroupId, ProjectId, QueueId, SubscriptionKey};
-use crate::domain::limits::RETENTION_HOURS_DEFAULT;
+use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::queue::{Group, NewQueue, Queue, QueueSummary};
 use crate::store;
 
@@ -70,7 +69,7 @@ impl Broker {
         let now = self.core.clock.now();
         let key = |stream| SubscriptionKey { stream, subscription: group.subscription };
         let normal = (key(queue.stream), now.minus(queue.retention()));
-        let dead_letters = group.dead_letters.map(|stream| (key(stream), dead_letter_horizon(now)));
+        let dead_letters = group.dead_letters.map(|stream| (key(stream), now.minus(RETENTION_DEFAULT)));
         store::counters::group(&self.core.store.pool, normal, dead_letters).await
     }
 
@@ -92,9 +91,4 @@ impl Broker {
     pub async fn quota(&self, project: &ProjectId) -> Result<QueueQuota> {
         store::queues::quota(&self.core.store.pool, project, self.core.settings.queues_per_project).await
     }
-}
-
-fn dead_letter_horizon(now: Timestamp) -> Timestamp {
-    let hours = u64::from(RETENTION_HOURS_DEFAULT.unsigned_abs());
-    now.minus(std::time::Duration::from_secs(hours * 3600))
 }

@@ -9,7 +9,7 @@ use super::claim::{ClaimMessage, ClaimRequest, Granted};
 use super::core::Core;
 use super::settle::{LEASE_BYTES, SettleRequest};
 use crate::domain::ids::SubscriptionKey;
-use crate::domain::limits::RETENTION_HOURS_DEFAULT;
+use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::message::{ConsumeOptions, Delivery, GroupAddress, Source};
 use crate::domain::queue::{Group, Queue, QueueMode};
 use crate::domain::{Error, ErrorKind, Result};
@@ -92,9 +92,7 @@ fn addressed(queue: &Queue, group: &Group, source: Source) -> Result<AddressedRe
             Err(Error::new(ErrorKind::RequestFormat, message).about("queue_id"))
         }
         Source::DeadLetters => {
-            let hours = u64::from(RETENTION_HOURS_DEFAULT.unsigned_abs());
-            let retention = std::time::Duration::from_secs(hours * 3600);
-            Ok(AddressedReader { key: group.dead_letters.map(key), exclusive, retention })
+            Ok(AddressedReader { key: group.dead_letters.map(key), exclusive, retention: RETENTION_DEFAULT })
         }
     }
 }

@@ -1,13 +1,12 @@
 //! Decides what becomes of deliveries that are settled one by one: acknowledged, due again, dead letter, or expired.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::handler::Handler;
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::lease::{Lease, MessageRef};
-use crate::domain::limits::RETENTION_HOURS_DEFAULT;
+use crate::domain::limits::{RETENTION_DEFAULT, retention};
 use crate::domain::message::DeadLetterReason;
 use crate::domain::settle::{self, AckOutcome, AckStatus};
 use crate::store::groups::ReaderPolicy;
@@ -128,8 +127,7 @@ impl Table<'_> {
     fn fail(&mut self, key: SubscriptionKey, message: MessageRef, reason: DeadLetterReason) {
         let Some(policy) = self.policies.iter().find(|policy| policy.subscription == key.subscription) else { return };
         let normal = key.stream == policy.stream;
-        let hours = if normal { policy.retention_hours } else { RETENTION_HOURS_DEFAULT };
-        let retention = Duration::from_secs(u64::from(hours.unsigned_abs()) * 3600);
+        let retention = if normal { retention(policy.retention_hours) } else { RETENTION_DEFAULT };
         if message.appended_at <= self.now.minus(retention) {
             return self.settlement.expired.push(key);
         }

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::settle::{LEASE_BYTES, SettleRequest};
 use crate::domain::Result;
 use crate::domain::ids::StreamId;
-use crate::domain::limits::RETENTION_HOURS_DEFAULT;
+use crate::domain::limits::RETENTION_DEFAULT;
 use crate::store;
 use crate::store::leases::LeaseKey;
 
@@ -126,8 +126,7 @@ pub async fn keep_retention(core: Arc<Core>) {
 pub async fn enforce_retention(core: &Core) -> Result<usize> {
     let now = core.clock.now();
     core.ensure_partitions(now).await?;
-    let hours = u64::from(RETENTION_HOURS_DEFAULT.unsigned_abs());
-    let horizon = now.minus(Duration::from_secs(hours * 3600));
+    let horizon = now.minus(RETENTION_DEFAULT);
     store::retries::drop_expired(&core.store.pool, horizon).await?;
     let dropped = store::partitions::drop_expired(&core.store.pool, horizon, DROP_PATIENCE).await?;
     if dropped > 0 {

@@ -17,6 +17,13 @@ pub const MAX_CONSUME_COUNT: RangeInclusive<i32> = 1..=100;
 pub const RETENTION_HOURS: RangeInclusive<i32> = 1..=72;
 /// Retention of NORMAL and FIFO queues, of dead letters, and the default of Kafka queues.
 pub const RETENTION_HOURS_DEFAULT: i32 = 72;
+/// The same as a duration: nothing is kept longer.
+pub const RETENTION_DEFAULT: Duration = retention(RETENTION_HOURS_DEFAULT);
+
+/// How long a message is kept.
+pub const fn retention(hours: i32) -> Duration {
+    Duration::from_secs(hours.unsigned_abs() as u64 * 3600)
+}
 /// Messages in one send.
 pub const SEND_MESSAGES: RangeInclusive<usize> = 1..=10;
 /// Bodies, attributes and labels of one message, of one send, of one consume answer, bytes.

@@ -7,7 +7,7 @@ use super::error::{Error, ErrorKind, Result};
 use super::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionId};
 use super::limits::{
     DESCRIPTION_CHARS_MAX, GROUP_NAME_CHARS, MAX_CONSUME_COUNT, QUEUE_NAME_CHARS, RETENTION_HOURS,
-    RETENTION_HOURS_DEFAULT,
+    RETENTION_HOURS_DEFAULT, retention,
 };
 use super::text;
 
@@ -163,7 +163,7 @@ pub struct Queue {
 impl Queue {
     /// How long a message is kept.
     pub fn retention(&self) -> Duration {
-        Duration::from_secs(u64::from(self.retention_hours.unsigned_abs()) * 3600)
+        retention(self.retention_hours)
     }
 
     /// The topic that DMS shows for Kafka queues.

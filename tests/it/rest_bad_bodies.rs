@@ -4,28 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::support::panics;
-use crate::support::rest::{Rest, all};
-use crate::support::service::TestService;
+use crate::support::rest::{Rest, is_well, start};
 
 const NOTHING: [Value; 0] = [];
-
-async fn start() -> (TestService, Rest, String, String) {
-    panics::watch();
-    let service = TestService::start().await;
-    let rest = Rest::new(&service.replica);
-    let (queue, group) = rest.queue_and_group(&json!({ "name": "q" })).await;
-    (service, rest, queue, group)
-}
-
-/// The service answers, and nothing has panicked.
-async fn is_well(rest: &Rest, queue: &str, group: &str) {
-    rest.send_bodies(queue, &[json!("still here")]).await;
-    let (bodies, handlers) = rest.consume(group).await;
-    assert_eq!(bodies, [json!("still here")]);
-    rest.ack(group, &all(&handlers, "success")).await.ok(200);
-    panics::none_seen();
-}
 
 /// Values of every JSON type, and numbers of every size.
 fn values() -> Vec<&'static str> {

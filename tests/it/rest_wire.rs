@@ -5,25 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::panics;
-use crate::support::rest::{Rest, all};
-use crate::support::service::{PROJECT, TestService};
+use crate::support::rest::{all, is_well, start};
+use crate::support::service::PROJECT;
 use crate::support::wire::Wire;
-
-async fn start() -> (TestService, Rest, String, String) {
-    panics::watch();
-    let service = TestService::start().await;
-    let rest = Rest::new(&service.replica);
-    let (queue, group) = rest.queue_and_group(&json!({ "name": "q" })).await;
-    (service, rest, queue, group)
-}
-
-async fn is_well(rest: &Rest, queue: &str, group: &str) {
-    rest.send_bodies(queue, &[json!("still here")]).await;
-    let (bodies, handlers) = rest.consume(group).await;
-    assert_eq!(bodies, [json!("still here")]);
-    rest.ack(group, &all(&handlers, "success")).await.ok(200);
-    panics::none_seen();
-}
 
 fn post(path: &str, body: &str) -> String {
     let length = body.len();

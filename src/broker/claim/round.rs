@@ -25,7 +25,7 @@ use crate::store::subscriptions::Claim;
 
 /// Readers served by one statement.
 const READERS_MAX: usize = 256;
-/// Messages looked for on behalf of one reader in a round, beyond what its consumers want of one segment.
+/// Messages looked for on behalf of one reader in a round, however many its consumers want.
 const MESSAGES_MAX: usize = 1000;
 
 /// A claim ready to be carried out, and who gets what.
@@ -81,7 +81,7 @@ impl ClaimLane {
             }
         }
         if !planned.is_empty() {
-            self.carry_out(planned, now).await?;
+            self.carry_out(planned).await?;
         }
         for key in keys {
             if let Some(reader) = self.readers.get(key)
@@ -156,7 +156,7 @@ impl ClaimLane {
     }
 
     /// Carries out the claims and hands out what was claimed; readers that moved meanwhile are read and tried again.
-    async fn carry_out(&mut self, planned: Vec<Planned>, now: Timestamp) -> Result<()> {
+    async fn carry_out(&mut self, planned: Vec<Planned>) -> Result<()> {
         let claims: Vec<Claim> = planned.iter().map(|planned| planned.claim.clone()).collect();
         let claimed = flush!(self.connection, conn => store::subscriptions::claim(conn, &claims));
         let claimed = match claimed {
@@ -168,7 +168,7 @@ impl ClaimLane {
         };
         for planned in planned {
             if claimed.contains(&planned.claim.key) {
-                self.hand_out(planned, now);
+                self.hand_out(planned);
             } else {
                 self.give_back(planned);
             }
@@ -186,7 +186,7 @@ impl ClaimLane {
         }
     }
 
-    fn hand_out(&mut self, planned: Planned, now: Timestamp) {
+    fn hand_out(&mut self, planned: Planned) {
         let key = planned.claim.key;
         if let Some(state) = self.readers.get_mut(&key).and_then(|reader| reader.state.as_mut()) {
             state.version += 1;
@@ -196,7 +196,6 @@ impl ClaimLane {
             state.has_retries = planned.more_retries;
         }
         for (lease, expires_at, batch) in planned.batches {
-            debug_assert!(expires_at > now, "leases last");
             self.core.timers.add(lease, expires_at);
             let deliveries = deliveries(lease, expires_at, batch.messages);
             if batch.request.reply.send(Ok(Granted { lease, deliveries })).is_err() {

@@ -4,7 +4,8 @@ use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::service::{PROJECT, Replica};
+use super::panics;
+use super::service::{PROJECT, Replica, TestService};
 
 /// Calls below `/{version}/{project}`.
 #[derive(Debug, Clone)]
@@ -212,4 +213,22 @@ fn mask(key: &str, value: Value) -> Value {
         _ => None,
     };
     form.map_or_else(|| masked(value), Value::from)
+}
+
+/// A service watched for panics, with a queue and a group (their ids).
+pub async fn start() -> (TestService, Rest, String, String) {
+    panics::watch();
+    let service = TestService::start().await;
+    let rest = Rest::new(&service.replica);
+    let (queue, group) = rest.queue_and_group(&json!({ "name": "q" })).await;
+    (service, rest, queue, group)
+}
+
+/// The service answers, and nothing has panicked.
+pub async fn is_well(rest: &Rest, queue: &str, group: &str) {
+    rest.send_bodies(queue, &[json!("still here")]).await;
+    let (bodies, handlers) = rest.consume(group).await;
+    assert_eq!(bodies, [json!("still here")]);
+    rest.ack(group, &all(&handlers, "success")).await.ok(200);
+    panics::none_seen();
 }
