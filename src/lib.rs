@@ -11,6 +11,7 @@
 pub mod api;
 pub mod bench;
 pub mod broker;
+pub mod child;
 pub mod config;
 pub mod dev;
 pub mod domain;

@@ -8,6 +8,9 @@ use clap::Parser;
 use dms::config::{Cli, Command};
 use dms::{bench, dev, postgres, serve, store, telemetry};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(error) = telemetry::init(&cli.log.filter, cli.log.format).and_then(|()| run(cli.command)) {

@@ -1,5 +1,6 @@
 //! A client task that consumes and acks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,37 +8,35 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+use super::client::{Client, Delivered, Receipt, Topic};
 use super::load::Load;
 use super::meter::{Call, Meter, back_off};
 use super::payload::MessageId;
-use crate::proto::v1::{
-    AckEntry, AckMessagesRequest, AckOutcome, ConsumeMessagesRequest, ConsumeOptions, LeasedMessage,
-};
+use crate::config::System;
 
 /// How long messages are hidden from the other consumers.
 pub const LEASE: Duration = Duration::from_secs(30);
 /// How long a consume waits for messages.
-const WAIT: Duration = Duration::from_secs(1);
+pub const WAIT: Duration = Duration::from_secs(1);
 
 /// Consumes batches and acks each with success, until done.
-pub async fn consume(load: Arc<Load>, meter: Arc<Meter>, index: u32, done: CancellationToken) {
-    let mut consumer = Consumer::new(load, meter, index);
+pub async fn consume(load: Arc<Load>, meter: Arc<Meter>, client: Client, index: u32, done: CancellationToken) {
+    let mut consumer = Consumer::new(load, meter, client, index);
+    let topic = consumer.load.topics[consumer.queue].clone();
+    let batch = consumer.load.workload.batch;
     loop {
         let began = Instant::now();
-        let request = consumer.request();
         let answer = tokio::select! {
             biased;
             () = done.cancelled() => return,
-            answer = consumer.client.consume_messages(request) => answer,
+            answer = consumer.client.consume(&topic, consumer.group, batch) => answer,
         };
         match answer {
-            Ok(response) => consumer.settle(began, response.into_inner().messages).await,
+            Ok(delivered) => consumer.settle(began, &topic, delivered).await,
             Err(status) => consumer.fail(Call::Consume, &status).await,
         }
     }
 }
-
-type Client = crate::proto::v1::message_service_client::MessageServiceClient<tonic::transport::Channel>;
 
 struct Consumer {
     load: Arc<Load>,
@@ -47,32 +46,16 @@ struct Consumer {
     queue: usize,
     /// Index of its group.
     group: usize,
+    /// The last message of each producer that it got.
+    last: HashMap<u32, u32>,
 }
 
 impl Consumer {
     /// The groups of all queues get as many consumers each, give or take one.
-    fn new(load: Arc<Load>, meter: Arc<Meter>, index: u32) -> Self {
-        let client = load.client(index);
+    fn new(load: Arc<Load>, meter: Arc<Meter>, client: Client, index: u32) -> Self {
         let queue = index as usize % load.topics.len();
         let group = index as usize / load.topics.len() % load.topics[queue].group_ids.len();
-        Self { load, meter, client, queue, group }
-    }
-
-    fn request(&self) -> ConsumeMessagesRequest {
-        let seconds =
-            |duration: Duration| prost_types::Duration { seconds: duration.as_secs().cast_signed(), nanos: 0 };
-        let topic = &self.load.topics[self.queue];
-        ConsumeMessagesRequest {
-            project_id: self.load.project_id.clone(),
-            queue_id: topic.queue_id.clone(),
-            group_id: topic.group_ids[self.group].clone(),
-            options: Some(ConsumeOptions {
-                max_messages: Some(self.load.batch.cast_signed()),
-                wait: Some(seconds(WAIT)),
-                lease: Some(seconds(LEASE)),
-            }),
-            ..ConsumeMessagesRequest::default()
-        }
+        Self { load, meter, client, queue, group, last: HashMap::new() }
     }
 
     async fn fail(&self, call: Call, status: &Status) {
@@ -80,23 +63,41 @@ impl Consumer {
         sleep(back_off(status)).await;
     }
 
-    async fn settle(&mut self, began: Instant, messages: Vec<LeasedMessage>) {
-        if messages.is_empty() {
+    async fn settle(&mut self, began: Instant, topic: &Topic, delivered: Vec<Delivered>) {
+        if delivered.is_empty() {
             return;
         }
-        self.meter.answered(Call::Consume, began, messages.len() as u64);
-        let ids = self.read_bodies(&messages);
-        let entries: Vec<_> =
-            messages.into_iter().map(|leased| AckEntry { handler: leased.handler, ..AckEntry::default() }).collect();
-        self.ack(&ids, entries).await;
+        self.meter.answered(Call::Consume, began, delivered.len() as u64);
+        let ids = self.read_bodies(&delivered);
+        self.check_order(&ids);
+        let receipts = delivered.into_iter().map(|delivered| delivered.receipt).collect();
+        self.ack(&ids, topic, receipts).await;
+    }
+
+    /// The messages of a producer come in the order it sent them: the service claims in order, and each consumer asks again
+    /// only after its answer. A batch that comes again after its lease has ended is older; the benchmark acks long before.
+    fn check_order(&mut self, ids: &[Option<MessageId>]) {
+        if self.load.topics.len() > 1 {
+            return;
+        }
+        for id in ids.iter().flatten() {
+            match self.last.insert(id.producer, id.sequence) {
+                Some(last) if last >= id.sequence => self.load.count_disordered(),
+                _ => {}
+            }
+        }
     }
 
     /// The id of each message, `None` where the body is not what was sent to this queue.
-    fn read_bodies(&self, messages: &[LeasedMessage]) -> Vec<Option<MessageId>> {
+    fn read_bodies(&self, messages: &[Delivered]) -> Vec<Option<MessageId>> {
         let now = self.load.elapsed();
         let mut latencies = Vec::with_capacity(messages.len());
-        let ids = messages.iter().map(|leased| {
-            let (id, sent) = self.load.payloads.read(&leased.message.as_ref()?.body)?;
+        let normalized = self.load.workload.system == System::Pgmq;
+        let ids = messages.iter().map(|delivered| {
+            let (id, sent) = match normalized {
+                true => self.load.payloads.read_normalized(&delivered.body)?,
+                false => self.load.payloads.read(&delivered.body)?,
+            };
             latencies.push(now.saturating_sub(sent));
             (id.queue as usize == self.queue).then_some(id)
         });
@@ -106,17 +107,10 @@ impl Consumer {
         ids
     }
 
-    async fn ack(&mut self, ids: &[Option<MessageId>], entries: Vec<AckEntry>) {
+    async fn ack(&mut self, ids: &[Option<MessageId>], topic: &Topic, receipts: Vec<Receipt>) {
         let began = Instant::now();
-        let topic = &self.load.topics[self.queue];
-        let request = AckMessagesRequest {
-            project_id: self.load.project_id.clone(),
-            queue_id: topic.queue_id.clone(),
-            group_id: topic.group_ids[self.group].clone(),
-            entries,
-        };
-        let settled = match self.client.ack_messages(request).await {
-            Ok(response) => self.mark_outcomes(began, ids, &response.into_inner().result.unwrap_or_default().outcomes),
+        let settled = match self.client.ack(topic, self.group, receipts).await {
+            Ok(outcomes) => self.mark_outcomes(began, ids, &outcomes),
             Err(status) => {
                 self.fail(Call::Ack, &status).await;
                 self.mark_unanswered(began, ids, status.code())
@@ -128,13 +122,13 @@ impl Consumer {
     }
 
     /// Marks what an answered ack did; how many it acked.
-    fn mark_outcomes(&self, began: Instant, ids: &[Option<MessageId>], outcomes: &[i32]) -> u32 {
-        let acked = outcomes.iter().filter(|outcome| **outcome == AckOutcome::Acked as i32).count();
+    fn mark_outcomes(&self, began: Instant, ids: &[Option<MessageId>], outcomes: &[bool]) -> u32 {
+        let acked = outcomes.iter().filter(|acked| **acked).count();
         self.meter.answered(Call::Ack, began, acked as u64);
         if outcomes.len() != ids.len() || acked < ids.len() && is_young(began) {
             self.load.count_wrong_answer();
         }
-        for (id, _) in ids.iter().zip(outcomes).filter(|(_, outcome)| **outcome == AckOutcome::Acked as i32) {
+        for (id, _) in ids.iter().zip(outcomes).filter(|(_, acked)| **acked) {
             if let Some(id) = id {
                 self.load.ledger.mark_acked(self.group, *id, true);
             }

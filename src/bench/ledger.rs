@@ -72,6 +72,8 @@ pub struct Faults {
     pub unknown: u64,
     /// Bodies that came back changed or through another queue.
     pub damaged: u64,
+    /// Messages that came to a consumer before earlier ones of the same producer.
+    pub disordered: u64,
     /// Answers that contradict the contract: refused handlers of young leases, counters that are off, unexpected errors.
     pub wrong_answers: u64,
 }

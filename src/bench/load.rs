@@ -8,70 +8,60 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
+use super::client::{Client, Topic};
 use super::ledger::{Faults, Ledger};
 use super::meter::Meter;
 use super::payload::{MessageId, Payloads};
-use super::site::{Site, Topic};
+use super::workload::Workload;
 use super::{consumer, producer};
-use crate::config::BenchArgs;
-use crate::proto::v1::message_service_client::MessageServiceClient;
 
-/// When producers stop: at whichever comes first.
+/// What producers send, and until when: whichever comes first.
 #[derive(Debug, Clone, Copy)]
 pub struct Until {
     /// No send begins after this instant.
     pub deadline: Instant,
+    /// Number of the first message of each producer.
+    pub first: u32,
     /// Messages of each producer.
     pub messages: u64,
+    /// Whether they heed the rate and the lead of the load.
+    pub paced: bool,
 }
 
 /// One load on a set of fresh queues.
 #[derive(Debug)]
 pub struct Load {
-    /// Project of the queues.
-    pub project_id: String,
+    /// What it is.
+    pub workload: Workload,
     /// The queues and their groups.
     pub topics: Vec<Topic>,
-    /// Messages of one call.
-    pub batch: u32,
-    /// Producers, and consumers.
-    pub clients: u32,
     /// Writes and checks bodies.
     pub payloads: Payloads,
     /// Follows every message.
     pub ledger: Ledger,
-    /// Keeps producers from running away from consumers; absent when they don't run together.
+    /// Keeps producers from running away from consumers; absent when they don't run together or have a rate.
     pub lead: Option<Lead>,
     epoch: Instant,
-    channels: Vec<Channel>,
     damaged: AtomicU64,
+    disordered: AtomicU64,
     wrong_answers: AtomicU64,
 }
 
 impl Load {
     /// A load on these queues, with nothing sent yet.
-    pub fn new(site: &Site, args: &BenchArgs, topics: Vec<Topic>, lead: Option<Lead>) -> Self {
+    pub fn new(workload: &Workload, topics: Vec<Topic>, lead: Option<Lead>) -> Self {
         Self {
-            project_id: site.project_id.clone(),
             topics,
-            batch: args.batch,
-            clients: args.clients,
-            // Bounded by the limit of a batch, far below usize on every platform.
-            payloads: Payloads::new(usize::try_from(args.size).unwrap_or(usize::MAX), rand::random()),
-            ledger: Ledger::new(args.groups),
+            payloads: Payloads::new(workload.size, rand::random()),
+            ledger: Ledger::new(workload.groups),
             lead,
             epoch: Instant::now(),
-            channels: site.channels.clone(),
             damaged: AtomicU64::new(0),
+            disordered: AtomicU64::new(0),
             wrong_answers: AtomicU64::new(0),
+            workload: workload.clone(),
         }
-    }
-
-    /// The client of one task, on a connection that it shares with others.
-    pub fn client(&self, index: u32) -> MessageServiceClient<Channel> {
-        MessageServiceClient::new(self.channels[index as usize % self.channels.len()].clone())
     }
 
     /// Time since the load was made; the clock of the bodies.
@@ -83,14 +73,19 @@ impl Load {
     pub fn next_id(&self, producer: u32, sequence: u32) -> MessageId {
         let queues = self.topics.len();
         // Producers start evenly spread and each goes round all queues.
-        let start = producer as usize * queues / self.clients as usize;
-        let queue = (start + (sequence / self.batch) as usize) % queues;
+        let start = producer as usize * queues / self.workload.clients as usize;
+        let queue = (start + (sequence / self.workload.batch) as usize) % queues;
         MessageId { queue: u32::try_from(queue).unwrap_or(u32::MAX), producer, sequence }
     }
 
     /// A body came back changed or through another queue.
     pub fn count_damaged(&self) {
         self.damaged.fetch_add(1, Relaxed);
+    }
+
+    /// A message came before an earlier one of its producer.
+    pub fn count_disordered(&self) {
+        self.disordered.fetch_add(1, Relaxed);
     }
 
     /// An answer contradicts the contract.
@@ -102,19 +97,27 @@ impl Load {
     pub fn faults(&self) -> Faults {
         Faults {
             damaged: self.damaged.load(Relaxed),
+            disordered: self.disordered.load(Relaxed),
             wrong_answers: self.wrong_answers.load(Relaxed),
             ..self.ledger.faults()
         }
     }
 
-    /// Starts all producers.
-    pub fn start_producers(self: &Arc<Self>, meter: &Arc<Meter>, until: Until) -> JoinSet<()> {
-        (0..self.clients).map(|index| producer::produce(self.clone(), meter.clone(), index, until)).collect()
+    /// Starts a producer for each client.
+    pub fn start_producers(self: &Arc<Self>, clients: Vec<Client>, meter: &Arc<Meter>, until: Until) -> JoinSet<()> {
+        let numbered = (0..).zip(clients);
+        numbered.map(|(index, client)| producer::produce(self.clone(), meter.clone(), client, index, until)).collect()
     }
 
-    /// Starts all consumers; they run until `done`.
-    pub fn start_consumers(self: &Arc<Self>, meter: &Arc<Meter>, done: &CancellationToken) -> JoinSet<()> {
-        (0..self.clients).map(|index| consumer::consume(self.clone(), meter.clone(), index, done.clone())).collect()
+    /// Starts a consumer for each client; they run until `done`.
+    pub fn start_consumers(
+        self: &Arc<Self>,
+        clients: Vec<Client>,
+        meter: &Arc<Meter>,
+        done: &CancellationToken,
+    ) -> JoinSet<()> {
+        let consume = |(index, client)| consumer::consume(self.clone(), meter.clone(), client, index, done.clone());
+        (0..).zip(clients).map(consume).collect()
     }
 }
 

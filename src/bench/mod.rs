@@ -1,13 +1,18 @@
-//! `dms bench`: loads a service over gRPC and reports what it reaches and what a message costs.
+//! `dms bench`: loads a service and reports what it reaches and what a message costs.
 //!
-//! - `site` is the service under load, `scenario` runs one load on it from fresh queues to a report.
-//! - `load` is what the client tasks share; `producer` and `consumer` are the tasks; `payload` writes and checks bodies.
-//! - `meter` measures, `postgres_usage` reads what Postgres spent, `ledger` proves the results right, `progress` and `report`
-//!   show it all.
+//! - `workload` is what to run; `site` is where: `service` processes on a private Postgres, or running ones; `topics` makes the
+//!   queues.
+//! - `scenario` runs one load from fresh queues to a report; `load` is what its tasks share, `producer` and `consumer` are the
+//!   tasks, `client` is how they call the service, its gateway or a peer; `payload` writes and checks bodies.
+//! - `meter` measures, `postgres_usage` reads what was spent, `ledger` proves the results right, `progress` and `report` show
+//!   it all.
+//! - `compare` puts loads against each other: the rows of `docs/benchmarks.md`.
 //!
-//! The clients know the generated gRPC API only, also when the service runs in the same process. Wrong results fail the
-//! benchmark, slow ones never do.
+//! The service is a process of its own and the clients know its generated API only. Wrong results fail the benchmark, slow
+//! ones never do.
 
+mod client;
+mod compare;
 mod consumer;
 #[cfg(test)]
 mod fake_service;
@@ -20,7 +25,10 @@ mod producer;
 mod progress;
 mod report;
 mod scenario;
+mod service;
 mod site;
+mod topics;
+mod workload;
 
 use std::io::Write;
 
@@ -30,29 +38,34 @@ use crate::config::BenchArgs;
 use crate::shutdown::Signals;
 use report::Report;
 use site::Site;
+use workload::Workload;
 
-/// Runs the scenarios and prints the reports on stdout; an error when a result is wrong.
+/// Runs the scenarios, or the comparisons, and prints the reports on stdout; an error when a result is wrong.
 pub async fn run(args: BenchArgs) -> Result<()> {
     args.check()?;
     // Until here a signal simply ends us, and the private Postgres with us.
-    let site = Site::open(&args).await?;
+    let mut site = Site::open(&args).await?;
     let signals = Signals::catch()?;
-    let reports = tokio::select! {
-        reports = run_scenarios(&site, &args) => reports,
+    let right = tokio::select! {
+        right = run_all(&mut site, &args) => right,
         () = signals.first() => Err(anyhow!("interrupted")),
     };
     site.close().await?;
-    if reports?.iter().all(Report::is_right) { Ok(()) } else { bail!("the benchmark found wrong results") }
+    if right? { Ok(()) } else { bail!("the benchmark found wrong results") }
 }
 
-async fn run_scenarios(site: &Site, args: &BenchArgs) -> Result<Vec<Report>> {
-    let mut reports = Vec::new();
-    for scenario in args.scenario.scenarios() {
-        let report = scenario::run(site, args, *scenario, scenario::STALL_LIMIT).await?;
-        print(&report, args.json)?;
-        reports.push(report);
+async fn run_all(site: &mut Site, args: &BenchArgs) -> Result<bool> {
+    if !args.compare.is_empty() {
+        return compare::run(site, args).await;
     }
-    Ok(reports)
+    let mut right = true;
+    for scenario in args.scenario.scenarios() {
+        let workload = Workload::from_args(args, *scenario);
+        let report = scenario::run(site, &workload, scenario::STALL_LIMIT).await?;
+        print(&report, args.json)?;
+        right &= report.is_right();
+    }
+    Ok(right)
 }
 
 /// One table, or one line of JSON, per scenario.

@@ -1,21 +1,26 @@
-//! What Postgres and this process spent: CPU time from `/proc`, WAL and commits from Postgres itself. A figure that cannot be
+//! What Postgres, the service and this process spent: CPU time from `/proc`, WAL and commits from Postgres itself. A figure that cannot be
 //! had (another machine, no `/proc`, a standby) is absent, never guessed.
 
 use std::path::Path;
 use std::time::Duration;
 
+use super::site::Site;
 use crate::store::instance::Instance;
 
 /// The kernel's unit of CPU time in `/proc`, the same on every Linux that Rust's std supports.
 const TICK: Duration = Duration::from_millis(10);
+/// Of the machines that the benchmark is for; with larger pages it tells too little memory.
+const PAGE_BYTES: u64 = 4_096;
 
 /// Totals since some start, or the difference of two readings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// CPU time of the postmaster and all its children.
     pub postgres_cpu: Option<Duration>,
-    /// CPU time of this process: the load generator, and the service when it runs in process.
-    pub process_cpu: Option<Duration>,
+    /// CPU time of the service's processes.
+    pub service_cpu: Option<Duration>,
+    /// CPU time of this process, the load generator.
+    pub client_cpu: Option<Duration>,
     /// Bytes of WAL.
     pub wal_bytes: Option<u64>,
     /// Committed transactions.
@@ -30,7 +35,8 @@ impl Usage {
         }
         Usage {
             postgres_cpu: difference(self.postgres_cpu, earlier.postgres_cpu, Duration::checked_sub),
-            process_cpu: difference(self.process_cpu, earlier.process_cpu, Duration::checked_sub),
+            service_cpu: difference(self.service_cpu, earlier.service_cpu, Duration::checked_sub),
+            client_cpu: difference(self.client_cpu, earlier.client_cpu, Duration::checked_sub),
             wal_bytes: difference(self.wal_bytes, earlier.wal_bytes, u64::checked_sub),
             commits: difference(self.commits, earlier.commits, u64::checked_sub),
         }
@@ -42,25 +48,39 @@ impl Usage {
 pub struct UsageProbe {
     instance: Option<Instance>,
     postmaster: Option<u32>,
+    services: Vec<u32>,
 }
 
 impl UsageProbe {
     /// Connects, and finds the postmaster when it is on this machine.
-    pub async fn connect(database_url: Option<&str>) -> anyhow::Result<Self> {
-        let Some(database_url) = database_url else {
-            return Ok(Self::default());
+    pub async fn connect(site: &Site) -> anyhow::Result<Self> {
+        let services = site.addresses.iter().filter_map(|address| address.process).collect();
+        let Some(database_url) = &site.database_url else {
+            return Ok(Self { services, ..Self::default() });
         };
         let mut instance = Instance::connect(database_url).await?;
         let backend = instance.backend_pid().await?;
         let postmaster = u32::try_from(backend).ok().and_then(postmaster_of);
-        Ok(Self { instance: Some(instance), postmaster })
+        Ok(Self { instance: Some(instance), postmaster, services })
+    }
+
+    /// Writes a checkpoint: what was done before is not charged to what comes. A role that may not is left alone.
+    pub async fn settle(&mut self) {
+        if let Some(instance) = &mut self.instance
+            && let Err(error) = instance.checkpoint().await
+        {
+            tracing::debug!(%error, "no checkpoint before measuring");
+        }
     }
 
     /// The totals of now.
     pub async fn read(&mut self) -> Usage {
+        let own_cpu = |process: u32| ProcessStat::read(process).map(|stat| stat.own_cpu);
         let mut usage = Usage {
             postgres_cpu: self.postmaster.and_then(family_cpu),
-            process_cpu: ProcessStat::read(std::process::id()).map(|stat| stat.own_cpu),
+            // The sum of none is not zero but unknown.
+            service_cpu: self.services.iter().map(|process| own_cpu(*process)).reduce(|a, b| Some(a? + b?)).flatten(),
+            client_cpu: own_cpu(std::process::id()),
             ..Usage::default()
         };
         if let Some(instance) = &mut self.instance {
@@ -81,27 +101,35 @@ fn postmaster_of(backend: u32) -> Option<u32> {
 /// CPU time of a postmaster, of its children, and of those that have ended.
 fn family_cpu(postmaster: u32) -> Option<Duration> {
     let own = ProcessStat::read(postmaster)?;
-    let children: Duration = std::fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(ProcessStat::read)
-        .filter(|stat| stat.parent == postmaster)
-        .map(|stat| stat.own_cpu)
+    let children: Duration = ProcessStat::children_of(postmaster)
+        .into_iter()
+        .filter_map(|child| Some(ProcessStat::read(child)?.own_cpu))
         .sum();
     Some(own.own_cpu + own.ended_children_cpu + children)
 }
 
 /// The fields of `/proc/PID/stat` that matter here.
 #[derive(Debug, PartialEq, Eq)]
-struct ProcessStat {
-    name: String,
+pub struct ProcessStat {
+    /// Of the program.
+    pub name: String,
+    /// Memory that it holds.
+    pub resident_bytes: u64,
     parent: u32,
     own_cpu: Duration,
     ended_children_cpu: Duration,
 }
 
 impl ProcessStat {
-    fn read(pid: u32) -> Option<Self> {
+    /// The processes that this one started.
+    pub fn children_of(parent: u32) -> Vec<u32> {
+        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        processes.filter(|process| Self::read(*process).is_some_and(|stat| stat.parent == parent)).collect()
+    }
+
+    /// Of a running process.
+    pub fn read(pid: u32) -> Option<Self> {
         let path = Path::new("/proc").join(pid.to_string()).join("stat");
         Self::parse(&std::fs::read_to_string(path).ok()?)
     }
@@ -115,6 +143,7 @@ impl ProcessStat {
         let ticks = |number: usize| fields.get(number - 3)?.parse::<u32>().ok();
         Some(Self {
             name: name.to_owned(),
+            resident_bytes: fields.get(24 - 3)?.parse::<u64>().ok()? * PAGE_BYTES,
             parent: ticks(4)?,
             own_cpu: TICK * (ticks(14)?.checked_add(ticks(15)?)?),
             ended_children_cpu: TICK * (ticks(16)?.checked_add(ticks(17)?)?),
@@ -128,9 +157,10 @@ mod tests {
 
     #[test]
     fn stat_lines_with_odd_names_are_read() {
-        let line = "4242 (postgres: a) b) S 17 4242 4242 0 -1 4194560 900 80 0 0 150 50 7 3 20 0 1 0 12345 1 2";
+        let line = "4242 (postgres: a) b) S 17 4242 4242 0 -1 4194560 900 80 0 0 150 50 7 3 20 0 1 0 12345 1 2 3";
         let stat = ProcessStat::parse(line).unwrap();
         assert_eq!((stat.name.as_str(), stat.parent), ("postgres: a) b", 17));
+        assert_eq!(stat.resident_bytes, 2 * PAGE_BYTES);
         assert_eq!((stat.own_cpu, stat.ended_children_cpu), (TICK * 200, TICK * 10));
         assert_eq!(ProcessStat::parse("4242 (postgres) S"), None);
     }
@@ -138,14 +168,14 @@ mod tests {
     #[test]
     fn differences_need_both_readings() {
         let early = Usage { wal_bytes: Some(100), commits: Some(5), ..Usage::default() };
-        let late = Usage { wal_bytes: Some(350), process_cpu: Some(TICK), ..Usage::default() };
+        let late = Usage { wal_bytes: Some(350), client_cpu: Some(TICK), ..Usage::default() };
         assert_eq!(late.since(&early), Usage { wal_bytes: Some(250), ..Usage::default() });
     }
 
     #[tokio::test]
     async fn without_a_database_only_this_process_is_known() {
-        let usage = UsageProbe::connect(None).await.unwrap().read().await;
-        assert_eq!((usage.postgres_cpu, usage.wal_bytes, usage.commits), (None, None, None));
-        assert_eq!(usage.process_cpu.is_some(), cfg!(target_os = "linux"));
+        let usage = UsageProbe::connect(&Site::at(Vec::new(), None)).await.unwrap().read().await;
+        assert_eq!((usage.postgres_cpu, usage.service_cpu, usage.wal_bytes, usage.commits), (None, None, None, None));
+        assert_eq!(usage.client_cpu.is_some(), cfg!(target_os = "linux"));
     }
 }

@@ -11,7 +11,8 @@ use super::ledger::Faults;
 use super::load::Load;
 use super::meter::{Call, Meter};
 use super::postgres_usage::Usage;
-use crate::config::{BenchArgs, Scenario};
+use super::workload::Workload;
+use crate::config::Scenario;
 
 /// What is known after a run besides the meter and the ledger.
 #[derive(Debug, Clone, Copy)]
@@ -22,27 +23,14 @@ pub struct Observed {
     pub usage: Usage,
     /// Messages not read for want of time.
     pub unread: u64,
-    /// Whether the service runs in this process.
-    pub in_process: bool,
 }
 
 /// The result of one scenario.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// What ran.
-    pub scenario: Scenario,
-    /// Bytes of a body.
-    pub size_bytes: usize,
-    /// Messages of a call.
-    pub batch: u32,
-    /// Producers, and consumers.
-    pub clients: u32,
-    /// HTTP/2 connections.
-    pub connections: u32,
-    /// Queues.
-    pub queues: u32,
-    /// Groups of each queue.
-    pub groups: u32,
+    #[serde(flatten)]
+    pub workload: Workload,
     /// Seconds of warm-up.
     pub warmup_seconds: u64,
     /// Seconds measured.
@@ -55,8 +43,6 @@ pub struct Report {
     pub latencies: Vec<Latency>,
     /// What a message costs: one sent, and in `consume` one delivery acked.
     pub cost: Cost,
-    /// Whether the CPU time of the clients holds that of the service too.
-    pub service_in_process: bool,
     /// Failed calls, from the first to the last.
     pub errors: BTreeMap<String, u64>,
     /// Messages followed from send to ack.
@@ -69,7 +55,8 @@ pub struct Report {
 
 impl Report {
     /// Sums up a run.
-    pub fn new(args: &BenchArgs, scenario: Scenario, load: &Load, meter: &Meter, observed: Observed) -> Self {
+    pub fn new(workload: &Workload, load: &Load, meter: &Meter, observed: Observed) -> Self {
+        let scenario = workload.scenario;
         let messages = |call| meter.read(call, |series| series.messages);
         let (sent, acked) = (messages(Call::Send), messages(Call::Ack));
         let per_second = |count: u64| if observed.seconds > 0.0 { count as f64 / observed.seconds } else { 0.0 };
@@ -78,15 +65,13 @@ impl Report {
         if observed.unread > 0 || !scenario.consumes() {
             faults.lost = 0;
         }
+        if !meter.errors().is_empty() {
+            // What was given back after a failed call comes again, behind what came meanwhile.
+            faults.disordered = 0;
+        }
         Self {
-            scenario,
-            size_bytes: load.payloads.size_bytes(),
-            batch: args.batch,
-            clients: args.clients,
-            connections: args.connections,
-            queues: args.queues,
-            groups: args.groups,
-            warmup_seconds: args.warmup,
+            workload: workload.clone(),
+            warmup_seconds: workload.warmup.as_secs(),
             seconds: observed.seconds,
             sent_per_second: per_second(sent),
             acked_per_second: per_second(acked),
@@ -98,9 +83,9 @@ impl Report {
                 .collect(),
             cost: match scenario {
                 Scenario::Consume => Cost::new(&observed.usage, acked, 0, observed.seconds),
+                Scenario::Noop => Cost::new(&observed.usage, sent, 0, observed.seconds),
                 _ => Cost::new(&observed.usage, sent, load.payloads.size_bytes(), observed.seconds),
             },
-            service_in_process: observed.in_process,
             errors: meter.errors(),
             verified_messages: load.ledger.sent().0,
             unread_messages: observed.unread,
@@ -115,7 +100,7 @@ impl Report {
 }
 
 /// Latencies of one kind of call, in milliseconds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Latency {
     /// `send`, `consume`, `ack` or `end to end`.
     pub call: &'static str,
@@ -132,6 +117,7 @@ pub struct Latency {
 }
 
 impl Latency {
+    /// Of the measured calls, if there were any.
     fn read(call: Call, meter: &Meter) -> Option<Self> {
         meter.read(call, |series| (!series.latency.is_empty()).then(|| Self::of(call, &series.latency)))
     }
@@ -151,12 +137,14 @@ impl Latency {
 }
 
 /// What one message costs; absent where it could not be measured.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Cost {
     /// CPU microseconds of all Postgres processes.
     pub postgres_cpu_us: Option<f64>,
-    /// CPU microseconds of this process.
-    pub process_cpu_us: Option<f64>,
+    /// CPU microseconds of the service.
+    pub service_cpu_us: Option<f64>,
+    /// CPU microseconds of the load generator.
+    pub client_cpu_us: Option<f64>,
     /// Bytes of WAL.
     pub wal_bytes: Option<f64>,
     /// Bytes of WAL without the body.
@@ -174,7 +162,8 @@ impl Cost {
         let wal_bytes = usage.wal_bytes.map(|bytes| bytes as f64 / messages as f64);
         Self {
             postgres_cpu_us: usage.postgres_cpu.map(micros),
-            process_cpu_us: usage.process_cpu.map(micros),
+            service_cpu_us: usage.service_cpu.map(micros),
+            client_cpu_us: usage.client_cpu.map(micros),
             wal_bytes,
             wal_bytes_beyond_payload: wal_bytes.map(|bytes| bytes - payload_bytes as f64),
             commits_per_second: usage.commits.map(|commits| commits as f64 / seconds),
@@ -184,17 +173,8 @@ impl Cost {
 
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { size_bytes, batch, clients, connections, queues, groups, .. } = self;
-        let name = self.scenario.name();
-        writeln!(
-            f,
-            "{name}: {size_bytes} B messages, batches of {batch}, clients {clients} on {connections} connections,"
-        )?;
-        writeln!(
-            f,
-            "queues {queues}, groups {groups}, {:.1} s after {} s of warm-up\n",
-            self.seconds, self.warmup_seconds
-        )?;
+        writeln!(f, "{},", self.workload.describe())?;
+        writeln!(f, "{:.1} s after {} s of warm-up\n", self.seconds, self.warmup_seconds)?;
         self.write_rates(f)?;
         self.write_latencies(f)?;
         self.write_costs(f)?;
@@ -204,7 +184,7 @@ impl Display for Report {
 
 impl Report {
     fn write_rates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mb_per_second = |rate: f64| rate * self.size_bytes as f64 / 1e6;
+        let mb_per_second = |rate: f64| rate * self.workload.size as f64 / 1e6;
         for (title, rate) in [("sent", self.sent_per_second), ("consumed + acked", self.acked_per_second)] {
             if rate > 0.0 {
                 writeln!(f, "  {title:<20}{rate:>10.0} messages/s {:>9.1} MB/s", mb_per_second(rate))?;
@@ -226,10 +206,10 @@ impl Report {
     }
 
     fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let process = if self.service_in_process { "service + client CPU" } else { "client CPU" };
         let rows = [
             ("Postgres CPU", self.cost.postgres_cpu_us, "us a message"),
-            (process, self.cost.process_cpu_us, "us a message"),
+            ("service CPU", self.cost.service_cpu_us, "us a message"),
+            ("client CPU", self.cost.client_cpu_us, "us a message"),
             ("WAL", self.cost.wal_bytes, "B a message"),
             ("WAL beyond payload", self.cost.wal_bytes_beyond_payload, "B a message"),
             ("commits", self.cost.commits_per_second, "a second"),
@@ -252,13 +232,16 @@ impl Report {
         if self.unread_messages > 0 {
             writeln!(f, "  {} messages were not read in time and are not checked", self.unread_messages)?;
         }
-        let Faults { lost, duplicates, unknown, damaged, wrong_answers } = self.faults;
-        match (self.is_right(), self.scenario.consumes()) {
+        let Faults { lost, duplicates, unknown, damaged, disordered, wrong_answers } = self.faults;
+        match (self.is_right(), self.workload.scenario.consumes()) {
             (true, true) => writeln!(f, "  right: {} messages, none lost, doubled or changed", self.verified_messages),
-            (true, false) => writeln!(f, "  right: {} messages, counted by the service too", self.verified_messages),
+            (true, false) if self.workload.is_ours() && self.workload.scenario != Scenario::Noop => {
+                writeln!(f, "  right: {} messages, counted by the service too", self.verified_messages)
+            }
+            (true, false) => writeln!(f, "  right: {} answered", self.verified_messages),
             (false, _) => writeln!(
                 f,
-                "  WRONG: lost {lost}, duplicates {duplicates}, unknown {unknown}, damaged {damaged}, \
+                "  WRONG: lost {lost}, duplicates {duplicates}, unknown {unknown}, damaged {damaged}, disordered {disordered}, \
                  wrong answers {wrong_answers}, of {} messages",
                 self.verified_messages
             ),
@@ -289,14 +272,15 @@ mod tests {
             postgres_cpu: Some(Duration::from_secs(3)),
             wal_bytes: Some(120_000_000),
             commits: Some(500),
-            process_cpu: None,
+            ..Usage::default()
         };
         let cost = Cost::new(&usage, 100_000, 1_024, 10.0);
         assert_eq!(
             cost,
             Cost {
                 postgres_cpu_us: Some(30.0),
-                process_cpu_us: None,
+                service_cpu_us: None,
+                client_cpu_us: None,
                 wal_bytes: Some(1_200.0),
                 wal_bytes_beyond_payload: Some(176.0),
                 commits_per_second: Some(50.0),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,9 @@ use super::postgres_usage::{Usage, UsageProbe};
 use super::progress::Progress;
 use super::report::{Observed, Report};
 use super::site::Site;
-use crate::config::{BenchArgs, Scenario};
+use super::topics;
+use super::workload::Workload;
+use crate::config::Scenario;
 
 /// The longest that storing a backlog, draining what is left, and counting may take each.
 const PHASE_LIMIT: Duration = Duration::from_secs(1_800);
@@ -24,8 +26,8 @@ const PHASE_LIMIT: Duration = Duration::from_secs(1_800);
 pub const STALL_LIMIT: Duration = LEASE.saturating_add(Duration::from_secs(15));
 
 /// One scenario on its way.
-struct Run {
-    scenario: Scenario,
+struct Run<'a> {
+    site: &'a Site,
     load: Arc<Load>,
     meter: Arc<Meter>,
     stall_limit: Duration,
@@ -33,38 +35,49 @@ struct Run {
     done: CancellationToken,
 }
 
-/// Runs the scenario on queues of its own and deletes them. `stall_limit` is [`STALL_LIMIT`] but in tests.
-pub async fn run(site: &Site, args: &BenchArgs, scenario: Scenario, stall_limit: Duration) -> Result<Report> {
-    let topics = site.create_topics(args.queues, args.groups).await?;
-    let lead = (scenario == Scenario::Both).then(|| Lead::new(args.groups, args.lead()));
-    let load = Arc::new(Load::new(site, args, topics, lead));
-    if scenario == Scenario::Consume {
-        store_backlog(&load, args.backlog()).await?;
-    }
-    let probe = UsageProbe::connect(site.database_url.as_deref()).await?;
-    let meter = Arc::new(Meter::new(Window::after(args.warmup(), args.duration())));
-    let run = Run { scenario, load, meter, stall_limit, done: CancellationToken::new() };
+/// Runs the load on queues of its own and deletes them. `stall_limit` is [`STALL_LIMIT`] but in tests.
+pub async fn run(site: &Site, workload: &Workload, stall_limit: Duration) -> Result<Report> {
+    let topics = topics::create(site, workload).await?;
+    let needs_lead = workload.scenario == Scenario::Both && workload.rate.is_none();
+    let lead = needs_lead.then(|| Lead::new(workload.groups, workload.lead));
+    let load = Arc::new(Load::new(workload, topics, lead));
+    store_backlog(site, &load).await?;
+    let mut probe = UsageProbe::connect(site).await?;
+    probe.settle().await;
+    let meter = Arc::new(Meter::new(Window::after(workload.warmup, workload.duration)));
+    let run = Run { site, load, meter, stall_limit, done: CancellationToken::new() };
     let work = async { tokio::join!(run.measure(probe), run.clients()) };
-    let ((seconds, usage), unread) = Progress::new(scenario.name(), &run.meter).show_during(work).await;
-    let observed = Observed { seconds, usage, unread: unread?, in_process: site.is_private() };
-    check_counters(site, &run.load).await?;
-    let report = Report::new(args, scenario, &run.load, &run.meter, observed);
-    site.delete_topics(&run.load.topics).await?;
+    let ((seconds, usage), unread) = Progress::new(&workload.describe(), &run.meter).show_during(work).await;
+    let observed = Observed { seconds, usage, unread: unread? };
+    if workload.is_ours() && workload.scenario != Scenario::Noop {
+        check_counters(site, &run.load).await?;
+    }
+    let report = Report::new(workload, &run.load, &run.meter, observed);
+    topics::delete(site, workload, &run.load.topics).await?;
     Ok(report)
 }
 
-impl Run {
+impl Run<'_> {
     /// Runs the clients to the end of the window, then until all is consumed. Returns the messages that were not read for
     /// want of time, though they kept coming.
     async fn clients(&self) -> Result<u64> {
-        let Self { scenario, load, meter, done, .. } = self;
+        let Self { site, load, meter, done, .. } = self;
+        let workload = &load.workload;
         // However this ends, nobody waits for it any longer.
         let _done = done.clone().drop_guard();
-        let consumers = if scenario.consumes() { load.start_consumers(meter, done) } else { JoinSet::new() };
-        if scenario.sends() {
-            join(load.start_producers(meter, Until { deadline: meter.window().end, messages: u64::MAX })).await?;
+        let consumers = match workload.scenario.consumes() {
+            true => load.start_consumers(site.clients(workload).await?, meter, done),
+            false => JoinSet::new(),
+        };
+        let first = u32::try_from(per_producer(workload)).context("backlog: too many messages for so few clients")?;
+        let until = Until { deadline: meter.window().end, first, messages: u64::MAX, paced: true };
+        if workload.scenario.sends() {
+            join(load.start_producers(site.clients(workload).await?, meter, until)).await?;
         }
-        let unread = if scenario.consumes() { self.drain().await } else { 0 };
+        if !workload.drain {
+            sleep_until(meter.window().end).await;
+        }
+        let unread = if workload.scenario.consumes() { self.drain().await } else { 0 };
         done.cancel();
         join(consumers).await?;
         Ok(unread)
@@ -83,7 +96,7 @@ impl Run {
             if missing == 0 || changed.elapsed() > self.stall_limit {
                 return 0;
             }
-            if Instant::now() > deadline {
+            if Instant::now() > deadline || !self.load.workload.drain {
                 return missing;
             }
             sleep(Duration::from_millis(20)).await;
@@ -110,14 +123,20 @@ impl Run {
     }
 }
 
+/// Messages of the backlog that each producer sends.
+fn per_producer(workload: &Workload) -> u64 {
+    workload.backlog.div_ceil(u64::from(workload.clients)).next_multiple_of(u64::from(workload.batch))
+}
+
 /// Sends the backlog as fast as it goes.
-async fn store_backlog(load: &Arc<Load>, messages: u64) -> Result<()> {
+async fn store_backlog(site: &Site, load: &Arc<Load>) -> Result<()> {
+    if load.workload.backlog == 0 {
+        return Ok(());
+    }
     let meter = Arc::new(Meter::new(Window::after(Duration::ZERO, Duration::ZERO)));
-    let until = Until {
-        deadline: Instant::now() + PHASE_LIMIT,
-        messages: messages.div_ceil(u64::from(load.clients)).next_multiple_of(u64::from(load.batch)),
-    };
-    let producers = load.start_producers(&meter, until);
+    let messages = per_producer(&load.workload);
+    let until = Until { deadline: Instant::now() + PHASE_LIMIT, first: 0, messages, paced: false };
+    let producers = load.start_producers(site.clients(&load.workload).await?, &meter, until);
     Progress::new("backlog", &meter).show_during(join(producers)).await?;
     ensure!(load.ledger.sent().0 > 0, "no backlog could be stored: {:?}", meter.errors());
     Ok(())
@@ -126,7 +145,7 @@ async fn store_backlog(load: &Arc<Load>, messages: u64) -> Result<()> {
 /// The service must have counted what was sent.
 async fn check_counters(site: &Site, load: &Load) -> Result<()> {
     let (sure, unsure) = load.ledger.sent();
-    let counted = timeout(PHASE_LIMIT, site.count_messages(&load.topics)).await??;
+    let counted = timeout(PHASE_LIMIT, topics::count_messages(site, &load.topics)).await??;
     if counted < sure || counted > sure + unsure {
         tracing::error!(counted, sure, unsure, "the queues' counters are wrong");
         load.count_wrong_answer();

@@ -1,171 +1,153 @@
-//! The service under load: a running one, or a private one with a throw-away Postgres.
+//! What is under load: a running service, or a private Postgres with services and peers on it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::broker::{BrokerOptions, Settings};
-use crate::config::BenchArgs;
+use super::client::{Client, GrpcClient, PgmqClient, RawClient, RestClient};
+use super::service::{Address, Service};
+use super::workload::Workload;
+use crate::config::{BenchArgs, System};
 use crate::postgres::{Cluster, ClusterOptions};
-use crate::proto::v1::queue_service_client::QueueServiceClient;
-use crate::proto::v1::{
-    CreateConsumerGroupsRequest, CreateQueueRequest, DeleteQueueRequest, GetQueueRequest, QueueMode,
-};
-use crate::server::{Server, ServerOptions};
 use crate::store;
+use crate::store::peers::Peer;
 
 /// Longer than any call of the benchmark may take.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
-
-/// A queue of the load and its groups.
-#[derive(Debug, Clone)]
-pub struct Topic {
-    /// UUID.
-    pub queue_id: String,
-    /// Ids of the groups, in the order of their numbers.
-    pub group_ids: Vec<String>,
-}
+/// Checkpoints write every page once more to the WAL; a larger distance between them keeps that out of short runs, for all
+/// alike. The other settings are the defaults of Postgres.
+const PRIVATE_SETTINGS: [(&str, &str); 2] = [("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
 
 /// Where the load goes.
+#[derive(Debug)]
 pub struct Site {
     /// A project of this run alone.
     pub project_id: String,
-    /// Connections that the clients share.
-    pub channels: Vec<Channel>,
+    /// The service, by replica.
+    pub addresses: Vec<Address>,
     /// The Postgres behind it, when known.
     pub database_url: Option<String>,
-    private: Option<(Server, Option<Cluster>)>,
+    // Dropped in this order: the services, then what they need.
+    services: Vec<Service>,
+    cluster: Option<Cluster>,
 }
 
 impl Site {
-    /// Connects to the target, or starts a private service and connects to that.
+    /// The target, or a private Postgres with a service.
     pub async fn open(args: &BenchArgs) -> Result<Self> {
         // An empty variable is how shells and compose files say "not set".
         let database_url = args.database_url.clone().filter(|url| !url.is_empty());
         if let Some(target) = &args.target {
-            return Self::connect(target, args.connections, database_url).await;
+            let address = Address { grpc: target.clone(), rest: args.rest_target, process: None };
+            return Ok(Self::at(vec![address], database_url));
         }
         let (cluster, database_url) = match database_url {
             Some(url) => (None, url),
             None => start_cluster(args).await?,
         };
         store::migrate(&database_url).await?;
-        let server = Server::start(server_options(args, &database_url)).await?;
-        let target = format!("http://{}", server.grpc_addr());
-        let site = Self::connect(&target, args.connections, Some(database_url)).await?;
-        Ok(Self { private: Some((server, cluster)), ..site })
+        install_pgmq(args, &database_url).await?;
+        let mut site = Self { cluster, ..Self::at(Vec::new(), Some(database_url)) };
+        site.start_service(args).await?;
+        Ok(site)
     }
 
-    /// Connects to a service that runs already.
-    pub async fn connect(target: &str, connections: u32, database_url: Option<String>) -> Result<Self> {
-        let endpoint = Endpoint::from_shared(target.to_owned())
-            .with_context(|| format!("target: '{target}' is not a URL"))?
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(CALL_LIMIT)
-            .tcp_nodelay(true);
-        let mut channels = Vec::new();
-        for _ in 0..connections {
-            channels.push(endpoint.connect().await.with_context(|| format!("cannot reach the service at {target}"))?);
-        }
+    /// Services that run already.
+    pub fn at(addresses: Vec<Address>, database_url: Option<String>) -> Self {
         let project_id = format!("bench-{:016x}", rand::random::<u64>());
-        Ok(Self { project_id, channels, database_url, private: None })
+        Self { project_id, addresses, database_url, services: Vec::new(), cluster: None }
     }
 
-    /// Makes queues with groups.
-    pub async fn create_topics(&self, queues: u32, groups: u32) -> Result<Vec<Topic>> {
-        let mut topics = Vec::new();
-        for index in 0..queues {
-            topics
-                .push(self.create_topic(index, groups).await.with_context(|| format!("cannot create queue {index}"))?);
-        }
-        Ok(topics)
-    }
-
-    async fn create_topic(&self, index: u32, groups: u32) -> Result<Topic> {
-        let mut client = self.queue_client();
-        let request = CreateQueueRequest {
-            project_id: self.project_id.clone(),
-            name: format!("bench-{index}"),
-            queue_mode: QueueMode::Normal.into(),
-            ..CreateQueueRequest::default()
-        };
-        let created = client.create_queue(request).await?.into_inner().queue;
-        let queue_id = created.context("the answer has no queue")?.id;
-        let request = CreateConsumerGroupsRequest {
-            project_id: self.project_id.clone(),
-            queue_id: queue_id.clone(),
-            names: (0..groups).map(|group| format!("group-{group}")).collect(),
-        };
-        let created = client.create_consumer_groups(request).await?.into_inner().groups;
-        Ok(Topic { queue_id, group_ids: created.into_iter().map(|group| group.id).collect() })
-    }
-
-    /// Messages that the service says were sent to these queues.
-    pub async fn count_messages(&self, topics: &[Topic]) -> Result<u64> {
-        let mut client = self.queue_client();
-        let mut count = 0;
-        for topic in topics {
-            let request = GetQueueRequest { project_id: self.project_id.clone(), queue_id: topic.queue_id.clone() };
-            let queue = client.get_queue(request).await?.into_inner().queue.context("the answer has no queue")?;
-            count += u64::try_from(queue.produced_messages).context("a negative counter")?;
-        }
-        Ok(count)
-    }
-
-    /// Deletes what [`Site::create_topics`] made.
-    pub async fn delete_topics(&self, topics: &[Topic]) -> Result<()> {
-        let mut client = self.queue_client();
-        for topic in topics {
-            let request = DeleteQueueRequest { project_id: self.project_id.clone(), queue_id: topic.queue_id.clone() };
-            client.delete_queue(request).await?;
-        }
+    /// Starts one more replica.
+    pub async fn start_service(&mut self, args: &BenchArgs) -> Result<()> {
+        let url = self.database_url.as_deref().context("database-url: not known")?;
+        let mut broker = args.broker.clone();
+        broker.queues_per_project = broker.queues_per_project.max(QUEUES_MAX);
+        broker.groups_per_queue = broker.groups_per_queue.max(args.groups.cast_signed());
+        let service = Service::start(url, &broker).await?;
+        self.addresses.push(service.address.clone());
+        self.services.push(service);
         Ok(())
     }
 
-    /// Stops the private service and its Postgres.
-    pub async fn close(self) -> Result<()> {
-        drop(self.channels);
-        if let Some((server, cluster)) = self.private {
-            server.shutdown().await;
-            if let Some(cluster) = cluster {
-                tokio::task::spawn_blocking(|| cluster.stop()).await??;
+    /// Stops the replica that was started last.
+    pub fn stop_service(&mut self) {
+        self.addresses.pop();
+        self.services.pop();
+    }
+
+    /// The clients of a load, in the order of their numbers.
+    pub async fn clients(&self, workload: &Workload) -> Result<Vec<Client>> {
+        let channels = if workload.system == System::Grpc { self.channels(workload).await? } else { Vec::new() };
+        (0..workload.clients).map(|index| self.client(workload, &channels, index)).collect()
+    }
+
+    fn client(&self, workload: &Workload, channels: &[Channel], index: u32) -> Result<Client> {
+        let project = self.project_id.clone();
+        let database_url = || self.database_url.clone().context("database-url: not known");
+        Ok(match workload.system {
+            System::Grpc => {
+                let channel = channels[index as usize % channels.len()].clone();
+                Client::Grpc(Box::new(GrpcClient::new(project, channel)))
             }
+            System::Rest => {
+                let replica = index as usize % workload.replicas as usize;
+                let address = self.addresses[replica].rest.context("rest-target: not known")?;
+                Client::Rest(Box::new(RestClient::new(project, address)))
+            }
+            System::Pgmq => Client::Pgmq(PgmqClient::new(database_url()?)),
+            System::Raw => Client::Raw(RawClient::new(database_url()?, index)),
+        })
+    }
+
+    /// Connections to the replicas in turns, so that clients with neighbouring numbers are on different ones.
+    pub async fn channels(&self, workload: &Workload) -> Result<Vec<Channel>> {
+        let replicas = workload.replicas as usize;
+        ensure!(replicas <= self.addresses.len(), "{replicas} replicas wanted, {} run", self.addresses.len());
+        let mut channels = Vec::new();
+        for index in 0..(workload.connections as usize).next_multiple_of(replicas) {
+            channels.push(connect(&self.addresses[index % replicas].grpc).await?);
         }
-        Ok(())
+        Ok(channels)
     }
 
-    /// Whether the service runs in this process.
-    pub fn is_private(&self) -> bool {
-        self.private.is_some()
+    /// Stops the private services and their Postgres.
+    pub async fn close(self) -> Result<()> {
+        let Self { services, cluster, .. } = self;
+        tokio::task::spawn_blocking(move || {
+            drop(services);
+            cluster.map_or(Ok(()), Cluster::stop)
+        })
+        .await?
     }
+}
 
-    fn queue_client(&self) -> QueueServiceClient<Channel> {
-        QueueServiceClient::new(self.channels[0].clone())
-    }
+const QUEUES_MAX: i32 = 20_000;
+
+/// A connection to a service.
+pub async fn connect(url: &str) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(url.to_owned()).with_context(|| format!("target: '{url}' is not a URL"))?;
+    let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).timeout(CALL_LIMIT).tcp_nodelay(true);
+    endpoint.connect().await.with_context(|| format!("cannot reach the service at {url}"))
 }
 
 /// A throw-away Postgres, as durable as one in production, and the URL of its database.
 async fn start_cluster(args: &BenchArgs) -> Result<(Option<Cluster>, String)> {
+    let settings = PRIVATE_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let postgres_bin = args.postgres.postgres_bin.clone();
-    let options = ClusterOptions { durable: true, postgres_bin, ..ClusterOptions::default() };
+    let options = ClusterOptions { durable: true, postgres_bin, settings, ..ClusterOptions::default() };
     let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options)).await??;
     let url = cluster.url("postgres");
     Ok((Some(cluster), url))
 }
 
-fn server_options(args: &BenchArgs, database_url: &str) -> ServerOptions {
-    let defaults = Settings::from(&args.broker);
-    let settings = Settings {
-        queues_per_project: defaults.queues_per_project.max(args.queues.cast_signed()),
-        groups_per_queue: defaults.groups_per_queue.max(args.groups.cast_signed()),
-        ..defaults
-    };
-    ServerOptions {
-        broker: BrokerOptions { database_url: database_url.to_owned(), settings, clock: None },
-        grpc_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        rest_addr: None,
-        shutdown_limit: Duration::from_secs(25),
-    }
+async fn install_pgmq(args: &BenchArgs, database_url: &str) -> Result<()> {
+    let Some(file) = &args.pgmq_sql else { return Ok(()) };
+    let sql = fs::read_to_string(file).with_context(|| format!("pgmq-sql: cannot read {}", file.display()))?;
+    let mut peer = Peer::connect(database_url).await?;
+    peer.install_pgmq(&sql).await.context("pgmq-sql: Postgres refused it")?;
+    peer.close().await;
+    Ok(())
 }

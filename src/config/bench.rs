@@ -1,5 +1,6 @@
 //! Settings of `dms bench`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -21,17 +22,19 @@ pub enum Scenario {
     Consume,
     /// Sends, consumes and acks at the same time.
     Both,
+    /// Calls that do nothing.
+    Noop,
 }
 
 impl Scenario {
     /// Whether producers run while it is measured.
     pub fn sends(self) -> bool {
-        self != Scenario::Consume
+        matches!(self, Scenario::Produce | Scenario::Both | Scenario::Noop)
     }
 
     /// Whether consumers run.
     pub fn consumes(self) -> bool {
-        self != Scenario::Produce
+        matches!(self, Scenario::Consume | Scenario::Both)
     }
 
     /// Its name on the command line.
@@ -40,8 +43,65 @@ impl Scenario {
             Scenario::Produce => "produce",
             Scenario::Consume => "consume",
             Scenario::Both => "both",
+            Scenario::Noop => "noop",
         }
     }
+}
+
+/// What is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum System {
+    /// The service over gRPC
+    Grpc,
+    /// The service through its REST gateway
+    Rest,
+    /// pgmq in SQL on the same Postgres, no service (needs --pgmq-sql)
+    Pgmq,
+    /// Plain INSERTs in SQL on the same Postgres, no service
+    Raw,
+}
+
+impl System {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            System::Grpc => "grpc",
+            System::Rest => "rest",
+            System::Pgmq => "pgmq",
+            System::Raw => "raw",
+        }
+    }
+}
+
+/// A comparison of `docs/benchmarks.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Comparison {
+    /// Send, 1 KB in batches of 10: against plain INSERTs and pgmq
+    A,
+    /// Send, 200 B one by one: against pgmq, and against a call that does nothing
+    B,
+    /// Consume and ack, and the whole cycle with its costs (rows c, e, f): against pgmq
+    C,
+    /// Latency from send to consume at 50 %, 80 % and 100 % of the peak
+    D,
+    /// Ten groups: send against one group, deliveries against ten pgmq queues
+    G,
+    /// A backlog of 10^7 messages against 10^3
+    H,
+    /// 10^4 queues against one
+    I,
+    /// 10^4 idle long polls: statements, memory, wake-up
+    J,
+    /// A transaction held open for minutes against none
+    K,
+    /// One lone client against a bare single-row INSERT
+    L,
+    /// REST against gRPC
+    M,
+    /// Two replicas against one
+    N,
 }
 
 /// The scenarios to run.
@@ -53,7 +113,9 @@ pub enum ScenarioChoice {
     Consume,
     /// Send, consume and ack at the same time
     Both,
-    /// The three of them, one after the other
+    /// Call something that does nothing
+    Noop,
+    /// Produce, consume and both, one after the other
     All,
 }
 
@@ -64,6 +126,7 @@ impl ScenarioChoice {
             ScenarioChoice::Produce => &[Scenario::Produce],
             ScenarioChoice::Consume => &[Scenario::Consume],
             ScenarioChoice::Both => &[Scenario::Both],
+            ScenarioChoice::Noop => &[Scenario::Noop],
             ScenarioChoice::All => &[Scenario::Produce, Scenario::Consume, Scenario::Both],
         }
     }
@@ -75,6 +138,19 @@ pub struct BenchArgs {
     /// What to run
     #[arg(long, env = "DMS_BENCH_SCENARIO", value_enum, default_value = "all")]
     pub scenario: ScenarioChoice,
+    /// What to load
+    #[arg(long, env = "DMS_BENCH_SYSTEM", value_enum, default_value = "grpc")]
+    pub system: System,
+    /// Run these comparisons of docs/benchmarks.md instead, each a table of ratios; of the other flags they heed --duration,
+    /// --warmup, --rounds, --pgmq-sql, --postgres-bin and those of the message engine
+    #[arg(long, env = "DMS_BENCH_COMPARE", value_enum, value_name = "ROWS", value_delimiter = ',')]
+    pub compare: Vec<Comparison>,
+    /// Times that a comparison runs each of its loads, in turns; the median counts
+    #[arg(long, env = "DMS_BENCH_ROUNDS", value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// pgmq.sql of the pgmq project, for what is compared with pgmq
+    #[arg(long, env = "DMS_BENCH_PGMQ_SQL", value_name = "FILE")]
+    pub pgmq_sql: Option<PathBuf>,
     /// Bytes of a message body
     #[arg(long, env = "DMS_BENCH_SIZE", value_name = "BYTES", default_value_t = 1024,
           value_parser = clap::value_parser!(u64).range(SIZE_BYTES_MIN..=limits::BATCH_BYTES_MAX as u64))]
@@ -102,15 +178,22 @@ pub struct BenchArgs {
     /// Messages that producers of `both` may be ahead of each group; 8 batches a client when not given
     #[arg(long, env = "DMS_BENCH_LEAD", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(10..))]
     pub lead: Option<u32>,
-    /// Seconds to measure
-    #[arg(long, env = "DMS_BENCH_DURATION", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub duration: u64,
+    /// Messages a second to send, spread evenly over time; as fast as it goes when not given. Latency then counts from when a
+    /// call was due
+    #[arg(long, env = "DMS_BENCH_RATE", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// Seconds to measure; 10, or 30 for --compare, when not given
+    #[arg(long, env = "DMS_BENCH_DURATION", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub duration: Option<u64>,
     /// Seconds to run before measuring
     #[arg(long, env = "DMS_BENCH_WARMUP", value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub warmup: u64,
     /// gRPC URL of a running service, such as http://127.0.0.1:50051; without it a private one is started
     #[arg(long, env = "DMS_BENCH_TARGET", value_name = "URL", value_parser = super::units::upstream)]
     pub target: Option<String>,
+    /// Address of the REST gateway of that service, IP:PORT, for --system rest
+    #[arg(long, env = "DMS_BENCH_REST_TARGET", value_name = "ADDRESS")]
+    pub rest_target: Option<std::net::SocketAddr>,
     /// Postgres of the service: for the private one instead of a throw-away cluster, with --target only to read its figures
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
@@ -128,6 +211,14 @@ pub struct BenchArgs {
 impl BenchArgs {
     /// Checks what one flag alone cannot say.
     pub fn check(&self) -> Result<()> {
+        ensure!(
+            self.target.is_none() || self.system != System::Rest || self.rest_target.is_some(),
+            "rest-target: not given; --system rest with --target needs the address of the gateway"
+        );
+        ensure!(
+            self.compare.is_empty() || self.target.is_none(),
+            "target: a comparison starts services of its own; leave --target out"
+        );
         let batch_bytes = self.size * u64::from(self.batch);
         ensure!(
             batch_bytes <= limits::BATCH_BYTES_MAX as u64,
@@ -159,7 +250,7 @@ impl BenchArgs {
 
     /// How long to measure.
     pub fn duration(&self) -> Duration {
-        Duration::from_secs(self.duration)
+        Duration::from_secs(self.duration.unwrap_or(if self.compare.is_empty() { 10 } else { 30 }))
     }
 
     /// How long to run before measuring.

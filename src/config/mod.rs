@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use bench::{BenchArgs, SIZE_BYTES_MIN, Scenario};
+pub use bench::{BenchArgs, Comparison, SIZE_BYTES_MIN, Scenario, System};
 pub use broker::BrokerArgs;
 pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::binaries::{self, Binaries};
 use super::folders::Folders;
-use super::launch::Launch;
+use crate::child::Launch;
 
 const SUPERUSER: &str = "postgres";
 /// Recovery after a crash may have much to read.
@@ -143,6 +143,7 @@ fn launch(folders: &Folders, options: &ClusterOptions) -> Result<(Child, PathBuf
     let launch = Launch {
         arguments: server_arguments(&binaries, &cluster, &sockets, options),
         log,
+        signal: if options.data_dir.is_none() { "QUIT" } else { "INT" },
         remove: options.data_dir.is_none().then_some(folders.root.as_path()),
     };
     Ok((launch.start(folders.account.command("/bin/sh"))?, sockets))

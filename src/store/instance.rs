@@ -32,4 +32,32 @@ impl Instance {
         let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
         Ok(sqlx::query_scalar(sql).fetch_one(&mut self.connection).await?)
     }
+
+    /// Writes a checkpoint, so that none begun earlier falls into a measurement.
+    pub async fn checkpoint(&mut self) -> Result<()> {
+        sqlx::query("CHECKPOINT").execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// The version of the server and those of its settings that decide over figures.
+    pub async fn settings(&mut self) -> Result<Vec<(String, String)>> {
+        let sql = "SELECT name, current_setting(name) FROM pg_settings WHERE name IN ('server_version', 'fsync',
+                   'synchronous_commit', 'full_page_writes', 'data_checksums', 'shared_buffers', 'max_wal_size',
+                   'wal_compression', 'autovacuum', 'wal_level') ORDER BY name";
+        Ok(sqlx::query_as(sql).fetch_all(&mut self.connection).await?)
+    }
+
+    /// Dead row versions of the tables whose rows change, as the statistics know them.
+    pub async fn dead_tuples(&mut self) -> Result<Vec<(String, i64)>> {
+        let sql = "SELECT relname::text, n_dead_tup FROM pg_stat_user_tables
+                   WHERE relname IN ('streams', 'subscriptions', 'leases', 'retries') ORDER BY relname";
+        Ok(sqlx::query_as(sql).fetch_all(&mut self.connection).await?)
+    }
+
+    /// Holds a snapshot from now on: no row version that dies from now on can be removed. Ends with the connection.
+    pub async fn hold_snapshot(&mut self) -> Result<()> {
+        sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ").execute(&mut self.connection).await?;
+        sqlx::query("SELECT count(*) FROM pg_class").execute(&mut self.connection).await?;
+        Ok(())
+    }
 }

@@ -1,4 +1,4 @@
-//! Runs the server as a child that cannot outlive us.
+//! Runs a server as a child process that cannot outlive us.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -31,29 +31,30 @@ exit "$status"
 
 /// How to run and to end a server.
 #[derive(Debug)]
-pub(super) struct Launch<'a> {
-    /// `postgres` with its arguments.
-    pub(super) arguments: Vec<OsString>,
+pub struct Launch<'a> {
+    /// The program with its arguments.
+    pub arguments: Vec<OsString>,
     /// Takes what the server says.
-    pub(super) log: File,
+    pub log: File,
+    /// The signal that ends it, such as `TERM`.
+    pub signal: &'static str,
     /// Removed when the server has ended, which need not be orderly then.
-    pub(super) remove: Option<&'a Path>,
+    pub remove: Option<&'a Path>,
 }
 
 impl Launch<'_> {
     /// Starts the wrapper with a shell of the right account. It ends when the server does.
-    pub(super) fn start(self, mut shell: Command) -> Result<Child> {
-        let signal = if self.remove.is_some() { "QUIT" } else { "INT" };
+    pub fn start(self, mut shell: Command) -> Result<Child> {
         shell
-            .args(["-c", WRAPPER, "sh", signal])
+            .args(["-c", WRAPPER, "sh", self.signal])
             .arg(self.remove.unwrap_or(Path::new("")))
             .args(self.arguments)
             .stdin(Stdio::piped())
-            .stdout(self.log.try_clone().context("cannot share the log of Postgres")?)
+            .stdout(self.log.try_clone().context("cannot share the log of the server")?)
             .stderr(self.log)
             // Ctrl-C reaches the foreground group; the server must still be there while we drain.
             .process_group(0)
             .spawn()
-            .context("cannot start a shell for Postgres")
+            .context("cannot start a shell for the server")
     }
 }

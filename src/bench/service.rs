@@ -1,0 +1,90 @@
+//! A replica of the service as a process of its own, so that its CPU and memory are its own too.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::time::{Instant, sleep};
+use tonic::transport::Channel;
+
+use super::postgres_usage::ProcessStat;
+use crate::child::Launch;
+use crate::config::BrokerArgs;
+
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running replica. Dropping it ends it.
+#[derive(Debug)]
+pub struct Service {
+    /// Where it is.
+    pub address: Address,
+    wrapper: Child,
+}
+
+/// Where a service listens.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// URL.
+    pub grpc: String,
+    /// Its gateway, when known.
+    pub rest: Option<SocketAddr>,
+    /// Its process, when it is ours.
+    pub process: Option<u32>,
+}
+
+impl Service {
+    /// Starts this program as `dms serve` on a migrated database and waits until it answers.
+    pub async fn start(database_url: &str, broker: &BrokerArgs) -> Result<Self> {
+        let (grpc, rest) = (free_address()?, free_address()?);
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let mut arguments = vec![program.into_os_string(), "serve".into(), "--log=warn".into()];
+        arguments.push(format!("--database-url={database_url}").into());
+        arguments.push(format!("--grpc-addr={grpc}").into());
+        arguments.push(format!("--rest-addr={rest}").into());
+        arguments.extend(broker.flags().into_iter().map(Into::into));
+        let log = std::io::stderr().as_fd().try_clone_to_owned().context("cannot share standard error")?.into();
+        let launch = Launch { arguments, log, signal: "TERM", remove: None };
+        let wrapper = launch.start(Command::new("/bin/sh"))?;
+        let mut service =
+            Self { address: Address { grpc: format!("http://{grpc}"), rest: Some(rest), process: None }, wrapper };
+        service.wait_until_ready().await?;
+        service.address.process = ProcessStat::children_of(service.wrapper.id()).into_iter().find(is_service);
+        Ok(service)
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let endpoint = Channel::from_shared(self.address.grpc.clone())?;
+        let deadline = Instant::now() + READY_LIMIT;
+        while endpoint.connect().await.is_err() {
+            if let Some(status) = self.wrapper.try_wait()? {
+                bail!("the service did not start: {status}");
+            }
+            if Instant::now() > deadline {
+                bail!("the service was not ready after {} s", READY_LIMIT.as_secs());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // The wrapper ends the service when its standard input closes.
+        drop(self.wrapper.stdin.take());
+        let _ = self.wrapper.wait();
+    }
+}
+
+/// The watcher of the wrapper is a shell.
+fn is_service(process: &u32) -> bool {
+    ProcessStat::read(*process).is_some_and(|stat| !stat.name.ends_with("sh"))
+}
+
+/// An address that nobody listens on at the moment.
+fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    Ok(listener.local_addr()?)
+}
