@@ -41,9 +41,9 @@ impl Gate {
 /// The layer.
 pub async fn around(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
-    let path = text::quoted(request.uri().path());
-    // At the level of errors, so that an error in the log always has the id of its call.
-    let span = tracing::error_span!("call", request_id = id.to_str().unwrap_or_default(), %path);
+    // At the level of errors, so that an error in the log always has the id of its call. A path has no control characters.
+    let path = request.uri().path();
+    let span = tracing::error_span!("call", request_id = id.to_str().unwrap_or_default(), path);
     let mut response = admit(&gate, request, next).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
@@ -110,7 +110,9 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get(&REQUEST_ID).filter(|id| is_plain_id(id));
     given.cloned().unwrap_or_else(|| {
-        HeaderValue::from_str(&Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+        let mut buffer = Uuid::encode_buffer();
+        let id = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+        HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("unknown"))
     })
 }
 

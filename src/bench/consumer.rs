@@ -128,11 +128,8 @@ impl Consumer {
         if outcomes.len() != ids.len() || acked < ids.len() && is_young(began) {
             self.load.count_wrong_answer();
         }
-        for (id, _) in ids.iter().zip(outcomes).filter(|(_, acked)| **acked) {
-            if let Some(id) = id {
-                self.load.ledger.mark_acked(self.group, *id, true);
-            }
-        }
+        let acked_ids = ids.iter().zip(outcomes).filter(|(_, acked)| **acked).filter_map(|(id, _)| *id);
+        self.load.ledger.mark_acked(self.group, acked_ids, true);
         u32::try_from(acked).unwrap_or(u32::MAX)
     }
 
@@ -144,7 +141,7 @@ impl Consumer {
             }
             return 0;
         }
-        ids.iter().flatten().for_each(|id| self.load.ledger.mark_acked(self.group, *id, false));
+        self.load.ledger.mark_acked(self.group, ids.iter().copied().flatten(), false);
         u32::try_from(ids.len()).unwrap_or(u32::MAX)
     }
 }

@@ -107,13 +107,15 @@ impl Ledger {
         }
     }
 
-    /// A group acked a message with success (`sure`), or its ack call failed without an answer.
-    pub fn mark_acked(&self, group: usize, id: MessageId, sure: bool) {
+    /// A group acked messages with success (`sure`), or its ack call failed without an answer.
+    pub fn mark_acked(&self, group: usize, ids: impl IntoIterator<Item = MessageId>, sure: bool) {
         let mut marks = lock(&self.groups[group]);
-        if !sure {
-            marks.acked.unsure.insert(id.producer, id.sequence);
-        } else if !marks.acked.sure.insert(id.producer, id.sequence) {
-            marks.duplicates += 1;
+        for id in ids {
+            if !sure {
+                marks.acked.unsure.insert(id.producer, id.sequence);
+            } else if !marks.acked.sure.insert(id.producer, id.sequence) {
+                marks.duplicates += 1;
+            }
         }
     }
 
@@ -166,7 +168,7 @@ mod tests {
         ledger.mark_sent(id(1, 60), 10, true);
         assert_eq!((ledger.sent(), ledger.missing()), ((10, 0), 20));
         for group in 0..2 {
-            (60..70).for_each(|sequence| ledger.mark_acked(group, id(1, sequence), true));
+            ledger.mark_acked(group, (60..70).map(|sequence| id(1, sequence)), true);
         }
         assert_eq!(ledger.missing(), 0);
         assert!(ledger.faults().is_none());
@@ -176,9 +178,9 @@ mod tests {
     fn losses_duplicates_and_strangers_are_counted() {
         let ledger = Ledger::new(1);
         ledger.mark_sent(id(0, 0), 3, true);
-        ledger.mark_acked(0, id(0, 0), true);
-        ledger.mark_acked(0, id(0, 0), true);
-        ledger.mark_acked(0, id(5, 700), true);
+        ledger.mark_acked(0, [id(0, 0)], true);
+        ledger.mark_acked(0, [id(0, 0)], true);
+        ledger.mark_acked(0, [id(5, 700)], true);
         assert_eq!(ledger.faults(), Faults { lost: 2, duplicates: 1, unknown: 1, ..Faults::default() });
     }
 
@@ -186,11 +188,11 @@ mod tests {
     fn failed_calls_may_have_taken_effect_or_not() {
         let ledger = Ledger::new(1);
         ledger.mark_sent(id(0, 0), 2, false);
-        ledger.mark_acked(0, id(0, 0), true);
+        ledger.mark_acked(0, [id(0, 0)], true);
         ledger.mark_sent(id(0, 2), 1, true);
-        ledger.mark_acked(0, id(0, 2), false);
+        ledger.mark_acked(0, [id(0, 2)], false);
         assert!(ledger.faults().is_none());
-        ledger.mark_acked(0, id(0, 2), true);
+        ledger.mark_acked(0, [id(0, 2)], true);
         assert!(ledger.faults().is_none());
     }
 }

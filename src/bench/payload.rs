@@ -64,13 +64,13 @@ impl Payloads {
     /// Reads the id and the time of a body; `None` unless it is byte for byte what [`Payloads::batch`] wrote.
     pub fn read(&self, body: &[u8]) -> Option<(MessageId, Duration)> {
         let (header, tail) = body.split_at_checked(HEADER_BYTES)?;
-        let text = std::str::from_utf8(header).ok()?;
-        let number = |at: usize| u32::from_str_radix(text.get(at..at + 8)?, 16).ok();
-        let id = MessageId { queue: number(7)?, producer: number(16)?, sequence: number(25)? };
-        let sent = Duration::from_micros(u64::from_str_radix(text.get(46..62)?, 16).ok()?);
-        let mut expected = BytesMut::with_capacity(HEADER_BYTES);
-        write_header(&mut expected, id, sent);
-        (expected == header && tail == self.tail(id).as_bytes()).then_some((id, sent))
+        let [open, queue, dash, producer, dash_again, sequence, middle, sent, close] =
+            split(header, [7, 8, 1, 8, 1, 8, 13, 16, 2])?;
+        let frame = [open, dash, dash_again, middle, close];
+        let number = |digits| u32::try_from(from_hex(digits)?).ok();
+        let id = MessageId { queue: number(queue)?, producer: number(producer)?, sequence: number(sequence)? };
+        let sent = Duration::from_micros(from_hex(sent)?);
+        (frame == FRAME.map(str::as_bytes) && tail == self.tail(id).as_bytes()).then_some((id, sent))
     }
 
     /// Reads the id and the time of a body that came back as other text for the same JSON, as `jsonb` does; the rest of it is
@@ -90,6 +90,30 @@ impl Payloads {
         let index = (id.producer as usize).wrapping_mul(2_654_435_761).wrapping_add(id.sequence as usize);
         &self.tails[index % self.tails.len()]
     }
+}
+
+/// What stands between the numbers of a header.
+const FRAME: [&str; 5] = [r#"{"id":""#, "-", "-", r#"","sent_us":""#, r#"","#];
+
+/// Parts of these lengths, one after the other.
+fn split<const N: usize>(mut bytes: &[u8], lengths: [usize; N]) -> Option<[&[u8]; N]> {
+    let mut parts = [&bytes[..0]; N];
+    for (part, length) in parts.iter_mut().zip(lengths) {
+        (*part, bytes) = bytes.split_at_checked(length)?;
+    }
+    Some(parts)
+}
+
+/// A number of lower-case hexadecimal digits.
+fn from_hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |number: u64, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u64::from(value))
+    })
 }
 
 fn write_header(buffer: &mut BytesMut, id: MessageId, sent: Duration) {

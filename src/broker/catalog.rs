@@ -1,4 +1,5 @@
-//! Queues and groups by id, kept in memory for a short while. A stale entry is safe: every hot statement checks its row.
+//! Queues and groups by id, kept in memory. A stale entry is safe: every hot statement checks its row, and one that finds it
+//! gone has the entry forgotten. Nothing in an entry changes while its queue and groups exist.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,8 @@ use crate::domain::ids::{GroupId, ProjectId, QueueId};
 use crate::domain::queue::{Group, Queue};
 use crate::store::{self, Store};
 
-const KEPT: Duration = Duration::from_secs(30);
+/// Long, for a waiting consumer must not cost a statement each time it asks again.
+const KEPT: Duration = Duration::from_secs(3_600);
 const ENTRIES_MAX: usize = 100_000;
 
 /// A queue with its groups.

@@ -1,5 +1,7 @@
 //! Messages, deliveries and acknowledgements.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -36,30 +38,38 @@ pub fn send(request: pb::SendMessagesRequest) -> Result<Send> {
 }
 
 fn new_message((index, message): (usize, pb::NewMessage)) -> Result<NewMessage> {
+    // Named only when something is wrong with it.
     let field = |name: &str| format!("messages[{index}].{name}");
-    check_json(&field("body"), &message.body)?;
-    check_attributes(&field("attributes"), &message.attributes)?;
-    let delay = options::delay(&field("delay"), message.delay)?;
+    check_json(|| field("body"), &message.body)?;
+    check_attributes(|| field("attributes"), &message.attributes)?;
+    let delay = match message.delay {
+        None => Duration::ZERO,
+        given => options::delay(&field("delay"), given)?,
+    };
     Ok(NewMessage { body: message.body, attributes: message.attributes, tags: message.tags, delay })
 }
 
 /// Any JSON value. The syntax is checked without building it, so what no tree can hold (a lone surrogate, 1e400) is fine.
-fn check_json(field: &str, text: &[u8]) -> Result<()> {
+fn check_json(field: impl FnOnce() -> String, text: &[u8]) -> Result<()> {
     let wrong = |error| {
+        let field = field();
         // Its text has a place in the JSON, nothing of the JSON itself.
-        Error::new(ErrorKind::DataBodyInvalid, format!("{field}: not valid JSON: {error}")).about(field)
+        Error::new(ErrorKind::DataBodyInvalid, format!("{field}: not valid JSON: {error}")).about(&field)
     };
     serde_json::from_slice::<&RawValue>(text).map(drop).map_err(wrong)
 }
 
-fn check_attributes(field: &str, text: &[u8]) -> Result<()> {
+fn check_attributes(field: impl Fn() -> String, text: &[u8]) -> Result<()> {
     if text.is_empty() {
         return Ok(());
     }
-    check_json(field, text)?;
+    check_json(&field, text)?;
     match text.trim_ascii_start().first() {
         Some(b'{') => Ok(()),
-        _ => Err(Error::new(ErrorKind::MessageFields, format!("{field}: not a JSON object")).about(field)),
+        _ => {
+            let field = field();
+            Err(Error::new(ErrorKind::MessageFields, format!("{field}: not a JSON object")).about(&field))
+        }
     }
 }
 
