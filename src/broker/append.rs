@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Broker;
 use super::core::Core;
 use super::lane::LaneQueue;
+use super::places::Places;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MessageId, ProjectId, QueueId, StreamId};
 use crate::domain::message::{Message, NewMessage, fit_mode};
@@ -18,7 +19,7 @@ use crate::store;
 use crate::store::codec;
 use crate::store::connection::{Durability, LaneConnection, flush};
 use crate::store::delayed::DelayedRecord;
-use crate::store::segments::{Append, Appended, Segment};
+use crate::store::segments::{Append, Appended, Landed, Segment};
 
 /// One send on its way to the log.
 #[derive(Debug)]
@@ -85,15 +86,81 @@ fn encode(
     (request, ids)
 }
 
+/// What a flush did to each stream that exists: where its append landed, if it had one.
+type Stored = BTreeMap<StreamId, Result<Option<Appended>>>;
+
 /// Commits sends until the lane is closed and empty.
 pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<AppendRequest>>, durability: Durability) {
-    let mut connection = LaneConnection::new(&core.store, "dms-append", durability);
+    let connection = LaneConnection::new(&core.store, "dms-append", durability);
+    let mut lane = AppendLane { connection, places: Places::default() };
     while let Some(requests) = queue.next().await {
         let flush = Flush::new(requests);
-        let outcome = flush.commit(&core, &mut connection).await;
-        flush.answer(&core, outcome);
+        let stored = lane.commit(&core, &flush).await;
+        flush.answer(&core, stored);
     }
-    connection.close().await;
+    lane.connection.close().await;
+}
+
+struct AppendLane {
+    connection: LaneConnection,
+    places: Places,
+}
+
+impl AppendLane {
+    async fn commit(&mut self, core: &Core, flush: &Flush) -> Stored {
+        let now = core.clock.now();
+        if let Err(error) = core.ensure_partitions(now).await {
+            return failed(flush.streams.keys(), &error);
+        }
+        let appends: Vec<Append> = flush.streams.values().filter_map(|flush| flush.append.clone()).collect();
+        if flush.delayed.is_empty() {
+            return self.append(appends, now).await;
+        }
+        let streams: Vec<StreamId> = flush.streams.keys().copied().collect();
+        let delayed = &flush.delayed;
+        let stored =
+            flush!(self.connection, conn => store::delayed::append_and_delay(conn, &streams, &appends, delayed, now));
+        match stored {
+            Ok(stored) => {
+                stored.into_iter().map(|(stream, landed)| (stream, Ok(landed.map(|at| self.landed(at))))).collect()
+            }
+            Err(error) => failed(&streams, &error),
+        }
+    }
+
+    /// Appends where the rows of the streams were last seen, then by key to those whose rows are elsewhere: each a statement
+    /// and a transaction of its own, so that row locks are taken in order.
+    async fn append(&mut self, appends: Vec<Append>, now: Timestamp) -> Stored {
+        let mut stored = Stored::new();
+        let ((known, places), mut rest) = self.places.split(appends);
+        if !known.is_empty() {
+            match flush!(self.connection, conn => store::segments::append_at(conn, &known, &places, now)) {
+                Ok(landed) => self.add(&mut stored, landed),
+                Err(error) => return failed(known.iter().chain(&rest).map(|append| &append.stream), &error),
+            }
+            rest.extend(known.into_iter().filter(|append| !stored.contains_key(&append.stream)));
+        }
+        if !rest.is_empty() {
+            match flush!(self.connection, conn => store::segments::append(conn, &rest, now)) {
+                Ok(landed) => self.add(&mut stored, landed),
+                Err(error) => stored.extend(failed(rest.iter().map(|append| &append.stream), &error)),
+            }
+        }
+        stored
+    }
+
+    fn add(&mut self, stored: &mut Stored, landed: Vec<Landed>) {
+        stored.extend(landed.into_iter().map(|landed| (landed.at.stream_id, Ok(Some(self.landed(landed))))));
+    }
+
+    fn landed(&mut self, landed: Landed) -> Appended {
+        self.places.remember(landed.at.stream_id, landed.place);
+        landed.at
+    }
+}
+
+fn failed<'a>(streams: impl IntoIterator<Item = &'a StreamId>, error: &Error) -> Stored {
+    streams.into_iter().map(|stream| (*stream, Err(error.clone()))).collect()
 }
 
 struct StreamFlush {
@@ -121,30 +188,10 @@ impl Flush {
         Self { streams, delayed }
     }
 
-    async fn commit(&self, core: &Core, connection: &mut LaneConnection) -> Result<Vec<(StreamId, Option<Appended>)>> {
-        let now = core.clock.now();
-        core.ensure_partitions(now).await?;
-        let streams: Vec<StreamId> = self.streams.keys().copied().collect();
-        let appends: Vec<Append> = self.streams.values().filter_map(|flush| flush.append.clone()).collect();
-        if self.delayed.is_empty() {
-            let appended = flush!(connection, conn => store::segments::append(conn, &appends, now))?;
-            return Ok(appended.into_iter().map(|at| (at.stream_id, Some(at))).collect());
-        }
-        flush!(connection, conn => store::delayed::append_and_delay(conn, &streams, &appends, &self.delayed, now))
-    }
-
-    fn answer(self, core: &Core, outcome: Result<Vec<(StreamId, Option<Appended>)>>) {
-        let stored = match outcome {
-            Ok(stored) => stored.into_iter().collect::<BTreeMap<_, _>>(),
-            Err(error) => {
-                let replies = self.streams.into_values().flat_map(|flush| flush.replies);
-                // A caller that has gone away needs no answer, here and below.
-                return replies.for_each(|reply| drop(reply.send(Err(error.clone()))));
-            }
-        };
+    fn answer(self, core: &Core, mut stored: Stored) {
         for (stream, flush) in self.streams {
-            let at = stored.get(&stream);
-            if let (Some(Some(at)), Some(append)) = (at, flush.append) {
+            let outcome = stored.remove(&stream).transpose();
+            if let (Ok(Some(Some(at))), Some(append)) = (&outcome, flush.append) {
                 core.appended(Segment {
                     stream,
                     base_offset: at.base_offset,
@@ -154,7 +201,9 @@ impl Flush {
                     payload_bytes: append.payload.len(),
                 });
             }
-            flush.replies.into_iter().for_each(|reply| drop(reply.send(Ok(at.is_some()))));
+            let answer = outcome.map(|at| at.is_some());
+            // A caller that has gone away needs no answer.
+            flush.replies.into_iter().for_each(|reply| drop(reply.send(answer.clone())));
         }
         if !self.delayed.is_empty() {
             core.delays.notify_one();

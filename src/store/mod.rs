@@ -13,6 +13,7 @@ pub mod instance;
 pub mod leases;
 pub mod notifications;
 pub mod partitions;
+mod place;
 pub mod queues;
 pub mod retries;
 pub mod segments;
