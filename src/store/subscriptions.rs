@@ -1,11 +1,14 @@
 //! Readers of streams: their state, their label rule, and the claim that moves them.
 
+use std::collections::BTreeMap;
+
 use sqlx::{FromRow, PgConnection};
 
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
 use crate::domain::labels::LabelRule;
 use crate::domain::lease::{Lease, SubscriptionState};
+use crate::domain::place::Place;
 
 /// Splits keys into the two arrays that `unnest` joins again.
 pub(super) fn key_columns<'a>(keys: impl Iterator<Item = &'a SubscriptionKey>) -> (Vec<i64>, Vec<i64>) {
@@ -16,6 +19,7 @@ pub(super) fn key_columns<'a>(keys: impl Iterator<Item = &'a SubscriptionKey>) -
 struct StateRow {
     stream_id: i64,
     subscription_id: i64,
+    place: Place,
     version: i64,
     cursor_offset: i64,
     cursor_time: Timestamp,
@@ -30,6 +34,7 @@ impl From<StateRow> for SubscriptionState {
     fn from(row: StateRow) -> Self {
         Self {
             key: SubscriptionKey { stream: StreamId(row.stream_id), subscription: SubscriptionId(row.subscription_id) },
+            place: row.place,
             version: row.version,
             cursor: row.cursor_offset,
             cursor_time: row.cursor_time,
@@ -41,20 +46,31 @@ impl From<StateRow> for SubscriptionState {
     }
 }
 
+// Leases are looked for on behalf of exclusive readers only: of others there may be many, dead ones too.
 const READ_STATES: &str = "
-SELECT s.stream_id, s.subscription_id, s.version, s.cursor_offset, s.cursor_time, s.label_tags, s.label_all, t.next_offset,
+SELECT s.stream_id, s.subscription_id, s.ctid AS place, s.version, s.cursor_offset, s.cursor_time, s.label_tags, s.label_all,
+       t.next_offset,
        EXISTS (SELECT FROM retries AS r
                WHERE r.stream_id = s.stream_id AND r.subscription_id = s.subscription_id) AS has_retries,
-       EXISTS (SELECT FROM leases AS l
-               WHERE l.stream_id = s.stream_id AND l.subscription_id = s.subscription_id) AS has_leases
-FROM unnest($1::bigint[], $2::bigint[]) AS k (stream_id, subscription_id)
+       CASE WHEN k.exclusive THEN EXISTS (SELECT FROM leases AS l
+               WHERE l.stream_id = s.stream_id AND l.subscription_id = s.subscription_id) ELSE false END AS has_leases
+FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS k (stream_id, subscription_id, exclusive)
 JOIN subscriptions AS s USING (stream_id, subscription_id)
 JOIN streams AS t USING (stream_id)";
 
-/// The state of several subscriptions at one instant; one that does not exist is missing in the answer.
-pub async fn read_states(conn: &mut PgConnection, keys: &[SubscriptionKey]) -> sqlx::Result<Vec<SubscriptionState>> {
-    let (streams, subscriptions) = key_columns(keys.iter());
-    let rows: Vec<StateRow> = sqlx::query_as(READ_STATES).bind(streams).bind(subscriptions).fetch_all(conn).await?;
+/// The state of several subscriptions at one instant, each with whether it is exclusive; one that does not exist is missing
+/// in the answer.
+pub async fn read_states(
+    conn: &mut PgConnection,
+    readers: &[(SubscriptionKey, bool)],
+) -> sqlx::Result<Vec<SubscriptionState>> {
+    let (streams, subscriptions) = key_columns(readers.iter().map(|(key, _)| key));
+    let rows: Vec<StateRow> = sqlx::query_as(READ_STATES)
+        .bind(streams)
+        .bind(subscriptions)
+        .bind(readers.iter().map(|(_, exclusive)| *exclusive).collect::<Vec<_>>())
+        .fetch_all(conn)
+        .await?;
     Ok(rows.into_iter().map(SubscriptionState::from).collect())
 }
 
@@ -79,6 +95,8 @@ pub async fn bind_rule(conn: &mut PgConnection, key: SubscriptionKey, rule: &Lab
 pub struct Claim {
     /// Whose.
     pub key: SubscriptionKey,
+    /// Where its row was then.
+    pub place: Place,
     /// The version that was read.
     pub version: i64,
     /// Where the cursor moves to.
@@ -87,8 +105,6 @@ pub struct Claim {
     pub cursor_time: Timestamp,
     /// Offsets that leave without success: expired, or passed over by the label rule.
     pub skipped: i64,
-    /// Refuse while a batch is in flight.
-    pub exclusive: bool,
     /// These failed messages are taken (into leases, or dropped); empty for messages never claimed.
     pub retries: Vec<i64>,
     /// What is given out.
@@ -97,29 +113,33 @@ pub struct Claim {
 
 // One statement for all subscriptions of a flush: move each that is still where it was read, take its failed messages, give
 // out its leases. The row lock makes claims of one subscription exclusive; the version tells whoever waited that it lost.
-// Failed messages come first: a claim of new ones is refused while there are any. Ragged arrays travel flat with bounds.
-const CLAIM: &str = "
+// Failed messages come first: a claim of new ones is refused while there are any. Whether a batch is in flight needs no second
+// look: only claims give out leases, so what was read of them holds while the version does. Rows are found by place only (see
+// `store/place.rs`): one that has moved has most likely been claimed from, and is read again. Ragged arrays travel flat with
+// bounds.
+/// The statement of [`claim`]; public for the test of its plan.
+pub const CLAIM: &str = "
 WITH input AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::bigint[],
-                         $7::boolean[], $8::boolean[])
-        AS i (stream_id, subscription_id, version, cursor_offset, cursor_time, skipped, exclusive, from_retries)
+                         $7::boolean[], $8::tid[])
+        AS i (stream_id, subscription_id, version, cursor_offset, cursor_time, skipped, from_retries, place)
 ), locked AS (
-    SELECT s.stream_id, s.subscription_id
-    FROM input AS i JOIN subscriptions AS s USING (stream_id, subscription_id)
+    SELECT i.stream_id, i.subscription_id
+    FROM input AS i JOIN subscriptions AS s
+        ON s.ctid = i.place AND s.stream_id + 0 = i.stream_id AND s.subscription_id + 0 = i.subscription_id
     WHERE s.version = i.version
-    ORDER BY s.stream_id, s.subscription_id
+    ORDER BY i.stream_id, i.subscription_id
     FOR NO KEY UPDATE OF s
 ), moved AS (
     UPDATE subscriptions AS s
     SET version = s.version + 1, cursor_offset = i.cursor_offset, cursor_time = i.cursor_time,
         skipped = s.skipped + i.skipped
     FROM locked JOIN input AS i USING (stream_id, subscription_id)
-    WHERE s.stream_id = i.stream_id AND s.subscription_id = i.subscription_id AND s.version = i.version
-      AND (i.from_retries OR NOT EXISTS (SELECT FROM retries AS r
-              WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id))
-      AND NOT (i.exclusive AND EXISTS (SELECT FROM leases AS l
-              WHERE l.stream_id = i.stream_id AND l.subscription_id = i.subscription_id))
-    RETURNING s.stream_id, s.subscription_id
+    WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id AND s.subscription_id + 0 = i.subscription_id
+      AND s.version = i.version
+      AND CASE WHEN i.from_retries THEN true ELSE NOT EXISTS (SELECT FROM retries AS r
+              WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id) END
+    RETURNING s.stream_id, s.subscription_id, s.ctid AS place
 ), taken AS (
     DELETE FROM retries AS r
     USING moved AS m JOIN unnest($9::bigint[], $10::bigint[], $11::bigint[]) AS t (stream_id, subscription_id, message_offset)
@@ -133,10 +153,10 @@ WITH input AS (
     JOIN unnest($12::bigint[], $13::bigint[], $14::uuid[], $15::timestamptz[], $16::integer[], $17::integer[])
         AS g (stream_id, subscription_id, lease_id, expires_at, first, last) USING (stream_id, subscription_id)
 )
-SELECT stream_id, subscription_id FROM moved";
+SELECT stream_id, subscription_id, place FROM moved";
 
-/// Carries out the claims that still hold and returns their keys.
-pub async fn claim(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<Vec<SubscriptionKey>> {
+/// Carries out the claims that still hold and returns whose they were, and where their rows are now.
+pub async fn claim(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<BTreeMap<SubscriptionKey, Place>> {
     let (streams, subscriptions) = key_columns(claims.iter().map(|claim| &claim.key));
     let taken = || claims.iter().flat_map(|claim| claim.retries.iter().map(|offset| (claim.key, *offset)));
     let leases = || claims.iter().flat_map(|claim| &claim.leases);
@@ -145,15 +165,15 @@ pub async fn claim(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<Ve
         taken().map(|(key, _)| (key.stream.0, key.subscription.0)).unzip::<_, _, Vec<_>, Vec<_>>();
     let (lease_streams, lease_subscriptions) = key_columns(leases().map(|lease| &lease.key));
     let (firsts, lasts) = slice_bounds(leases());
-    let rows: Vec<(i64, i64)> = sqlx::query_as(CLAIM)
+    let rows: Vec<(i64, i64, Place)> = sqlx::query_as(CLAIM)
         .bind(streams)
         .bind(subscriptions)
         .bind(claims.iter().map(|claim| claim.version).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| claim.cursor).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| claim.cursor_time).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| claim.skipped).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.exclusive).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| !claim.retries.is_empty()).collect::<Vec<_>>())
+        .bind(claims.iter().map(|claim| claim.place).collect::<Vec<_>>())
         .bind(taken_streams)
         .bind(taken_subscriptions)
         .bind(taken().map(|(_, offset)| offset).collect::<Vec<_>>())
@@ -168,7 +188,7 @@ pub async fn claim(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<Ve
         .bind(messages().map(|message| message.appended_at).collect::<Vec<_>>())
         .fetch_all(conn)
         .await?;
-    Ok(rows.into_iter().map(|(stream, subscription)| key(stream, subscription)).collect())
+    Ok(rows.into_iter().map(|(stream, subscription, place)| (key(stream, subscription), place)).collect())
 }
 
 /// The key of a row.
