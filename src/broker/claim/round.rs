@@ -191,13 +191,15 @@ impl ClaimLane {
 
     fn hand_out(&mut self, planned: Planned, place: Place) {
         let key = planned.claim.key;
-        if let Some(state) = self.readers.get_mut(&key).and_then(|reader| reader.state.as_mut()) {
-            state.place = place;
-            state.version += 1;
-            state.cursor = planned.claim.cursor;
-            state.cursor_time = planned.claim.cursor_time;
-            state.has_leases |= !planned.batches.is_empty();
-            state.has_retries = planned.more_retries;
+        if let Some(reader) = self.readers.get_mut(&key) {
+            if let Some(state) = &mut reader.state {
+                state.place = place;
+                state.version += 1;
+                state.cursor = planned.claim.cursor;
+                state.cursor_time = planned.claim.cursor_time;
+                state.has_retries = planned.more_retries;
+            }
+            planned.batches.iter().for_each(|(lease, _, _)| reader.given(lease.id));
         }
         for (lease, expires_at, batch) in planned.batches {
             self.core.timers.add(lease, expires_at);
