@@ -197,7 +197,8 @@ mod tests {
     #[test]
     fn rewritten_json_is_read_too() {
         let payloads = Payloads::new(300, 7);
-        let body = r#"{"id": "00000003-0000001f-ee6b2800", "items": [], "sent_us": "0000000000bc614e", "customer": "x"}"#;
+        let body =
+            r#"{"id": "00000003-0000001f-ee6b2800", "items": [], "sent_us": "0000000000bc614e", "customer": "x"}"#;
         assert_eq!(payloads.read_normalized(body.as_bytes()), Some((FIRST, SENT)));
         assert_eq!(payloads.read_normalized(br#"{"id": "3-1f"}"#), None);
     }

@@ -75,7 +75,9 @@ pub async fn create_queues(site: &Site, queues: u32, groups: u32) -> Result<Vec<
     let calls = (0..queues).map(|index| {
         let project_id = site.project_id.clone();
         async move |client| {
-            create_queue(client, project_id, index, groups).await.with_context(|| format!("cannot create queue {index}"))
+            create_queue(client, project_id, index, groups)
+                .await
+                .with_context(|| format!("cannot create queue {index}"))
         }
     });
     in_parallel(site, calls).await

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Broker;
 use super::core::Core;
 use super::lane::LaneQueue;
+use super::places::Places;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MessageId, ProjectId, QueueId, StreamId};
 use crate::domain::message::{Message, NewMessage, fit_mode};
@@ -18,14 +19,15 @@ use crate::store;
 use crate::store::codec;
 use crate::store::connection::{Durability, LaneConnection, flush};
 use crate::store::delayed::DelayedRecord;
-use crate::store::segments::{Append, Appended, Segment};
+use crate::store::segments::{Append, Appended, Landed, Segment};
 
 /// One send on its way to the log.
 #[derive(Debug)]
 pub struct AppendRequest {
     stream: StreamId,
+    /// Records of the messages without delay, see [`codec`].
     payload: BytesMut,
-    messages: Vec<Message>,
+    message_count: i32,
     delayed: Vec<DelayedRecord>,
     /// Whether the stream was there.
     reply: oneshot::Sender<Result<bool>>,
@@ -47,7 +49,10 @@ impl Broker {
         fit_mode(entry.queue.mode, &mut messages)?;
         let size = messages.iter().map(NewMessage::size_bytes).sum();
         let (reply, answer) = oneshot::channel();
-        let (request, ids) = encode(entry.queue.stream, messages, self.core.clock.now(), reply);
+        let payload = BytesMut::with_capacity(size + messages.len() * codec::RECORD_OVERHEAD_BYTES);
+        let request =
+            AppendRequest { stream: entry.queue.stream, payload, message_count: 0, delayed: Vec::new(), reply };
+        let (request, ids) = encode(request, messages, self.core.clock.now());
         self.core.append_lane(&entry.queue).push(request, size)?;
         let stored = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
         if !stored {
@@ -58,14 +63,7 @@ impl Broker {
     }
 }
 
-fn encode(
-    stream: StreamId,
-    new: Vec<NewMessage>,
-    now: Timestamp,
-    reply: oneshot::Sender<Result<bool>>,
-) -> (AppendRequest, Vec<MessageId>) {
-    let mut request =
-        AppendRequest { stream, payload: BytesMut::new(), messages: Vec::new(), delayed: Vec::new(), reply };
+fn encode(mut request: AppendRequest, new: Vec<NewMessage>, now: Timestamp) -> (AppendRequest, Vec<MessageId>) {
     let mut ids = Vec::with_capacity(new.len());
     for message in new {
         let id = MessageId(Uuid::now_v7());
@@ -75,30 +73,99 @@ fn encode(
         let message = Message { id, body, attributes, tags, dead_letter: None };
         if delay.is_zero() {
             codec::encode(&message, &mut request.payload);
-            request.messages.push(message);
+            request.message_count += 1;
         } else {
             let mut record = BytesMut::new();
             codec::encode(&message, &mut record);
-            request.delayed.push(DelayedRecord { stream, due_at: now.plus(delay), record: record.freeze() });
+            request.delayed.push(DelayedRecord {
+                stream: request.stream,
+                due_at: now.plus(delay),
+                record: record.freeze(),
+            });
         }
     }
     (request, ids)
 }
 
+/// What a flush did to each stream that exists: where its append landed, if it had one.
+type Stored = BTreeMap<StreamId, Result<Option<Appended>>>;
+
 /// Commits sends until the lane is closed and empty.
 pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<AppendRequest>>, durability: Durability) {
-    let mut connection = LaneConnection::new(&core.store, "dms-append", durability);
+    let connection = LaneConnection::new(&core.store, "dms-append", durability);
+    let mut lane = AppendLane { connection, places: Places::default() };
     while let Some(requests) = queue.next().await {
         let flush = Flush::new(requests);
-        let outcome = flush.commit(&core, &mut connection).await;
-        flush.answer(&core, outcome);
+        let stored = lane.commit(&core, &flush).await;
+        flush.answer(&core, stored);
     }
-    connection.close().await;
+    lane.connection.close().await;
+}
+
+struct AppendLane {
+    connection: LaneConnection,
+    places: Places,
+}
+
+impl AppendLane {
+    async fn commit(&mut self, core: &Core, flush: &Flush) -> Stored {
+        let now = core.clock.now();
+        if let Err(error) = core.ensure_partitions(now).await {
+            return failed(flush.streams.keys(), &error);
+        }
+        let appends: Vec<Append> = flush.streams.values().filter_map(|flush| flush.append.clone()).collect();
+        if flush.delayed.is_empty() {
+            return self.append(appends, now).await;
+        }
+        let streams: Vec<StreamId> = flush.streams.keys().copied().collect();
+        let delayed = &flush.delayed;
+        let stored =
+            flush!(self.connection, conn => store::delayed::append_and_delay(conn, &streams, &appends, delayed, now));
+        match stored {
+            Ok(stored) => {
+                stored.into_iter().map(|(stream, landed)| (stream, Ok(landed.map(|at| self.landed(at))))).collect()
+            }
+            Err(error) => failed(&streams, &error),
+        }
+    }
+
+    /// Appends where the rows of the streams were last seen, then by key to those whose rows are elsewhere: each a statement
+    /// and a transaction of its own, so that row locks are taken in order.
+    async fn append(&mut self, appends: Vec<Append>, now: Timestamp) -> Stored {
+        let mut stored = Stored::new();
+        let ((known, places), mut rest) = self.places.split(appends);
+        if !known.is_empty() {
+            match flush!(self.connection, conn => store::segments::append_at(conn, &known, &places, now)) {
+                Ok(landed) => self.add(&mut stored, landed),
+                Err(error) => return failed(known.iter().chain(&rest).map(|append| &append.stream), &error),
+            }
+            rest.extend(known.into_iter().filter(|append| !stored.contains_key(&append.stream)));
+        }
+        if !rest.is_empty() {
+            match flush!(self.connection, conn => store::segments::append(conn, &rest, now)) {
+                Ok(landed) => self.add(&mut stored, landed),
+                Err(error) => stored.extend(failed(rest.iter().map(|append| &append.stream), &error)),
+            }
+        }
+        stored
+    }
+
+    fn add(&mut self, stored: &mut Stored, landed: Vec<Landed>) {
+        stored.extend(landed.into_iter().map(|landed| (landed.at.stream_id, Ok(Some(self.landed(landed))))));
+    }
+
+    fn landed(&mut self, landed: Landed) -> Appended {
+        self.places.remember(landed.at.stream_id, landed.place);
+        landed.at
+    }
+}
+
+fn failed<'a>(streams: impl IntoIterator<Item = &'a StreamId>, error: &Error) -> Stored {
+    streams.into_iter().map(|stream| (*stream, Err(error.clone()))).collect()
 }
 
 struct StreamFlush {
     append: Option<Append>,
-    messages: Vec<Message>,
     replies: Vec<oneshot::Sender<Result<bool>>>,
 }
 
@@ -121,40 +188,16 @@ impl Flush {
         Self { streams, delayed }
     }
 
-    async fn commit(&self, core: &Core, connection: &mut LaneConnection) -> Result<Vec<(StreamId, Option<Appended>)>> {
-        let now = core.clock.now();
-        core.ensure_partitions(now).await?;
-        let streams: Vec<StreamId> = self.streams.keys().copied().collect();
-        let appends: Vec<Append> = self.streams.values().filter_map(|flush| flush.append.clone()).collect();
-        if self.delayed.is_empty() {
-            let appended = flush!(connection, conn => store::segments::append(conn, &appends, now))?;
-            return Ok(appended.into_iter().map(|at| (at.stream_id, Some(at))).collect());
-        }
-        flush!(connection, conn => store::delayed::append_and_delay(conn, &streams, &appends, &self.delayed, now))
-    }
-
-    fn answer(self, core: &Core, outcome: Result<Vec<(StreamId, Option<Appended>)>>) {
-        let stored = match outcome {
-            Ok(stored) => stored.into_iter().collect::<BTreeMap<_, _>>(),
-            Err(error) => {
-                let replies = self.streams.into_values().flat_map(|flush| flush.replies);
-                // A caller that has gone away needs no answer, here and below.
-                return replies.for_each(|reply| drop(reply.send(Err(error.clone()))));
-            }
-        };
+    fn answer(self, core: &Core, mut stored: Stored) {
         for (stream, flush) in self.streams {
-            let at = stored.get(&stream);
-            if let (Some(Some(at)), Some(append)) = (at, flush.append) {
-                core.appended(Segment {
-                    stream,
-                    base_offset: at.base_offset,
-                    appended_at: at.appended_at,
-                    message_count: i64::from(append.message_count),
-                    messages: Some(flush.messages),
-                    payload_bytes: append.payload.len(),
-                });
+            let outcome = stored.remove(&stream).transpose();
+            let answer = outcome.as_ref().map(Option::is_some).map_err(Error::clone);
+            // A caller that has gone away needs no answer.
+            flush.replies.into_iter().for_each(|reply| drop(reply.send(answer.clone())));
+            if let (Ok(Some(Some(at))), Some(Append { message_count, payload, .. })) = (outcome, flush.append) {
+                // Bodies become slices of the payload, so that what the callers sent them in is freed.
+                core.appended(Segment::decode(at, message_count, codec::CODEC_PLAIN, payload));
             }
-            flush.replies.into_iter().for_each(|reply| drop(reply.send(Ok(at.is_some()))));
         }
         if !self.delayed.is_empty() {
             core.delays.notify_one();
@@ -163,23 +206,23 @@ impl Flush {
 }
 
 impl StreamFlush {
-    fn new(stream: StreamId, requests: Vec<AppendRequest>, delayed: &mut Vec<DelayedRecord>) -> Self {
-        let mut payload = BytesMut::new();
-        let mut flush = Self { append: None, messages: Vec::new(), replies: Vec::with_capacity(requests.len()) };
-        for request in requests {
-            if payload.is_empty() {
-                payload = request.payload;
-            } else {
-                payload.extend_from_slice(&request.payload);
+    fn new(stream: StreamId, mut requests: Vec<AppendRequest>, delayed: &mut Vec<DelayedRecord>) -> Self {
+        let message_count = requests.iter().map(|request| request.message_count).sum();
+        let payload = match &mut requests[..] {
+            [one] => std::mem::take(&mut one.payload),
+            many => {
+                let bytes = many.iter().map(|request| request.payload.len()).sum();
+                let mut payload = BytesMut::with_capacity(bytes);
+                many.iter().for_each(|request| payload.extend_from_slice(&request.payload));
+                payload
             }
-            flush.messages.extend(request.messages);
+        };
+        let append = (message_count > 0).then(|| Append { stream, message_count, payload: payload.freeze() });
+        let mut replies = Vec::with_capacity(requests.len());
+        for request in requests {
             delayed.extend(request.delayed);
-            flush.replies.push(request.reply);
+            replies.push(request.reply);
         }
-        if !flush.messages.is_empty() {
-            let message_count = i32::try_from(flush.messages.len()).unwrap_or(i32::MAX);
-            flush.append = Some(Append { stream, message_count, payload: Bytes::from(payload) });
-        }
-        flush
+        Self { append, replies }
     }
 }

@@ -21,6 +21,7 @@ use crate::domain::Result;
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::ids::{StreamId, SubscriptionKey};
 use crate::domain::queue::Queue;
+use crate::store::leases::LeaseKey;
 use crate::store::segments::Segment;
 use crate::store::{self, Store};
 
@@ -167,6 +168,13 @@ impl Core {
     pub fn changed(&self, key: SubscriptionKey) {
         self.apply(Wakeup::Changed(key.stream));
         self.outbox.push(Wakeup::Changed(key.stream));
+    }
+
+    /// A FIFO batch was acknowledged whole: wake who waits for the next one, here and elsewhere.
+    pub fn freed(&self, lease: LeaseKey) {
+        let stream = lease.subscription.stream;
+        self.claim_lane(stream).push_event(ClaimMessage::Freed(lease), 0);
+        self.outbox.push(Wakeup::Changed(stream));
     }
 
     /// Passes a wake-up to the lane it is for.

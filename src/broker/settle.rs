@@ -145,7 +145,6 @@ async fn settle_whole(core: &Core, connection: &mut LaneConnection, whole: Vec<(
         }
     };
     let mut rest = Vec::new();
-    let mut freed = BTreeSet::new();
     for (lease, ack) in whole {
         if !deleted.contains(&lease.id) {
             rest.push(SettleRequest::Ack(ack));
@@ -153,11 +152,10 @@ async fn settle_whole(core: &Core, connection: &mut LaneConnection, whole: Vec<(
         }
         core.timers.remove(lease.id);
         if ack.exclusive {
-            freed.insert(ack.key);
+            core.freed(lease);
         }
         drop(ack.reply.send(Ok(vec![AckOutcome::Acked; ack.entries.len()])));
     }
-    freed.into_iter().for_each(|key| core.changed(key));
     rest
 }
 

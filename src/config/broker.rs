@@ -116,7 +116,13 @@ mod tests {
 
     #[test]
     fn flags_come_back_as_they_were_and_none_is_missing() {
-        let given = ["broker", "--queues-per-project=17", "--lane-bytes-max=3MiB", "--sweep-interval=1500ms", "--claim-lanes=5"];
+        let given = [
+            "broker",
+            "--queues-per-project=17",
+            "--lane-bytes-max=3MiB",
+            "--sweep-interval=1500ms",
+            "--claim-lanes=5",
+        ];
         let args = Program::parse_from(given).broker;
         let again = Program::parse_from(["broker".to_owned()].into_iter().chain(args.flags())).broker;
         assert_eq!(format!("{args:?}"), format!("{again:?}"));

@@ -2,6 +2,7 @@
 
 use super::clock::Timestamp;
 use super::ids::{LeaseId, SubscriptionKey};
+use super::place::Place;
 
 /// A message of one reader: where it is and how often it was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,8 @@ impl Lease {
 pub struct SubscriptionState {
     /// Whose it is.
     pub key: SubscriptionKey,
+    /// Where its row is.
+    pub place: Place,
     /// Moved by every claim: the compare-and-set guard.
     pub version: i64,
     /// Next offset never claimed.
@@ -57,6 +60,6 @@ pub struct SubscriptionState {
     pub tail: i64,
     /// Whether failed messages wait.
     pub has_retries: bool,
-    /// Whether a batch is in flight.
+    /// Whether a batch is in flight; only looked at for readers that may have one at a time.
     pub has_leases: bool,
 }

@@ -11,6 +11,7 @@ pub mod labels;
 pub mod lease;
 pub mod limits;
 pub mod message;
+pub mod place;
 pub mod queue;
 pub mod search;
 pub mod settle;

@@ -12,6 +12,8 @@ mod storage {
     tonic::include_proto!("dms.storage.v1");
 }
 
+/// More than a record takes beside body, attributes and labels, for a message with few labels that is no dead letter.
+pub const RECORD_OVERHEAD_BYTES: usize = 48;
 /// Payload is the records, one after the other.
 pub const CODEC_PLAIN: i16 = 0;
 

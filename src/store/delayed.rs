@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use super::codec;
-use super::segments::{self, Append, Appended, Segment};
+use super::segments::{self, Append, Landed, Segment};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 
@@ -56,7 +56,7 @@ pub async fn append_and_delay(
     appends: &[Append],
     delayed: &[DelayedRecord],
     now: Timestamp,
-) -> sqlx::Result<Vec<(StreamId, Option<Appended>)>> {
+) -> sqlx::Result<Vec<(StreamId, Option<Landed>)>> {
     let mut tx = conn.begin().await?;
     let present = lock_streams(&mut tx, streams).await?;
     let appended = if appends.is_empty() { Vec::new() } else { segments::append(&mut tx, appends, now).await? };
@@ -64,7 +64,7 @@ pub async fn append_and_delay(
         delayed.iter().filter(|record| present.contains(&record.stream)).cloned().collect();
     insert(&mut tx, &delayed).await?;
     tx.commit().await?;
-    let landed = |stream: StreamId| appended.iter().find(|at| at.stream_id == stream).copied();
+    let landed = |stream: StreamId| appended.iter().find(|landed| landed.at.stream_id == stream).copied();
     Ok(present.into_iter().map(|stream| (stream, landed(stream))).collect())
 }
 
@@ -84,7 +84,8 @@ pub async fn append_due(pool: &PgPool, stream: StreamId, now: Timestamp, limit: 
     let append = Append { stream, message_count, payload: Bytes::from(records.concat()) };
     let appended = segments::append(&mut tx, std::slice::from_ref(&append), now).await?;
     tx.commit().await?;
-    let segment = |at: &Appended| Segment::decode(*at, message_count, codec::CODEC_PLAIN, append.payload.clone());
+    let segment =
+        |landed: &Landed| Segment::decode(landed.at, message_count, codec::CODEC_PLAIN, append.payload.clone());
     Ok(appended.first().map(segment))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Nobody else imports sqlx. Functions take a connection or a pool and return domain types.
 
+pub mod claims;
 pub mod clock;
 pub mod codec;
 pub mod connection;
@@ -14,6 +15,7 @@ pub mod leases;
 pub mod notifications;
 pub mod partitions;
 pub mod peers;
+mod place;
 pub mod queues;
 pub mod retries;
 pub mod segments;

@@ -82,9 +82,8 @@ impl Peer {
 
     /// Loads pgmq's own SQL, unless it is there.
     pub async fn install_pgmq(&mut self, sql: &str) -> Result<()> {
-        let there: bool = sqlx::query_scalar("SELECT to_regproc('pgmq.create') IS NOT NULL")
-            .fetch_one(&mut self.connection)
-            .await?;
+        let there: bool =
+            sqlx::query_scalar("SELECT to_regproc('pgmq.create') IS NOT NULL").fetch_one(&mut self.connection).await?;
         if there {
             return Ok(());
         }

@@ -134,7 +134,7 @@ async fn append_all(
         let append = appends.iter().find(|append| append.stream == at.stream_id)?;
         Some(Segment::decode(at, append.message_count, codec::CODEC_PLAIN, append.payload.clone()))
     };
-    Ok(appended.into_iter().filter_map(segment).collect())
+    Ok(appended.into_iter().filter_map(|landed| segment(landed.at)).collect())
 }
 
 fn encode(stream: StreamId, messages: &[Message]) -> Append {

@@ -1,4 +1,4 @@
-//! Readers of streams: their state, their label rule, and the claim that moves them.
+//! Readers of streams: their state, their label rule, their row locks.
 
 use sqlx::{FromRow, PgConnection};
 
@@ -6,6 +6,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
 use crate::domain::labels::LabelRule;
 use crate::domain::lease::{Lease, SubscriptionState};
+use crate::domain::place::Place;
 
 /// Splits keys into the two arrays that `unnest` joins again.
 pub(super) fn key_columns<'a>(keys: impl Iterator<Item = &'a SubscriptionKey>) -> (Vec<i64>, Vec<i64>) {
@@ -16,6 +17,7 @@ pub(super) fn key_columns<'a>(keys: impl Iterator<Item = &'a SubscriptionKey>) -
 struct StateRow {
     stream_id: i64,
     subscription_id: i64,
+    place: Place,
     version: i64,
     cursor_offset: i64,
     cursor_time: Timestamp,
@@ -30,6 +32,7 @@ impl From<StateRow> for SubscriptionState {
     fn from(row: StateRow) -> Self {
         Self {
             key: SubscriptionKey { stream: StreamId(row.stream_id), subscription: SubscriptionId(row.subscription_id) },
+            place: row.place,
             version: row.version,
             cursor: row.cursor_offset,
             cursor_time: row.cursor_time,
@@ -41,20 +44,31 @@ impl From<StateRow> for SubscriptionState {
     }
 }
 
+// Leases are looked for on behalf of exclusive readers only: of others there may be many, dead ones too.
 const READ_STATES: &str = "
-SELECT s.stream_id, s.subscription_id, s.version, s.cursor_offset, s.cursor_time, s.label_tags, s.label_all, t.next_offset,
+SELECT s.stream_id, s.subscription_id, s.ctid AS place, s.version, s.cursor_offset, s.cursor_time, s.label_tags, s.label_all,
+       t.next_offset,
        EXISTS (SELECT FROM retries AS r
                WHERE r.stream_id = s.stream_id AND r.subscription_id = s.subscription_id) AS has_retries,
-       EXISTS (SELECT FROM leases AS l
-               WHERE l.stream_id = s.stream_id AND l.subscription_id = s.subscription_id) AS has_leases
-FROM unnest($1::bigint[], $2::bigint[]) AS k (stream_id, subscription_id)
+       CASE WHEN k.exclusive THEN EXISTS (SELECT FROM leases AS l
+               WHERE l.stream_id = s.stream_id AND l.subscription_id = s.subscription_id) ELSE false END AS has_leases
+FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS k (stream_id, subscription_id, exclusive)
 JOIN subscriptions AS s USING (stream_id, subscription_id)
 JOIN streams AS t USING (stream_id)";
 
-/// The state of several subscriptions at one instant; one that does not exist is missing in the answer.
-pub async fn read_states(conn: &mut PgConnection, keys: &[SubscriptionKey]) -> sqlx::Result<Vec<SubscriptionState>> {
-    let (streams, subscriptions) = key_columns(keys.iter());
-    let rows: Vec<StateRow> = sqlx::query_as(READ_STATES).bind(streams).bind(subscriptions).fetch_all(conn).await?;
+/// The state of several subscriptions at one instant, each with whether it is exclusive; one that does not exist is missing
+/// in the answer.
+pub async fn read_states(
+    conn: &mut PgConnection,
+    readers: &[(SubscriptionKey, bool)],
+) -> sqlx::Result<Vec<SubscriptionState>> {
+    let (streams, subscriptions) = key_columns(readers.iter().map(|(key, _)| key));
+    let rows: Vec<StateRow> = sqlx::query_as(READ_STATES)
+        .bind(streams)
+        .bind(subscriptions)
+        .bind(readers.iter().map(|(_, exclusive)| *exclusive).collect::<Vec<_>>())
+        .fetch_all(conn)
+        .await?;
     Ok(rows.into_iter().map(SubscriptionState::from).collect())
 }
 
@@ -72,103 +86,6 @@ pub async fn bind_rule(conn: &mut PgConnection, key: SubscriptionKey, rule: &Lab
         .execute(conn)
         .await?;
     Ok(())
-}
-
-/// One subscription's part of a claim: holds only if nothing has moved since `version` was read.
-#[derive(Debug, Clone)]
-pub struct Claim {
-    /// Whose.
-    pub key: SubscriptionKey,
-    /// The version that was read.
-    pub version: i64,
-    /// Where the cursor moves to.
-    pub cursor: i64,
-    /// See [`SubscriptionState::cursor_time`].
-    pub cursor_time: Timestamp,
-    /// Offsets that leave without success: expired, or passed over by the label rule.
-    pub skipped: i64,
-    /// Refuse while a batch is in flight.
-    pub exclusive: bool,
-    /// These failed messages are taken (into leases, or dropped); empty for messages never claimed.
-    pub retries: Vec<i64>,
-    /// What is given out.
-    pub leases: Vec<Lease>,
-}
-
-// One statement for all subscriptions of a flush: move each that is still where it was read, take its failed messages, give
-// out its leases. The row lock makes claims of one subscription exclusive; the version tells whoever waited that it lost.
-// Failed messages come first: a claim of new ones is refused while there are any. Ragged arrays travel flat with bounds.
-const CLAIM: &str = "
-WITH input AS (
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::bigint[],
-                         $7::boolean[], $8::boolean[])
-        AS i (stream_id, subscription_id, version, cursor_offset, cursor_time, skipped, exclusive, from_retries)
-), locked AS (
-    SELECT s.stream_id, s.subscription_id
-    FROM input AS i JOIN subscriptions AS s USING (stream_id, subscription_id)
-    WHERE s.version = i.version
-    ORDER BY s.stream_id, s.subscription_id
-    FOR NO KEY UPDATE OF s
-), moved AS (
-    UPDATE subscriptions AS s
-    SET version = s.version + 1, cursor_offset = i.cursor_offset, cursor_time = i.cursor_time,
-        skipped = s.skipped + i.skipped
-    FROM locked JOIN input AS i USING (stream_id, subscription_id)
-    WHERE s.stream_id = i.stream_id AND s.subscription_id = i.subscription_id AND s.version = i.version
-      AND (i.from_retries OR NOT EXISTS (SELECT FROM retries AS r
-              WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id))
-      AND NOT (i.exclusive AND EXISTS (SELECT FROM leases AS l
-              WHERE l.stream_id = i.stream_id AND l.subscription_id = i.subscription_id))
-    RETURNING s.stream_id, s.subscription_id
-), taken AS (
-    DELETE FROM retries AS r
-    USING moved AS m JOIN unnest($9::bigint[], $10::bigint[], $11::bigint[]) AS t (stream_id, subscription_id, message_offset)
-        USING (stream_id, subscription_id)
-    WHERE r.stream_id = t.stream_id AND r.subscription_id = t.subscription_id AND r.message_offset = t.message_offset
-), given AS (
-    INSERT INTO leases (stream_id, subscription_id, lease_id, expires_at, offsets, attempts, appended_ats)
-    SELECT g.stream_id, g.subscription_id, g.lease_id, g.expires_at,
-           ($18::bigint[])[g.first:g.last], ($19::integer[])[g.first:g.last], ($20::timestamptz[])[g.first:g.last]
-    FROM moved AS m
-    JOIN unnest($12::bigint[], $13::bigint[], $14::uuid[], $15::timestamptz[], $16::integer[], $17::integer[])
-        AS g (stream_id, subscription_id, lease_id, expires_at, first, last) USING (stream_id, subscription_id)
-)
-SELECT stream_id, subscription_id FROM moved";
-
-/// Carries out the claims that still hold and returns their keys.
-pub async fn claim(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<Vec<SubscriptionKey>> {
-    let (streams, subscriptions) = key_columns(claims.iter().map(|claim| &claim.key));
-    let taken = || claims.iter().flat_map(|claim| claim.retries.iter().map(|offset| (claim.key, *offset)));
-    let leases = || claims.iter().flat_map(|claim| &claim.leases);
-    let messages = || leases().flat_map(|lease| &lease.messages);
-    let (taken_streams, taken_subscriptions) =
-        taken().map(|(key, _)| (key.stream.0, key.subscription.0)).unzip::<_, _, Vec<_>, Vec<_>>();
-    let (lease_streams, lease_subscriptions) = key_columns(leases().map(|lease| &lease.key));
-    let (firsts, lasts) = slice_bounds(leases());
-    let rows: Vec<(i64, i64)> = sqlx::query_as(CLAIM)
-        .bind(streams)
-        .bind(subscriptions)
-        .bind(claims.iter().map(|claim| claim.version).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.cursor).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.cursor_time).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.skipped).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.exclusive).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| !claim.retries.is_empty()).collect::<Vec<_>>())
-        .bind(taken_streams)
-        .bind(taken_subscriptions)
-        .bind(taken().map(|(_, offset)| offset).collect::<Vec<_>>())
-        .bind(lease_streams)
-        .bind(lease_subscriptions)
-        .bind(leases().map(|lease| lease.id.0).collect::<Vec<_>>())
-        .bind(leases().map(|lease| lease.expires_at).collect::<Vec<_>>())
-        .bind(firsts)
-        .bind(lasts)
-        .bind(messages().map(|message| message.offset).collect::<Vec<_>>())
-        .bind(messages().map(|message| message.attempts).collect::<Vec<_>>())
-        .bind(messages().map(|message| message.appended_at).collect::<Vec<_>>())
-        .fetch_all(conn)
-        .await?;
-    Ok(rows.into_iter().map(|(stream, subscription)| key(stream, subscription)).collect())
 }
 
 /// The key of a row.

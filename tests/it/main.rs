@@ -24,6 +24,7 @@ mod limits;
 mod model;
 mod normal;
 mod outage;
+mod places;
 mod readme;
 mod replicas;
 mod rest_bad_bodies;

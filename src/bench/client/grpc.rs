@@ -29,7 +29,12 @@ impl GrpcClient {
     /// A client of this project.
     pub fn new(project_id: String, channel: Channel) -> Self {
         let wait = WAIT;
-        Self { wait, project_id, messages: MessageServiceClient::new(channel.clone()), health: HealthClient::new(channel) }
+        Self {
+            wait,
+            project_id,
+            messages: MessageServiceClient::new(channel.clone()),
+            health: HealthClient::new(channel),
+        }
     }
 
     /// See [`super::Client::send`].

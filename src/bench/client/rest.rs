@@ -73,7 +73,12 @@ impl RestClient {
         Ok(delivered.collect())
     }
 
-    pub(super) async fn ack(&mut self, topic: &Topic, group: usize, receipts: Vec<Receipt>) -> Result<Vec<bool>, Status> {
+    pub(super) async fn ack(
+        &mut self,
+        topic: &Topic,
+        group: usize,
+        receipts: Vec<Receipt>,
+    ) -> Result<Vec<bool>, Status> {
         let count = receipts.len();
         let entries: Vec<String> =
             handlers(receipts).map(|handler| format!(r#"{{"handler":"{handler}","status":"success"}}"#)).collect();

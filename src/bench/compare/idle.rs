@@ -57,12 +57,15 @@ pub async fn compare(runner: &Runner<'_>) -> Result<Section> {
         .with_figure('j', "p99 ms from before a send to the woken consumer", Some(p99), Target::AtMost(20.0))
         .with_figure('j', "p50 ms of the same", Some(p50), Target::None)
         .with_figure('j', "CPU of the service meanwhile, ms a second", cpu, Target::None)
-        .with_note(format!("{POLLS} polls on {CONNECTIONS} connections; {WAKEUPS} sends, one after the other, to queues at random.")))
+        .with_note(format!(
+            "{POLLS} polls on {CONNECTIONS} connections; {WAKEUPS} sends, one after the other, to queues at random."
+        )))
 }
 
 /// Bytes in memory of the service.
 fn resident(site: &Site) -> Result<f64> {
-    let process = site.addresses.first().and_then(|address| address.process).context("the service's process is not known")?;
+    let process =
+        site.addresses.first().and_then(|address| address.process).context("the service's process is not known")?;
     let stat = ProcessStat::read(process).context("the service's memory is not known")?;
     Ok(stat.resident_bytes as f64)
 }

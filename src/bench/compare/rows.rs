@@ -46,7 +46,12 @@ pub async fn send_singly(runner: &Runner<'_>) -> Result<Section> {
     Ok(Section::new('b', "b. Send, 200 B one by one")
         .with_runs([&pgmq, &ours, &noop])
         .with_figure('b', "send against pgmq's send", ratio(&ours, &pgmq), Target::AtLeast(4.0))
-        .with_figure('b', "send against a unary call that does nothing (health check)", ratio(&ours, &noop), Target::None))
+        .with_figure(
+            'b',
+            "send against a unary call that does nothing (health check)",
+            ratio(&ours, &noop),
+            Target::None,
+        ))
 }
 
 pub async fn whole_cycle(runner: &Runner<'_>) -> Result<Section> {
@@ -61,8 +66,18 @@ pub async fn whole_cycle(runner: &Runner<'_>) -> Result<Section> {
     let wal = both.median_of(|report| report.cost.wal_bytes_beyond_payload);
     Ok(Section::new('c', "c, e, f. Consume and ack, and what the whole cycle costs, 1 KB in batches of 10")
         .with_runs([&pgmq_send, &pgmq_read, &consume, &both])
-        .with_figure('c', "consume + ack against pgmq's read + delete", ratio(&consume, &pgmq_read), Target::AtLeast(4.0))
-        .with_figure('e', "Postgres CPU of send + consume + ack against pgmq's send_batch + read + delete", cpu, Target::AtMost(0.12))
+        .with_figure(
+            'c',
+            "consume + ack against pgmq's read + delete",
+            ratio(&consume, &pgmq_read),
+            Target::AtLeast(4.0),
+        )
+        .with_figure(
+            'e',
+            "Postgres CPU of send + consume + ack against pgmq's send_batch + read + delete",
+            cpu,
+            Target::AtMost(0.12),
+        )
         .with_figure('f', "WAL bytes beyond the payload, whole cycle", wal, Target::AtMost(200.0)))
 }
 
@@ -91,7 +106,12 @@ pub async fn ten_groups(runner: &Runner<'_>) -> Result<Section> {
     Ok(Section::new('g', "g. Ten groups")
         .with_runs([&one, &ten, &deliver, &pgmq])
         .with_figure('g', "send to a queue with ten idle groups against one", ratio(&ten, &one), Target::AtLeast(0.95))
-        .with_figure('g', "deliveries to ten groups against ten pgmq queues", ratio(&deliver, &pgmq), Target::AtLeast(5.0)))
+        .with_figure(
+            'g',
+            "deliveries to ten groups against ten pgmq queues",
+            ratio(&deliver, &pgmq),
+            Target::AtLeast(5.0),
+        ))
 }
 
 pub async fn deep_backlog(runner: &Runner<'_>) -> Result<Section> {
@@ -108,16 +128,21 @@ pub async fn deep_backlog(runner: &Runner<'_>) -> Result<Section> {
         .with_runs([&shallow, &deep])
         .with_figure('h', "rate with 10^3 waiting against 10^7", ratio(&shallow, &deep), Target::AtMost(1.15))
         .with_figure('h', "p50 of consume with 10^7 waiting against 10^3", slower, Target::AtMost(1.15))
-        .with_note("Sending goes on while consuming, so that the backlog keeps its size. The deep one is measured once."))
+        .with_note(
+            "Sending goes on while consuming, so that the backlog keeps its size. The deep one is measured once.",
+        ))
 }
 
 pub async fn many_queues(runner: &Runner<'_>) -> Result<Section> {
     let one = Workload { clients: 64, ..runner.ours(Scenario::Produce) };
     let many = Workload { queues: 10_000, ..one.clone() };
     let [one, many] = runner.in_turns([one, many]).await?;
-    Ok(Section::new('i', "i. 10^4 queues against one, 1 KB in batches of 10")
-        .with_runs([&one, &many])
-        .with_figure('i', "sends spread evenly over 10^4 queues against one", ratio(&many, &one), Target::AtLeast(0.7)))
+    Ok(Section::new('i', "i. 10^4 queues against one, 1 KB in batches of 10").with_runs([&one, &many]).with_figure(
+        'i',
+        "sends spread evenly over 10^4 queues against one",
+        ratio(&many, &one),
+        Target::AtLeast(0.7),
+    ))
 }
 
 pub async fn lone_client(runner: &Runner<'_>) -> Result<Section> {
@@ -127,9 +152,12 @@ pub async fn lone_client(runner: &Runner<'_>) -> Result<Section> {
     let [raw, ours] = runner.in_turns([raw, ours]).await?;
     let p50 = |measured: &Measured| measured.median_of(latency("send", |latency| latency.p50_ms));
     let slower = p50(&ours).zip(p50(&raw)).map(|(ours, raw)| ours / raw);
-    Ok(Section::new('l', "l. One lone client, 1 KB one by one")
-        .with_runs([&raw, &ours])
-        .with_figure('l', "p50 of a send against a single-row INSERT and its commit", slower, Target::AtMost(1.75)))
+    Ok(Section::new('l', "l. One lone client, 1 KB one by one").with_runs([&raw, &ours]).with_figure(
+        'l',
+        "p50 of a send against a single-row INSERT and its commit",
+        slower,
+        Target::AtMost(1.75),
+    ))
 }
 
 pub async fn rest(runner: &Runner<'_>) -> Result<Section> {

@@ -80,6 +80,8 @@ pub enum ClaimMessage {
         /// Which.
         stream: StreamId,
     },
+    /// A whole batch of a FIFO reader was acknowledged here.
+    Freed(LeaseKey),
     /// Anything may have changed.
     Refresh,
 }
@@ -137,6 +139,14 @@ impl ClaimLane {
             }
             ClaimMessage::Appended { stream, tail } => self.wake_stream(stream, |reader| reader.grown_to(tail)),
             ClaimMessage::Changed { stream } => self.wake_stream(stream, Reader::forget_state),
+            ClaimMessage::Freed(lease) => {
+                if let Some(reader) = self.readers.get_mut(&lease.subscription) {
+                    reader.freed(lease.id);
+                    if reader.is_waiting() {
+                        self.ready.insert(lease.subscription);
+                    }
+                }
+            }
             ClaimMessage::Refresh => self.refresh(),
         }
     }

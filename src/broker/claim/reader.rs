@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{ClaimRequest, REFRESH};
+use crate::domain::ids::LeaseId;
 use crate::domain::labels::LabelRule;
 use crate::domain::lease::SubscriptionState;
 use crate::domain::{Error, ErrorKind};
@@ -31,6 +32,8 @@ pub struct Reader {
     pub waiting: VecDeque<ClaimRequest>,
     /// Its row as of `read_at`, carried on by our own claims; `None` when it has to be read.
     pub state: Option<SubscriptionState>,
+    /// The only lease in flight, when it was given out here after the row was read.
+    in_flight: Option<LeaseId>,
     read_at: Instant,
     used_at: Instant,
     kept_len: usize,
@@ -45,6 +48,7 @@ impl Reader {
             retention: request.retention,
             waiting: VecDeque::new(),
             state: None,
+            in_flight: None,
             read_at: now,
             used_at: now,
             kept_len: 0,
@@ -87,6 +91,7 @@ impl Reader {
     /// Its row was read.
     pub fn set_state(&mut self, state: SubscriptionState) {
         self.state = Some(state);
+        self.in_flight = None;
         self.read_at = Instant::now();
         self.waiting.iter_mut().for_each(|request| request.parked = true);
     }
@@ -94,6 +99,22 @@ impl Reader {
     /// Its row has to be read again.
     pub fn forget_state(&mut self) {
         self.state = None;
+    }
+
+    /// A lease was given out, by a claim that has moved its row.
+    pub fn given(&mut self, lease: LeaseId) {
+        if let Some(state) = &mut self.state {
+            self.in_flight = (!state.has_leases).then_some(lease);
+            state.has_leases = true;
+        }
+    }
+
+    /// A batch was settled whole, with success. When it was the only one, nothing else about the row has changed.
+    pub fn freed(&mut self, lease: LeaseId) {
+        match &mut self.state {
+            Some(state) if self.in_flight == Some(lease) => (state.has_leases, self.in_flight) = (false, None),
+            _ => self.forget_state(),
+        }
     }
 
     /// Its stream has grown.
@@ -167,5 +188,73 @@ impl Reader {
     /// Answers every consumer.
     pub fn fail_all(&mut self, error: &Error) {
         self.waiting.drain(..).for_each(|request| drop(request.reply.send(Err(error.clone()))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::clock::Timestamp;
+    use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
+    use crate::domain::place::Place;
+
+    const OWN: LeaseId = LeaseId(Uuid::from_u128(1));
+    const OTHER: LeaseId = LeaseId(Uuid::from_u128(2));
+
+    /// A FIFO reader of a stream with messages.
+    fn reader(has_leases: bool) -> Reader {
+        let now = Instant::now();
+        let (retention, waiting) = (Duration::from_secs(1), VecDeque::new());
+        let mut reader = Reader {
+            exclusive: true,
+            retention,
+            waiting,
+            state: None,
+            in_flight: None,
+            read_at: now,
+            used_at: now,
+            kept_len: 0,
+        };
+        reader.set_state(SubscriptionState {
+            key: SubscriptionKey { stream: StreamId(1), subscription: SubscriptionId(1) },
+            place: Place { block: 0, line: 1 },
+            version: 1,
+            cursor: 0,
+            cursor_time: Timestamp(0),
+            rule: None,
+            tail: 10,
+            has_retries: false,
+            has_leases,
+        });
+        reader
+    }
+
+    #[test]
+    fn a_batch_given_out_here_frees_the_next_without_a_look_at_the_row() {
+        let mut reader = reader(false);
+        for lease in [OWN, OTHER] {
+            reader.given(lease);
+            assert_eq!(reader.next_source(), NextSource::Blocked);
+            reader.freed(lease);
+            assert_eq!(reader.next_source(), NextSource::Log);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_not_known_has_the_row_read_again() {
+        let mut read = reader(true);
+        read.freed(OWN);
+        assert!(read.state.is_none(), "given out before the row was read");
+        let mut given = reader(false);
+        given.given(OWN);
+        given.freed(OTHER);
+        assert!(given.state.is_none());
+        let mut read_again = reader(false);
+        read_again.given(OWN);
+        read_again.set_state(reader(true).state.expect("read"));
+        read_again.freed(OWN);
+        assert!(read_again.state.is_none(), "another one may be in flight by now");
     }
 }

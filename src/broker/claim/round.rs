@@ -17,11 +17,12 @@ use crate::domain::handler::Handler;
 use crate::domain::ids::{LeaseId, SubscriptionKey};
 use crate::domain::lease::{Lease, SubscriptionState};
 use crate::domain::message::Delivery;
+use crate::domain::place::Place;
 use crate::domain::{Error, ErrorKind, Result};
 use crate::store;
+use crate::store::claims::Claim;
 use crate::store::connection::flush;
 use crate::store::leases::LeaseKey;
-use crate::store::subscriptions::Claim;
 
 /// Readers served by one statement.
 const READERS_MAX: usize = 256;
@@ -96,8 +97,11 @@ impl ClaimLane {
 
     /// Reads the rows of readers that are not known; those that are gone are answered and forgotten.
     async fn read_states(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
-        let unknown = |key: &&SubscriptionKey| self.readers.get(key).is_some_and(|reader| reader.state.is_none());
-        let unknown: Vec<SubscriptionKey> = keys.iter().filter(unknown).copied().collect();
+        let unknown = |key: &SubscriptionKey| {
+            let reader = self.readers.get(key).filter(|reader| reader.state.is_none())?;
+            Some((*key, reader.exclusive))
+        };
+        let unknown: Vec<(SubscriptionKey, bool)> = keys.iter().filter_map(unknown).collect();
         if unknown.is_empty() {
             return Ok(());
         }
@@ -107,7 +111,7 @@ impl ClaimLane {
                 reader.set_state(state);
             }
         }
-        for key in unknown {
+        for (key, _) in unknown {
             if self.readers.get(&key).is_some_and(|reader| reader.state.is_none())
                 && let Some(mut reader) = self.forget(key)
             {
@@ -152,13 +156,13 @@ impl ClaimLane {
         let Some(reader) = self.readers.get_mut(&key) else { return Ok(None) };
         let (batches, left) = cut(&mut reader.waiting, found.candidates, consumers_max);
         let batches = batches.into_iter().map(|batch| with_lease(key, now, batch)).collect::<Vec<_>>();
-        Ok(planned(state, exclusive, found.source, batches, left.front()))
+        Ok(planned(state, found.source, batches, left.front()))
     }
 
     /// Carries out the claims and hands out what was claimed; readers that moved meanwhile are read and tried again.
     async fn carry_out(&mut self, planned: Vec<Planned>) -> Result<()> {
         let claims: Vec<Claim> = planned.iter().map(|planned| planned.claim.clone()).collect();
-        let claimed = flush!(self.connection, conn => store::subscriptions::claim(conn, &claims));
+        let claimed = flush!(self.connection, conn => store::claims::claim(conn, &claims));
         let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -167,10 +171,9 @@ impl ClaimLane {
             }
         };
         for planned in planned {
-            if claimed.contains(&planned.claim.key) {
-                self.hand_out(planned);
-            } else {
-                self.give_back(planned);
+            match claimed.get(&planned.claim.key) {
+                Some(place) => self.hand_out(planned, *place),
+                None => self.give_back(planned),
             }
         }
         Ok(())
@@ -186,14 +189,17 @@ impl ClaimLane {
         }
     }
 
-    fn hand_out(&mut self, planned: Planned) {
+    fn hand_out(&mut self, planned: Planned, place: Place) {
         let key = planned.claim.key;
-        if let Some(state) = self.readers.get_mut(&key).and_then(|reader| reader.state.as_mut()) {
-            state.version += 1;
-            state.cursor = planned.claim.cursor;
-            state.cursor_time = planned.claim.cursor_time;
-            state.has_leases |= !planned.batches.is_empty();
-            state.has_retries = planned.more_retries;
+        if let Some(reader) = self.readers.get_mut(&key) {
+            if let Some(state) = &mut reader.state {
+                state.place = place;
+                state.version += 1;
+                state.cursor = planned.claim.cursor;
+                state.cursor_time = planned.claim.cursor_time;
+                state.has_retries = planned.more_retries;
+            }
+            planned.batches.iter().for_each(|(lease, _, _)| reader.given(lease.id));
         }
         for (lease, expires_at, batch) in planned.batches {
             self.core.timers.add(lease, expires_at);
@@ -213,7 +219,6 @@ fn with_lease(key: SubscriptionKey, now: Timestamp, batch: Batch) -> (LeaseKey, 
 
 fn planned(
     state: SubscriptionState,
-    exclusive: bool,
     source: Taken,
     batches: Vec<(LeaseKey, Timestamp, Batch)>,
     left: Option<&Candidate>,
@@ -227,11 +232,11 @@ fn planned(
     let leases: Vec<Lease> = leases.collect();
     let mut claim = Claim {
         key: state.key,
+        place: state.place,
         version: state.version,
         cursor: state.cursor,
         cursor_time: state.cursor_time,
         skipped: 0,
-        exclusive,
         retries: Vec::new(),
         leases,
     };

@@ -1,0 +1,63 @@
+//! Rows found by their place instead of their key: `tid` <-> [`Place`], and why that is right.
+//!
+//! `streams` and `subscriptions` have rows that are updated hundreds of times a second. While a foreign transaction keeps dead
+//! versions from being pruned, a look-up by key walks all of them; the place of the newest version is one page, however many
+//! there are. Whoever wrote or read a row remembers where it was, and its next statement matches `ctid` with that place.
+//!
+//! A place may be wrong: the row has moved, or another row lives there now. So each match also compares the key (`+ 0` keeps
+//! the planner from using its index). What it finds is the version that the statement's snapshot sees, or nothing: a scan by
+//! ctid does not follow a row that has moved. Nothing found means nothing written; the caller then goes by key.
+//!
+//! The statements lock the row first (`locked`) and then update it, both by the old ctid:
+//!
+//! - Nobody has updated the row since the snapshot: the lock keeps it so, and the update finds that same version.
+//! - Somebody has: the lock waits for them, follows the row to its newest version, locks that, and checks the match again.
+//!   Older versions of Postgres (16.2) do not compare the ctid in that check: the row is found, and the update does the same
+//!   once more. It meets the old version in the snapshot, follows it to the newest one, which is ours by the lock, and
+//!   computes from that. Newer ones (15.18) do compare it, find another one, and leave the row out of `locked`, which the
+//!   update joins: nothing is written.
+//!
+//! A statement for one row updates it without locking it first; what is said of the second case holds for its update alone.
+//!
+//! Either way offsets come from the newest version, under its lock, or not at all.
+
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueFormat, PgValueRef};
+use sqlx::{Decode, Encode, Postgres, Type};
+
+use crate::domain::place::Place;
+
+const TID: Oid = Oid(27);
+const TID_ARRAY: Oid = Oid(1010);
+
+impl Type<Postgres> for Place {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(TID)
+    }
+}
+
+impl PgHasArrayType for Place {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(TID_ARRAY)
+    }
+}
+
+impl Encode<'_, Postgres> for Place {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend(self.block.to_be_bytes());
+        buffer.extend(self.line.to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl Decode<'_, Postgres> for Place {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        if value.format() != PgValueFormat::Binary {
+            return Err("tid not in binary format".into());
+        }
+        let &[b0, b1, b2, b3, l0, l1] = value.as_bytes()? else { return Err("tid is not 6 bytes".into()) };
+        Ok(Self { block: u32::from_be_bytes([b0, b1, b2, b3]), line: u16::from_be_bytes([l0, l1]) })
+    }
+}
