@@ -27,7 +27,7 @@ use crate::store::connection::{Durability, LaneConnection};
 use crate::store::leases::LeaseKey;
 
 /// What is known of a reader is trusted this long: a wake-up of another replica may have been lost with it.
-const REFRESH: Duration = Duration::from_secs(5);
+const REFRESH: Duration = Duration::from_secs(10);
 /// Readers without requests are forgotten after this.
 const IDLE: Duration = Duration::from_secs(60);
 /// After an error of the database, parked requests are tried again.

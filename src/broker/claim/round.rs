@@ -26,6 +26,8 @@ use crate::store::leases::LeaseKey;
 
 /// Readers served by one statement.
 const READERS_MAX: usize = 256;
+/// Readers whose rows are read by one statement, which takes some tens of milliseconds.
+const STATES_MAX: usize = 2048;
 /// Messages looked for on behalf of one reader in a round, however many its consumers want.
 const MESSAGES_MAX: usize = 1000;
 
@@ -39,7 +41,7 @@ struct Planned {
 impl ClaimLane {
     /// Serves readers that are ready.
     pub(super) async fn round(&mut self) {
-        let keys = self.next_ready();
+        let keys: Vec<SubscriptionKey> = self.turns().take(READERS_MAX).collect();
         let Some(last) = keys.last() else { return };
         self.served_last = Some(*last);
         for key in &keys {
@@ -56,15 +58,11 @@ impl ClaimLane {
         }
     }
 
-    /// The readers whose turn it is: behind those of the round before, then from the beginning, so that none is left out.
-    fn next_ready(&self) -> Vec<SubscriptionKey> {
-        match &self.served_last {
-            Some(last) => {
-                let behind = self.ready.range((Bound::Excluded(last), Bound::Unbounded));
-                behind.chain(self.ready.range(..=last)).copied().take(READERS_MAX).collect()
-            }
-            None => self.ready.iter().copied().take(READERS_MAX).collect(),
-        }
+    /// Ready readers in turn: behind those of the round before, then from the beginning, so that none is left out.
+    fn turns(&self) -> impl Iterator<Item = SubscriptionKey> {
+        let last = self.served_last.as_ref();
+        let behind = self.ready.range((last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        behind.chain(last.into_iter().flat_map(|last| self.ready.range(..=last))).copied()
     }
 
     async fn serve(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
@@ -95,23 +93,25 @@ impl ClaimLane {
         Ok(())
     }
 
-    /// Reads the rows of readers that are not known; those that are gone are answered and forgotten.
+    /// Reads the rows of readers that are not known, and along with them those of readers whose turn comes next: a refresh of
+    /// many is few statements. Readers that are gone are answered and forgotten.
     async fn read_states(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
         let unknown = |key: &SubscriptionKey| {
             let reader = self.readers.get(key).filter(|reader| reader.state.is_none())?;
             Some((*key, reader.exclusive))
         };
-        let unknown: Vec<(SubscriptionKey, bool)> = keys.iter().filter_map(unknown).collect();
-        if unknown.is_empty() {
+        let mut wanted: Vec<(SubscriptionKey, bool)> = keys.iter().filter_map(unknown).collect();
+        if wanted.is_empty() {
             return Ok(());
         }
-        let states = flush!(self.connection, conn => store::subscriptions::read_states(conn, &unknown))?;
+        wanted.extend(self.turns().take(STATES_MAX - keys.len()).filter_map(|key| unknown(&key)));
+        let states = flush!(self.connection, conn => store::subscriptions::read_states(conn, &wanted))?;
         for state in states {
             if let Some(reader) = self.readers.get_mut(&state.key) {
                 reader.set_state(state);
             }
         }
-        for (key, _) in unknown {
+        for (key, _) in wanted {
             if self.readers.get(&key).is_some_and(|reader| reader.state.is_none())
                 && let Some(mut reader) = self.forget(key)
             {
