@@ -8,6 +8,7 @@ use super::clock::DatabaseClock;
 use super::core::Core;
 use super::settle::{LEASE_BYTES, SettleRequest};
 use crate::domain::Result;
+use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::store;
@@ -75,10 +76,10 @@ pub async fn sweep_leases(core: Arc<Core>) {
 /// Makes delayed messages available when their delay ends.
 pub async fn end_delays(core: Arc<Core>) {
     loop {
-        if let Err(error) = append_due(&core).await {
+        let next = end_due(&core).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "delayed messages not made available");
-        }
-        let next = store::delayed::next_due(&core.store.pool).await.ok().flatten();
+            None
+        });
         let wait = async {
             let due = async {
                 match next {
@@ -98,12 +99,20 @@ pub async fn end_delays(core: Arc<Core>) {
     }
 }
 
-async fn append_due(core: &Core) -> Result<()> {
-    let now = core.clock.now();
-    let streams = store::delayed::due_streams(&core.store.pool, now, DELAYED_STREAMS_MAX).await?;
-    if streams.is_empty() {
-        return Ok(());
+/// Ends the delays that are due, and says when the next one will be. When none is, that takes one statement.
+async fn end_due(core: &Core) -> Result<Option<Timestamp>> {
+    loop {
+        let now = core.clock.now();
+        let next = store::delayed::next_due(&core.store.pool).await?;
+        if next.is_none_or(|due| due > now) || core.stop.is_cancelled() {
+            return Ok(next);
+        }
+        append_due(core, now).await?;
     }
+}
+
+async fn append_due(core: &Core, now: Timestamp) -> Result<()> {
+    let streams = store::delayed::due_streams(&core.store.pool, now, DELAYED_STREAMS_MAX).await?;
     core.ensure_partitions(now).await?;
     for stream in streams {
         while let Some(segment) = store::delayed::append_due(&core.store.pool, stream, now, DELAYED_MAX).await? {
