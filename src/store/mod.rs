@@ -29,7 +29,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, Connection as _, PgPool};
 
 use crate::domain::{Error, Result};
 
@@ -74,10 +74,9 @@ impl Store {
         Ok(Self { pool, options: connect, statement_timeout: options.statement_timeout })
     }
 
-    /// Whether Postgres answers.
+    /// Whether Postgres answers. A message of the protocol, not a statement.
     pub async fn ping(&self) -> Result<()> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
-        Ok(())
+        Ok(self.pool.acquire().await?.ping().await?)
     }
 
     /// Closes the pool.
