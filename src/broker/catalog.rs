@@ -1,5 +1,6 @@
-//! Queues and groups by id, kept in memory. A stale entry is safe: every hot statement checks its row, and one that finds it
-//! gone has the entry forgotten. Nothing in an entry changes while its queue and groups exist.
+//! Queues and groups by id, kept in memory until a wake-up tells of a deletion. A stale entry is safe: every hot statement
+//! checks its row, and one that finds it gone has the entry forgotten. Nothing in an entry changes while its queue and groups
+//! exist.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +11,8 @@ use crate::domain::ids::{GroupId, ProjectId, QueueId};
 use crate::domain::queue::{Group, Queue};
 use crate::store::{self, Store};
 
-/// Long, for a waiting consumer must not cost a statement each time it asks again.
-const KEPT: Duration = Duration::from_secs(3_600);
+/// For deletions that no wake-up told of. Long, for a waiting consumer must not cost a statement each time it asks again.
+const KEPT: Duration = Duration::from_secs(6 * 3_600);
 const ENTRIES_MAX: usize = 100_000;
 
 /// A queue with its groups.
@@ -57,6 +58,11 @@ impl<T> Entries<T> {
 
     fn changed(&mut self, id: QueueId) {
         self.kept.remove(&id);
+        self.changes += 1;
+    }
+
+    fn all_changed(&mut self) {
+        self.kept.clear();
         self.changes += 1;
     }
 }
@@ -119,6 +125,11 @@ impl Catalog {
     pub fn forget(&self, id: QueueId) {
         self.lock().changed(id);
     }
+
+    /// Drops all entries: what has changed is not known.
+    pub fn forget_all(&self) {
+        self.lock().all_changed();
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +150,10 @@ mod tests {
         entries.insert(id, Arc::new("without"), reading);
         assert_eq!(entries.kept.get(&id).map(|entry| **entry), Some("without"));
         entries.changed(id);
+        assert_eq!(entries.kept.get(&id), None);
+        let reading = entries.changes;
+        entries.all_changed();
+        entries.insert(id, Arc::new("of a deletion that was not heard of"), reading);
         assert_eq!(entries.kept.get(&id), None);
     }
 }

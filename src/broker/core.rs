@@ -191,6 +191,12 @@ impl Core {
         }
     }
 
+    /// Wake-ups of other replicas may have been missed: nothing that is known is trusted.
+    pub fn missed_wakeups(&self) {
+        self.catalog.forget_all();
+        self.refresh_all();
+    }
+
     /// Has every parked consumer looked after again.
     pub fn refresh_all(&self) {
         self.lanes.claim.iter().for_each(|lane| lane.push_event(ClaimMessage::Refresh, 0));

@@ -131,12 +131,12 @@ pub async fn send_loop(core: Arc<Core>) {
     connection.close().await;
 }
 
-/// Receives the wake-ups of other replicas until the service stops. While the connection is down, and when it is back, every
-/// parked consumer is looked after again.
+/// Receives the wake-ups of other replicas until the service stops. While the connection is down, and when it is back, what is
+/// known of queues is forgotten and every parked consumer is looked after again.
 pub async fn receive_loop(core: Arc<Core>) {
     loop {
         let Some(connected) = core.until_stopped(Listener::connect(&core.store)).await else { return };
-        core.refresh_all();
+        core.missed_wakeups();
         match connected {
             Ok(listener) => {
                 if core.until_stopped(receive(&core, listener)).await.is_none() {
@@ -145,7 +145,7 @@ pub async fn receive_loop(core: Arc<Core>) {
             }
             Err(error) => tracing::warn!(%error, "cannot listen for wake-ups of other replicas"),
         }
-        core.refresh_all();
+        core.missed_wakeups();
         if core.until_stopped(tokio::time::sleep(RETRY)).await.is_none() {
             return;
         }
@@ -161,7 +161,7 @@ async fn receive(core: &Core, mut listener: Listener) {
                     wakeups.into_iter().for_each(|wakeup| core.apply(wakeup));
                 }
             }
-            Ok(None) => core.refresh_all(),
+            Ok(None) => core.missed_wakeups(),
             Err(error) => {
                 tracing::warn!(%error, "stopped hearing wake-ups of other replicas");
                 return;

@@ -17,6 +17,7 @@ mod gateway_alone;
 mod groups;
 mod grpc_bad_input;
 mod handlers;
+mod idle;
 mod kafka_queues;
 mod labels;
 mod leases;
