@@ -113,7 +113,7 @@ fn shown(value: Option<f64>, decimals: usize) -> String {
 
 impl Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.value.map_or_else(|| "not measured".to_owned(), |value| significant(value));
+        let value = self.value.map_or_else(|| "not measured".to_owned(), significant);
         let verdict = |met: bool| if met { "yes" } else { "**no**" };
         let (target, met) = match (self.target, self.value) {
             (Target::None, _) => (String::new(), ""),
