@@ -34,6 +34,7 @@ use self::core::Core;
 use crate::domain::Result;
 use crate::domain::clock::Clock;
 use crate::store::connection::Durability;
+use crate::store::notifications::Listener;
 use crate::store::{Store, StoreOptions};
 
 /// How to start a broker.
@@ -75,9 +76,11 @@ impl Broker {
         };
         let core = Arc::new(Core::new(store, options.settings, clock));
         core.ensure_partitions(core.clock.now()).await?;
+        // Before anything is known that a wake-up could change.
+        let listener = Listener::connect(&core.store).await?;
         let broker = Self { core, claims: TaskTracker::new(), writes: TaskTracker::new(), loops: TaskTracker::new() };
         broker.start_lanes();
-        broker.start_loops(own);
+        broker.start_loops(own, listener);
         Ok(broker)
     }
 
@@ -96,10 +99,10 @@ impl Broker {
         }
     }
 
-    fn start_loops(&self, clock: Option<Arc<DatabaseClock>>) {
+    fn start_loops(&self, clock: Option<Arc<DatabaseClock>>, listener: Listener) {
         let core = || Arc::clone(&self.core);
         self.loops.spawn(wakeups::send_loop(core()));
-        self.loops.spawn(wakeups::receive_loop(core()));
+        self.loops.spawn(wakeups::receive_loop(core(), listener));
         self.loops.spawn(upkeep::expire_own(core()));
         self.loops.spawn(upkeep::sweep_leases(core()));
         self.loops.spawn(upkeep::end_delays(core()));

@@ -133,22 +133,23 @@ pub async fn send_loop(core: Arc<Core>) {
 
 /// Receives the wake-ups of other replicas until the service stops. While the connection is down, and when it is back, what is
 /// known of queues is forgotten and every parked consumer is looked after again.
-pub async fn receive_loop(core: Arc<Core>) {
-    loop {
-        let Some(connected) = core.until_stopped(Listener::connect(&core.store)).await else { return };
+pub async fn receive_loop(core: Arc<Core>, mut listener: Listener) {
+    while core.until_stopped(receive(&core, listener)).await.is_some() {
         core.missed_wakeups();
-        match connected {
-            Ok(listener) => {
-                if core.until_stopped(receive(&core, listener)).await.is_none() {
-                    return;
-                }
-            }
+        let Some(connected) = core.until_stopped(connect_again(&core)).await else { return };
+        listener = connected;
+        core.missed_wakeups();
+    }
+}
+
+async fn connect_again(core: &Core) -> Listener {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        match Listener::connect(&core.store).await {
+            Ok(listener) => return listener,
             Err(error) => tracing::warn!(%error, "cannot listen for wake-ups of other replicas"),
         }
         core.missed_wakeups();
-        if core.until_stopped(tokio::time::sleep(RETRY)).await.is_none() {
-            return;
-        }
     }
 }
 
