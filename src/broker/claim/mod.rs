@@ -28,7 +28,7 @@ use crate::store::leases::LeaseKey;
 
 /// What is known of a reader is trusted this long: a wake-up of another replica may have been lost with it.
 const REFRESH: Duration = Duration::from_secs(10);
-/// Readers without requests are forgotten after this.
+/// Readers that nobody waits for are forgotten after this.
 const IDLE: Duration = Duration::from_secs(60);
 /// After an error of the database, parked requests are tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -162,12 +162,11 @@ impl ClaimLane {
         }
     }
 
+    /// Has all readers read again, also those whose consumers are about to come back: many together cost less than each alone.
     fn refresh(&mut self) {
         for (key, reader) in &mut self.readers {
             reader.forget_state();
-            if reader.is_waiting() {
-                self.ready.insert(*key);
-            }
+            self.ready.insert(*key);
         }
     }
 

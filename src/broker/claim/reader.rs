@@ -82,8 +82,11 @@ impl Reader {
         !self.waiting.is_empty()
     }
 
-    /// Whether nobody has asked for it for a while.
+    /// Whether nobody has waited for it for a while, as far as was seen when this was asked before.
     pub fn is_idle(&mut self, now: Instant, idle: Duration) -> bool {
+        if self.is_waiting() {
+            self.used_at = now;
+        }
         self.drop_closed();
         self.waiting.is_empty() && now.duration_since(self.used_at) > idle
     }
