@@ -57,6 +57,11 @@ impl SegmentCache {
         }
     }
 
+    /// Forgets all.
+    pub fn clear(&self) {
+        *self.lock() = Inner::default();
+    }
+
     /// The segment that holds an offset.
     pub fn get(&self, stream: StreamId, offset: i64) -> Option<Arc<Segment>> {
         let inner = self.lock();

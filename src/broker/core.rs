@@ -191,9 +191,10 @@ impl Core {
         }
     }
 
-    /// Wake-ups of other replicas may have been missed: nothing that is known is trusted.
+    /// Wake-ups of other replicas may have been missed, and Postgres may have crashed: nothing that is known is trusted.
     pub fn missed_wakeups(&self) {
         self.catalog.forget_all();
+        self.cache.clear();
         self.refresh_all();
     }
 

@@ -56,7 +56,7 @@ pub struct SubscriptionState {
     pub cursor_time: Timestamp,
     /// The label rule the group is bound to.
     pub rule: Option<super::labels::LabelRule>,
-    /// The end of the stream.
+    /// The end of the stream when the row was read.
     pub tail: i64,
     /// Whether failed messages wait.
     pub has_retries: bool,

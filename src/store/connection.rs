@@ -42,12 +42,14 @@ pub struct LaneConnection {
     connection: Option<PgConnection>,
     conflicts: u32,
     used_at: Instant,
+    session: u64,
 }
 
 impl LaneConnection {
     /// No connection is made yet.
     pub fn new(store: &Store, name: &'static str, durability: Durability) -> Self {
-        Self { store: store.clone(), name, durability, connection: None, conflicts: 0, used_at: Instant::now() }
+        let (store, used_at) = (store.clone(), Instant::now());
+        Self { store, name, durability, connection: None, conflicts: 0, used_at, session: 0 }
     }
 
     /// The connection, made if there is none.
@@ -69,8 +71,14 @@ impl LaneConnection {
             let connected =
                 connecting.await.map_err(|_| Error::unavailable("the database did not answer in time"))??;
             self.connection = Some(connected);
+            self.session += 1;
         }
         self.connection.as_mut().ok_or_else(|| Error::internal("no connection"))
+    }
+
+    /// Tells connections apart: while it stays the same, Postgres has not crashed.
+    pub fn session(&self) -> u64 {
+        self.session
     }
 
     /// A connection that has rested may have died unnoticed; better to find out before work is entrusted to it.

@@ -43,4 +43,5 @@ mod rest_waits;
 mod rest_wire;
 mod retention;
 mod support;
+mod taken_back;
 mod waiting;

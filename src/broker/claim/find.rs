@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ClaimLane;
+use super::reader::Reader;
 use super::scan::{Candidate, LogScan, selected};
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
@@ -77,19 +78,17 @@ impl ClaimLane {
         Ok(segment)
     }
 
-    /// Messages from the cursor on: from memory while they are there, else from the log.
+    /// Messages from the cursor to the end of the stream: from memory while they are there, else from the log.
     pub(super) async fn find_new(
         &mut self,
         state: &SubscriptionState,
+        end: i64,
         horizon: Timestamp,
         wanted: usize,
     ) -> Result<Found> {
         let mut scan = LogScan::new(state.rule.as_ref(), horizon, state.cursor, state.cursor_time);
         let mut looked_at = 0;
-        while scan.candidates.len() < wanted
-            && scan.bytes < BYTES_MAX
-            && scan.offset < state.tail
-            && looked_at < SEGMENTS_MAX
+        while scan.candidates.len() < wanted && scan.bytes < BYTES_MAX && scan.offset < end && looked_at < SEGMENTS_MAX
         {
             if let Some(segment) = self.core.cache.get(state.key.stream, scan.offset) {
                 scan.take(&segment, wanted);
@@ -99,8 +98,13 @@ impl ClaimLane {
             let from = ReadFrom { stream: state.key.stream, offset: scan.offset, not_before: scan.time, horizon };
             let segments = flush!(self.connection, conn => store::segments::read(conn, from, SEGMENTS_READ))?;
             if segments.is_empty() {
-                // What was appended up to the tail we know of has expired.
+                // All has expired up to where the stream ended when the row was read. Beyond that there may be nothing: a crash
+                // takes back what a wake-up has told of.
                 scan.skip_to(state.tail);
+                if scan.offset < end {
+                    self.readers.get_mut(&state.key).into_iter().for_each(Reader::forget_state);
+                    break;
+                }
             }
             for segment in segments.into_iter().map(Arc::new) {
                 self.core.cache.insert(Arc::clone(&segment));

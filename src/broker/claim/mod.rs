@@ -89,6 +89,8 @@ pub enum ClaimMessage {
 struct ClaimLane {
     core: Arc<Core>,
     connection: LaneConnection,
+    /// The session of the connection that everything known was read in.
+    session: u64,
     readers: HashMap<SubscriptionKey, Reader>,
     by_stream: HashMap<StreamId, BTreeSet<SubscriptionKey>>,
     ready: BTreeSet<SubscriptionKey>,
@@ -102,6 +104,7 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
     let durability = if core.settings.synchronous_leases { Durability::Synchronous } else { Durability::Asynchronous };
     let mut lane = ClaimLane {
         connection: LaneConnection::new(&core.store, "dms-claim", durability),
+        session: 0,
         core,
         readers: HashMap::new(),
         by_stream: HashMap::new(),
@@ -168,6 +171,20 @@ impl ClaimLane {
             reader.forget_state();
             self.ready.insert(*key);
         }
+    }
+
+    /// Whether the connection is still the one that everything known was read on. If not, all of it is forgotten: claims and
+    /// sends to KAFKA_HT queues can be seen before they are on disk, and a crash of Postgres takes the last of them back.
+    async fn same_session(&mut self) -> Result<bool> {
+        self.connection.open().await?;
+        let session = self.connection.session();
+        if session != self.session {
+            self.session = session;
+            self.core.cache.clear();
+            self.refresh();
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     fn tick(&mut self) {

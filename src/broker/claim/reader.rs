@@ -32,6 +32,8 @@ pub struct Reader {
     pub waiting: VecDeque<ClaimRequest>,
     /// Its row as of `read_at`, carried on by our own claims; `None` when it has to be read.
     pub state: Option<SubscriptionState>,
+    /// Where its stream ends: as read along with the row, or as wake-ups have told since.
+    pub end: i64,
     /// The only lease in flight, when it was given out here after the row was read.
     in_flight: Option<LeaseId>,
     read_at: Instant,
@@ -48,6 +50,7 @@ impl Reader {
             retention: request.retention,
             waiting: VecDeque::new(),
             state: None,
+            end: 0,
             in_flight: None,
             read_at: now,
             used_at: now,
@@ -93,6 +96,7 @@ impl Reader {
 
     /// Its row was read.
     pub fn set_state(&mut self, state: SubscriptionState) {
+        self.end = state.tail;
         self.state = Some(state);
         self.in_flight = None;
         self.read_at = Instant::now();
@@ -122,9 +126,7 @@ impl Reader {
 
     /// Its stream has grown.
     pub fn grown_to(&mut self, tail: i64) {
-        if let Some(state) = &mut self.state {
-            state.tail = state.tail.max(tail);
-        }
+        self.end = self.end.max(tail);
     }
 
     /// Where its next messages come from.
@@ -133,7 +135,7 @@ impl Reader {
             None => NextSource::Nothing,
             Some(state) if self.exclusive && state.has_leases => NextSource::Blocked,
             Some(state) if state.has_retries => NextSource::Retries,
-            Some(state) if state.cursor < state.tail => NextSource::Log,
+            Some(state) if state.cursor < self.end => NextSource::Log,
             Some(_) => NextSource::Nothing,
         }
     }
@@ -215,6 +217,7 @@ mod tests {
             retention,
             waiting,
             state: None,
+            end: 0,
             in_flight: None,
             read_at: now,
             used_at: now,

@@ -1,5 +1,6 @@
 //! One round of a claim lane: read what has to be read, decide, and carry out all claims in one statement.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Instant;
 
@@ -66,6 +67,7 @@ impl ClaimLane {
     }
 
     async fn serve(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
+        self.same_session().await?;
         self.read_states(keys).await?;
         self.settle_rules(keys).await?;
         let now = self.core.clock.now();
@@ -146,11 +148,11 @@ impl ClaimLane {
         let (source, exclusive) = (reader.next_source(), reader.exclusive);
         let horizon = now.minus(reader.retention);
         let consumers_max = if exclusive { 1 } else { usize::MAX };
-        let wanted = reader.wanted(MESSAGES_MAX);
+        let (wanted, end) = (reader.wanted(MESSAGES_MAX), reader.end);
         let Some(state) = reader.state.clone().filter(|_| wanted > 0) else { return Ok(None) };
         let found = match source {
             NextSource::Retries => self.find_retries(&state, horizon, wanted).await?,
-            NextSource::Log => self.find_new(&state, horizon, wanted).await?,
+            NextSource::Log => self.find_new(&state, end, horizon, wanted).await?,
             NextSource::Blocked | NextSource::Nothing => return Ok(None),
         };
         let Some(reader) = self.readers.get_mut(&key) else { return Ok(None) };
@@ -162,7 +164,11 @@ impl ClaimLane {
     /// Carries out the claims and hands out what was claimed; readers that moved meanwhile are read and tried again.
     async fn carry_out(&mut self, planned: Vec<Planned>) -> Result<()> {
         let claims: Vec<Claim> = planned.iter().map(|planned| planned.claim.clone()).collect();
-        let claimed = flush!(self.connection, conn => store::claims::claim(conn, &claims));
+        let claimed = match self.same_session().await {
+            Ok(true) => flush!(self.connection, conn => store::claims::claim(conn, &claims)),
+            Ok(false) => Ok(BTreeMap::new()),
+            Err(error) => Err(error),
+        };
         let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
