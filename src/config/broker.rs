@@ -21,7 +21,7 @@ pub struct BrokerArgs {
     #[arg(long, env = "DMS_GROUPS_PER_QUEUE", value_name = "COUNT", default_value_t = Settings::default().groups_per_queue,
           value_parser = clap::value_parser!(i32).range(1..=i64::from(GROUPS_PER_QUEUE_MAX)))]
     pub groups_per_queue: i32,
-    /// Database connections that commit sends, 1-64
+    /// Lanes that commit sends, each with up to 3 database connections, 1-64
     #[arg(long, env = "DMS_APPEND_LANES", value_name = "COUNT", default_value_t = Settings::default().append_lanes,
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub append_lanes: usize,

@@ -23,6 +23,8 @@ const STEADY_PLANS: [(&str, &str); 5] = [
 /// A connection not used for this long is tried before use.
 const REST: Duration = Duration::from_millis(250);
 const CONFLICTS_MAX: u32 = 5;
+/// The smallest transaction whose commit waits for the disk: one that has written to the WAL.
+const CONFIRM: &str = "SELECT set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'dms', '')";
 
 /// When a commit is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +127,20 @@ impl LaneConnection {
         }
         tracing::debug!(%error, lane = self.name, "flush runs again after a conflict");
         None
+    }
+
+    /// Waits until what was committed in this session is on disk (and on synchronous standbys): the WAL is flushed in order.
+    ///
+    /// # Errors
+    /// `Unavailable` when the session has ended: a crash may have taken back what was committed in it.
+    pub async fn confirm(&mut self, session: u64) -> Result<()> {
+        let lost = || Error::unavailable("the database connection was lost");
+        let limit = self.limit();
+        let Some(connection) = self.connection.as_mut().filter(|_| self.session == session) else {
+            return Err(lost());
+        };
+        let outcome = tokio::time::timeout(limit, sqlx::query(CONFIRM).execute(connection)).await;
+        self.judge(outcome).unwrap_or_else(|| Err(lost())).map(drop)
     }
 
     /// Says goodbye to Postgres.

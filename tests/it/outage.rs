@@ -189,7 +189,8 @@ async fn nothing_answered_is_lost_when_the_database_is_killed() {
     let (cluster, replica, rest) = service(&folder).await;
     let (queue, group) = rest.queue_and_group(&json!({ "name": "q" })).await;
     let stop = tokio_util::sync::CancellationToken::new();
-    let senders: Vec<_> = (0..4)
+    // Enough for flushes that are committed first and confirmed later.
+    let senders: Vec<_> = (0..24)
         .map(|number| tokio::spawn(send_until(rest.clone(), queue.clone(), number * 1_000_000, stop.clone())))
         .collect();
     tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,7 +1,12 @@
 //! A crash of Postgres takes back what was seen before it was on disk: claims, and sends to KAFKA_HT queues. Nothing that
 //! was known of it is used afterwards.
 
+use std::time::Duration;
+
+use dms::domain::ErrorKind;
 use dms::proto::v1 as pb;
+use dms::store::connection::{Durability, LaneConnection};
+use dms::store::{Store, StoreOptions};
 use sqlx::Executor as _;
 
 use crate::support::calls::eventually;
@@ -66,4 +71,49 @@ async fn an_end_of_the_log_that_was_told_but_is_not_there_moves_no_cursor() {
     eventually("looked for", async || service.number(LAST_CLAIM_LANE_QUERY).await > before).await;
     service.send(&queue, &["1"]).await;
     assert_eq!(bodies(&consumer.await.unwrap().unwrap()), ["1"]);
+}
+
+/// A connection whose commits do not wait for the disk.
+fn unflushed(service: &TestService) -> LaneConnection {
+    let options = StoreOptions {
+        database_url: service.database.url().to_owned(),
+        pool_connections: 1,
+        statement_timeout: Duration::from_secs(15),
+    };
+    LaneConnection::new(&Store::new(&options).unwrap(), "test-unflushed", Durability::Asynchronous)
+}
+
+#[tokio::test]
+async fn what_is_confirmed_is_on_disk() {
+    let service = TestService::start().await;
+    let mut lane = unflushed(&service);
+    for _ in 0..20 {
+        let write = "SELECT pg_logical_emit_message(true, 'test', repeat('x', 10000))";
+        lane.open().await.unwrap().execute(write).await.unwrap();
+        let end = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint";
+        let written: i64 = sqlx::query_scalar(end).fetch_one(lane.open().await.unwrap()).await.unwrap();
+        let session = lane.session();
+        lane.confirm(session).await.unwrap();
+        assert!(service.number("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint").await >= written);
+    }
+}
+
+#[tokio::test]
+async fn what_a_lost_session_has_committed_is_never_confirmed() {
+    let service = TestService::start().await;
+    let mut lane = unflushed(&service);
+    lane.open().await.unwrap();
+    let session = lane.session();
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'test-unflushed'";
+    service.sql().await.execute(end).await.unwrap();
+    let gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test-unflushed'
+        AND datname = current_database()";
+    eventually("gone", async || service.number(gone).await == 0).await;
+    assert_eq!(lane.confirm(session).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    // Nor on the connection that has taken its place.
+    lane.open().await.unwrap();
+    assert_eq!(lane.confirm(session).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let session = lane.session();
+    lane.confirm(session).await.unwrap();
 }

@@ -7,7 +7,9 @@ use super::{ClaimRequest, REFRESH};
 use crate::domain::ids::LeaseId;
 use crate::domain::labels::LabelRule;
 use crate::domain::lease::SubscriptionState;
+use crate::domain::place::Place;
 use crate::domain::{Error, ErrorKind};
+use crate::store::claims::Claim;
 
 /// Where a reader's next messages come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,11 @@ pub struct Reader {
     pub end: i64,
     /// The only lease in flight, when it was given out here after the row was read.
     in_flight: Option<LeaseId>,
+    /// Another replica claims too, as a lost claim has shown: its row has to be read before each claim, until it is found as
+    /// the claim before has left it.
+    contested: bool,
+    /// The version after the last claim here.
+    left_at: i64,
     read_at: Instant,
     used_at: Instant,
     kept_len: usize,
@@ -52,6 +59,8 @@ impl Reader {
             state: None,
             end: 0,
             in_flight: None,
+            contested: false,
+            left_at: 0,
             read_at: now,
             used_at: now,
             kept_len: 0,
@@ -97,6 +106,7 @@ impl Reader {
     /// Its row was read.
     pub fn set_state(&mut self, state: SubscriptionState) {
         self.end = state.tail;
+        self.contested &= state.version != self.left_at;
         self.state = Some(state);
         self.in_flight = None;
         self.read_at = Instant::now();
@@ -108,8 +118,30 @@ impl Reader {
         self.state = None;
     }
 
+    /// A claim has moved its row.
+    pub fn claimed(&mut self, place: Place, claim: &Claim, more_retries: bool) {
+        if let Some(state) = &mut self.state {
+            state.place = place;
+            state.version += 1;
+            state.cursor = claim.cursor;
+            state.cursor_time = claim.cursor_time;
+            state.has_retries = more_retries;
+            claim.leases.iter().for_each(|lease| self.given(lease.id));
+        }
+        self.left_at = claim.version + 1;
+        if self.contested {
+            self.forget_state();
+        }
+    }
+
+    /// A claim was too late: its row had moved.
+    pub fn lost(&mut self) {
+        self.contested = true;
+        self.forget_state();
+    }
+
     /// A lease was given out, by a claim that has moved its row.
-    pub fn given(&mut self, lease: LeaseId) {
+    fn given(&mut self, lease: LeaseId) {
         if let Some(state) = &mut self.state {
             self.in_flight = (!state.has_leases).then_some(lease);
             state.has_leases = true;
@@ -203,7 +235,6 @@ mod tests {
     use super::*;
     use crate::domain::clock::Timestamp;
     use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
-    use crate::domain::place::Place;
 
     const OWN: LeaseId = LeaseId(Uuid::from_u128(1));
     const OTHER: LeaseId = LeaseId(Uuid::from_u128(2));
@@ -219,6 +250,8 @@ mod tests {
             state: None,
             end: 0,
             in_flight: None,
+            contested: false,
+            left_at: 0,
             read_at: now,
             used_at: now,
             kept_len: 0,
@@ -262,5 +295,31 @@ mod tests {
         read_again.set_state(reader(true).state.expect("read"));
         read_again.freed(OWN);
         assert!(read_again.state.is_none(), "another one may be in flight by now");
+    }
+
+    /// The row as another read finds it.
+    fn found(version: i64) -> SubscriptionState {
+        SubscriptionState { version, ..reader(false).state.expect("read") }
+    }
+
+    fn claim_at(reader: &mut Reader, version: i64) {
+        let SubscriptionState { key, place, cursor_time, .. } = found(version);
+        let claim =
+            Claim { key, place, version, cursor: 5, cursor_time, skipped: 0, retries: Vec::new(), leases: Vec::new() };
+        reader.claimed(place, &claim, false);
+    }
+
+    #[test]
+    fn a_reader_that_lost_a_claim_is_read_before_each_until_nobody_else_claims() {
+        let mut reader = reader(false);
+        claim_at(&mut reader, 1);
+        assert_eq!(reader.state.as_ref().map(|state| (state.version, state.cursor)), Some((2, 5)));
+        reader.lost();
+        for (version, found_as_left) in [(4, false), (7, false), (8, true)] {
+            assert!(reader.state.is_none(), "{version}");
+            reader.set_state(found(version));
+            claim_at(&mut reader, version);
+            assert_eq!(reader.state.is_some(), found_as_left, "{version}");
+        }
     }
 }

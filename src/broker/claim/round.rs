@@ -179,7 +179,10 @@ impl ClaimLane {
         for planned in planned {
             match claimed.get(&planned.claim.key) {
                 Some(place) => self.hand_out(planned, *place),
-                None => self.give_back(planned),
+                None => {
+                    self.readers.get_mut(&planned.claim.key).into_iter().for_each(Reader::lost);
+                    self.give_back(planned);
+                }
             }
         }
         Ok(())
@@ -198,14 +201,7 @@ impl ClaimLane {
     fn hand_out(&mut self, planned: Planned, place: Place) {
         let key = planned.claim.key;
         if let Some(reader) = self.readers.get_mut(&key) {
-            if let Some(state) = &mut reader.state {
-                state.place = place;
-                state.version += 1;
-                state.cursor = planned.claim.cursor;
-                state.cursor_time = planned.claim.cursor_time;
-                state.has_retries = planned.more_retries;
-            }
-            planned.batches.iter().for_each(|(lease, _, _)| reader.given(lease.id));
+            reader.claimed(place, &planned.claim, planned.more_retries);
         }
         for (lease, expires_at, batch) in planned.batches {
             self.core.timers.add(lease, expires_at);

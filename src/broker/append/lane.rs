@@ -1,0 +1,169 @@
+//! The append lane: commits sends.
+//!
+//! A few sends are one statement, answered when its commit is on disk. More are committed before they are on disk, and a second
+//! commit that waits for the disk confirms them, while the next sends are already on their way to Postgres on another
+//! connection. Both commits of a flush use one connection: it would not be there any more, had Postgres crashed in between.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::AppendRequest;
+use super::flush::{Flush, Stored, failed};
+use crate::broker::core::Core;
+use crate::broker::lane::LaneQueue;
+use crate::broker::places::Places;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::StreamId;
+use crate::store;
+use crate::store::connection::{Durability, LaneConnection, flush};
+use crate::store::segments::{Append, Appended, Landed};
+
+const NAME: &str = "dms-append";
+/// With fewer sends in a flush the second commit costs more than it saves.
+const OVERLAP_MIN: usize = 8;
+/// Flushes in flight: one on its way to Postgres, one on its way to the disk.
+const OVERLAP_CONNECTIONS: usize = 2;
+
+/// Commits sends until the lane is closed and empty.
+pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<AppendRequest>>, durability: Durability) {
+    let mut lane = AppendLane {
+        direct: LaneConnection::new(&core.store, NAME, durability),
+        overlapping: (0..OVERLAP_CONNECTIONS).map(|_| overlapping(&core)).collect(),
+        confirming: JoinSet::new(),
+        appender: Appender { core, places: Places::default() },
+    };
+    while let Some(requests) = queue.next().await {
+        let overlap = durability == Durability::Synchronous && requests.len() >= OVERLAP_MIN;
+        let flush = Flush::new(requests);
+        // Delayed messages are a transaction of several statements, which is committed as it should be.
+        if overlap && flush.delayed.is_empty() {
+            lane.commit_and_confirm(flush).await;
+        } else {
+            lane.commit(flush).await;
+        }
+    }
+    lane.close().await;
+}
+
+fn overlapping(core: &Core) -> LaneConnection {
+    LaneConnection::new(&core.store, NAME, Durability::Asynchronous)
+}
+
+struct AppendLane {
+    /// Its commits are as durable as the lane is.
+    direct: LaneConnection,
+    /// Their commits have to be confirmed; those not in use.
+    overlapping: Vec<LaneConnection>,
+    confirming: JoinSet<LaneConnection>,
+    appender: Appender,
+}
+
+impl AppendLane {
+    async fn commit(&mut self, flush: Flush) {
+        let stored = self.appender.commit(&mut self.direct, &flush).await;
+        flush.answer(&self.appender.core, stored);
+    }
+
+    /// Commits, and leaves it to a task of its own to wait for the disk and to answer.
+    async fn commit_and_confirm(&mut self, flush: Flush) {
+        let mut connection = match self.overlapping.pop() {
+            Some(connection) => connection,
+            None => self.confirmed().await,
+        };
+        let core = Arc::clone(&self.appender.core);
+        let session = match connection.open().await {
+            Ok(_) => connection.session(),
+            Err(error) => {
+                let stored = failed(flush.streams.keys(), &error);
+                flush.answer(&core, stored);
+                return self.overlapping.push(connection);
+            }
+        };
+        let stored = self.appender.commit(&mut connection, &flush).await;
+        self.confirming.spawn(async move {
+            let stored = match connection.confirm(session).await {
+                Ok(()) => stored,
+                Err(error) => failed(flush.streams.keys(), &error),
+            };
+            flush.answer(&core, stored);
+            connection
+        });
+    }
+
+    /// A connection whose flush is answered.
+    async fn confirmed(&mut self) -> LaneConnection {
+        match self.confirming.join_next().await {
+            Some(Ok(connection)) => connection,
+            _ => overlapping(&self.appender.core),
+        }
+    }
+
+    async fn close(mut self) {
+        while let Some(confirmed) = self.confirming.join_next().await {
+            self.overlapping.extend(confirmed.ok());
+        }
+        for connection in self.overlapping.into_iter().chain([self.direct]) {
+            connection.close().await;
+        }
+    }
+}
+
+/// Writes to the log.
+struct Appender {
+    core: Arc<Core>,
+    places: Places,
+}
+
+impl Appender {
+    async fn commit(&mut self, connection: &mut LaneConnection, flush: &Flush) -> Stored {
+        let now = self.core.clock.now();
+        if let Err(error) = self.core.ensure_partitions(now).await {
+            return failed(flush.streams.keys(), &error);
+        }
+        let appends: Vec<Append> = flush.streams.values().filter_map(|flush| flush.append.clone()).collect();
+        if flush.delayed.is_empty() {
+            return self.append(connection, appends, now).await;
+        }
+        let streams: Vec<StreamId> = flush.streams.keys().copied().collect();
+        let delayed = &flush.delayed;
+        let stored =
+            flush!(connection, conn => store::delayed::append_and_delay(conn, &streams, &appends, delayed, now));
+        match stored {
+            Ok(stored) => {
+                stored.into_iter().map(|(stream, landed)| (stream, Ok(landed.map(|at| self.landed(at))))).collect()
+            }
+            Err(error) => failed(&streams, &error),
+        }
+    }
+
+    /// Appends where the rows of the streams were last seen, then by key to those whose rows are elsewhere: each a statement
+    /// and a transaction of its own, so that row locks are taken in order.
+    async fn append(&mut self, connection: &mut LaneConnection, appends: Vec<Append>, now: Timestamp) -> Stored {
+        let mut stored = Stored::new();
+        let ((known, places), mut rest) = self.places.split(appends);
+        if !known.is_empty() {
+            match flush!(connection, conn => store::segments::append_at(conn, &known, &places, now)) {
+                Ok(landed) => self.add(&mut stored, landed),
+                Err(error) => return failed(known.iter().chain(&rest).map(|append| &append.stream), &error),
+            }
+            rest.extend(known.into_iter().filter(|append| !stored.contains_key(&append.stream)));
+        }
+        if !rest.is_empty() {
+            match flush!(connection, conn => store::segments::append(conn, &rest, now)) {
+                Ok(landed) => self.add(&mut stored, landed),
+                Err(error) => stored.extend(failed(rest.iter().map(|append| &append.stream), &error)),
+            }
+        }
+        stored
+    }
+
+    fn add(&mut self, stored: &mut Stored, landed: Vec<Landed>) {
+        stored.extend(landed.into_iter().map(|landed| (landed.at.stream_id, Ok(Some(self.landed(landed))))));
+    }
+
+    fn landed(&mut self, landed: Landed) -> Appended {
+        self.places.remember(landed.at.stream_id, landed.place);
+        landed.at
+    }
+}

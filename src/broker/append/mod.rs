@@ -1,0 +1,85 @@
+//! Sends: encoded by the caller's task, committed by a lane, one segment per stream and flush.
+
+mod flush;
+mod lane;
+
+use bytes::BytesMut;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+pub use self::lane::run;
+
+use super::Broker;
+use crate::domain::clock::Timestamp;
+use crate::domain::ids::{MessageId, ProjectId, QueueId, StreamId};
+use crate::domain::message::{Message, NewMessage, fit_mode};
+use crate::domain::{Error, Result};
+use crate::store;
+use crate::store::codec;
+use crate::store::delayed::DelayedRecord;
+
+/// One send on its way to the log.
+#[derive(Debug)]
+pub struct AppendRequest {
+    stream: StreamId,
+    /// Records of the messages without delay, see [`codec`].
+    payload: BytesMut,
+    message_count: i32,
+    delayed: Vec<DelayedRecord>,
+    /// Whether the stream was there.
+    reply: oneshot::Sender<Result<bool>>,
+}
+
+impl Broker {
+    /// Sends a checked batch, all or nothing; answered after its commit.
+    ///
+    /// # Errors
+    /// `QueueNotFound`, `RequestFormat` for a delay on a Kafka queue, `Overloaded`, `Unavailable` (the batch may or may not
+    /// have been stored).
+    pub async fn send(
+        &self,
+        project: &ProjectId,
+        queue: QueueId,
+        mut messages: Vec<NewMessage>,
+    ) -> Result<Vec<MessageId>> {
+        let entry = self.core.catalog.queue(project, queue).await?;
+        fit_mode(entry.queue.mode, &mut messages)?;
+        let size = messages.iter().map(NewMessage::size_bytes).sum();
+        let (reply, answer) = oneshot::channel();
+        let payload = BytesMut::with_capacity(size + messages.len() * codec::RECORD_OVERHEAD_BYTES);
+        let request =
+            AppendRequest { stream: entry.queue.stream, payload, message_count: 0, delayed: Vec::new(), reply };
+        let (request, ids) = encode(request, messages, self.core.clock.now());
+        self.core.append_lane(&entry.queue).push(request, size)?;
+        let stored = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
+        if !stored {
+            self.core.catalog.forget(queue);
+            return Err(store::queues::not_found(queue));
+        }
+        Ok(ids)
+    }
+}
+
+fn encode(mut request: AppendRequest, new: Vec<NewMessage>, now: Timestamp) -> (AppendRequest, Vec<MessageId>) {
+    let mut ids = Vec::with_capacity(new.len());
+    for message in new {
+        let id = MessageId(Uuid::now_v7());
+        ids.push(id);
+        let delay = message.delay;
+        let NewMessage { body, attributes, tags, .. } = message;
+        let message = Message { id, body, attributes, tags, dead_letter: None };
+        if delay.is_zero() {
+            codec::encode(&message, &mut request.payload);
+            request.message_count += 1;
+        } else {
+            let mut record = BytesMut::new();
+            codec::encode(&message, &mut record);
+            request.delayed.push(DelayedRecord {
+                stream: request.stream,
+                due_at: now.plus(delay),
+                record: record.freeze(),
+            });
+        }
+    }
+    (request, ids)
+}
