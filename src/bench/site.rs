@@ -10,6 +10,7 @@ use super::client::{Client, GrpcClient, PgmqClient, RawClient, RestClient};
 use super::service::{Address, Service};
 use super::workload::Workload;
 use crate::config::{BenchArgs, System};
+use crate::domain::limits;
 use crate::postgres::{Cluster, ClusterOptions};
 use crate::store;
 use crate::store::peers::Peer;
@@ -64,8 +65,9 @@ impl Site {
     pub async fn start_service(&mut self, args: &BenchArgs) -> Result<()> {
         let url = self.database_url.as_deref().context("database-url: not known")?;
         let mut broker = args.broker.clone();
-        broker.queues_per_project = broker.queues_per_project.max(QUEUES_MAX);
-        broker.groups_per_queue = broker.groups_per_queue.max(args.groups.cast_signed());
+        // No load is to meet a quota.
+        broker.queues_per_project = limits::QUEUES_PER_PROJECT_MAX;
+        broker.groups_per_queue = limits::GROUPS_PER_QUEUE_MAX;
         let service = Service::start(url, &broker).await?;
         self.addresses.push(service.address.clone());
         self.services.push(service);
@@ -123,8 +125,6 @@ impl Site {
         .await?
     }
 }
-
-const QUEUES_MAX: i32 = 20_000;
 
 /// A connection to a service.
 pub async fn connect(url: &str) -> Result<Channel> {
