@@ -19,7 +19,7 @@ pub enum Call {
     Consume,
     /// AckMessages.
     Ack,
-    /// From before the send to the answer of the consume.
+    /// From before the send, or from when it was due, to the answer of the consume.
     EndToEnd,
 }
 
@@ -124,7 +124,7 @@ impl Meter {
         }
     }
 
-    /// Messages arrived just now, each this long after its send began.
+    /// Messages arrived just now, each this long after its send began or was due.
     pub fn arrived(&self, latencies: &[Duration]) {
         if self.window.contains(Instant::now()) {
             self.record(Call::EndToEnd, latencies.len() as u64, latencies.iter().copied());

@@ -48,7 +48,8 @@ impl Payloads {
         self.size_bytes
     }
 
-    /// `count` bodies from `first` on, in one allocation. `sent` counts from the start of the run.
+    /// `count` bodies from `first` on, in one allocation. `sent`, when they should be sent, counts
+    /// from the start of the run.
     pub fn batch(&self, first: MessageId, count: u32, sent: Duration) -> Vec<Bytes> {
         let mut buffer = BytesMut::with_capacity(self.size_bytes * count as usize);
         (0..count)

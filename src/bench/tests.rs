@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::fake_service::{FakeService, Misdeed};
+use super::fake_service::{FakeService, Misdeed, STALL};
 use super::report::Report;
 use super::scenario;
 use super::service::Address;
@@ -80,6 +80,16 @@ async fn overload_is_counted_and_is_no_fault() {
     let report = run(Misdeed::Refuses, Scenario::Both, &[]).await;
     assert!(report.is_right(), "{report}");
     assert!(report.errors["send ResourceExhausted"] > 0, "{report}");
+}
+
+#[tokio::test]
+async fn a_stall_is_charged_to_every_message_that_was_due_meanwhile() {
+    let report = run(Misdeed::Stalls, Scenario::Both, &["--rate", "4000"]).await;
+    assert!(report.is_right(), "{report}");
+    for call in ["send", "end to end"] {
+        let latency = report.latencies.iter().find(|latency| latency.call == call).unwrap();
+        assert!(latency.p95_ms > STALL.as_secs_f64() * 500.0, "{report}");
+    }
 }
 
 #[tokio::test]
