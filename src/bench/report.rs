@@ -78,7 +78,7 @@ impl Report {
             latencies: Call::ALL
                 .into_iter()
                 // The age of a backlog says nothing about the service.
-                .filter(|call| *call != Call::EndToEnd || scenario == Scenario::Both)
+                .filter(|call| *call != Call::EndToEnd || scenario == Scenario::Both && workload.backlog == 0)
                 .filter_map(|call| Latency::read(call, meter))
                 .collect(),
             cost: match scenario {

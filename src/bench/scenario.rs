@@ -41,9 +41,11 @@ pub async fn run(site: &Site, workload: &Workload, stall_limit: Duration) -> Res
     let needs_lead = workload.scenario == Scenario::Both && workload.rate.is_none();
     let lead = needs_lead.then(|| Lead::new(workload.groups, workload.lead));
     let load = Arc::new(Load::new(workload, topics, lead));
-    store_backlog(site, &load).await?;
     let mut probe = UsageProbe::connect(site).await?;
+    // Not between the backlog and its reading: a page changed first after a checkpoint goes to the WAL as a whole, which would
+    // burden only the systems that change the rows of messages.
     probe.settle().await;
+    store_backlog(site, &load).await?;
     let meter = Arc::new(Meter::new(Window::after(workload.warmup, workload.duration)));
     let run = Run { site, load, meter, stall_limit, done: CancellationToken::new() };
     let work = async { tokio::join!(run.measure(probe), run.clients()) };

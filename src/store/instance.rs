@@ -48,7 +48,7 @@ impl Instance {
     /// The version of the server and those of its settings that decide over figures.
     pub async fn settings(&mut self) -> Result<Vec<(String, String)>> {
         let sql = "SELECT name, current_setting(name) FROM pg_settings WHERE name IN ('server_version', 'fsync',
-                   'synchronous_commit', 'full_page_writes', 'data_checksums', 'shared_buffers', 'max_wal_size',
+                   'synchronous_commit', 'full_page_writes', 'data_checksums', 'shared_buffers', 'max_wal_size', 'checkpoint_timeout',
                    'wal_compression', 'autovacuum', 'wal_level') ORDER BY name";
         Ok(sqlx::query_as(sql).fetch_all(&mut self.connection).await?)
     }

@@ -3,8 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::runner::{Measured, rate};
-use crate::bench::report::Report;
-use crate::config::Scenario;
+use crate::bench::report::{Latency, Report};
 
 /// What a figure should be.
 #[derive(Debug, Clone, Copy)]
@@ -84,14 +83,9 @@ impl Section {
     }
 
     fn add_report(&mut self, report: &Report, range: Option<(f64, f64)>) {
-        let call = match report.workload.scenario {
-            Scenario::Produce => "send",
-            Scenario::Consume => "consume",
-            Scenario::Both => "end to end",
-            Scenario::Noop => "send",
-        };
-        let latency = report.latencies.iter().find(|latency| latency.call == call);
+        let latency = telling_latency(report);
         let range = range.map_or(String::new(), |(low, high)| format!(" ({low:.0} - {high:.0})"));
+        let call = latency.map_or("-", |latency| latency.call);
         let cost = &report.cost;
         self.runs.push(format!(
             "| {} | {:.0}{range} | {call} | {} | {} | {} | {} | {} | {} |",
@@ -105,6 +99,12 @@ impl Section {
             shown(cost.wal_bytes_beyond_payload, 0),
         ));
     }
+}
+
+/// The latency that the clients of this load feel.
+fn telling_latency(report: &Report) -> Option<&Latency> {
+    let calls = ["end to end", "consume", "send"];
+    calls.into_iter().find_map(|call| report.latencies.iter().find(|latency| latency.call == call))
 }
 
 fn shown(value: Option<f64>, decimals: usize) -> String {
