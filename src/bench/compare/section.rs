@@ -49,9 +49,7 @@ impl Section {
         for measured in measured {
             let range = measured.range();
             self.add_report(measured.median(), Some(range));
-            for report in measured.reports.iter().filter(|report| !report.is_right()) {
-                self.wrong.push(report.to_string());
-            }
+            measured.reports.iter().for_each(|report| self.judge(report));
         }
         self
     }
@@ -59,9 +57,7 @@ impl Section {
     /// Adds one run.
     pub fn with_report(mut self, report: &Report) -> Self {
         self.add_report(report, None);
-        if !report.is_right() {
-            self.wrong.push(report.to_string());
-        }
+        self.judge(report);
         self
     }
 
@@ -80,6 +76,17 @@ impl Section {
     /// Whether every run gave right results.
     pub fn is_right(&self) -> bool {
         self.wrong.is_empty()
+    }
+
+    /// Keeps what is wrong with a run, and what its figures lack.
+    fn judge(&mut self, report: &Report) {
+        if !report.is_right() {
+            self.wrong.push(report.to_string());
+        }
+        if report.is_cut_short() {
+            let (load, seconds) = (report.workload.describe(), report.seconds);
+            self.notes.push(format!("{load}: one run measured {seconds:.1} of {} s.", report.asked_seconds));
+        }
     }
 
     fn add_report(&mut self, report: &Report, range: Option<(f64, f64)>) {
