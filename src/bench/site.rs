@@ -39,8 +39,7 @@ pub struct Site {
 impl Site {
     /// The target, or a private Postgres with a service.
     pub async fn open(args: &BenchArgs) -> Result<Self> {
-        // An empty variable is how shells and compose files say "not set".
-        let database_url = args.database_url.clone().filter(|url| !url.is_empty());
+        let database_url = args.database_url().map(str::to_owned);
         if let Some(target) = &args.target {
             let address = Address { grpc: target.clone(), rest: args.rest_target, process: None };
             return Ok(Self::at(vec![address], database_url));
