@@ -190,8 +190,8 @@ impl Meter {
     }
 }
 
-/// Three significant digits from 1 us to 10 minutes.
-fn empty_histogram() -> Histogram<u64> {
+/// Microseconds: three significant digits from 1 us to 10 minutes.
+pub fn empty_histogram() -> Histogram<u64> {
     // Cannot fail: the bounds are constants, and hdrhistogram takes any with 1 <= low, 2 * low <= high and 0-5 digits.
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("constant bounds")
 }

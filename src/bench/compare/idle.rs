@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use super::runner::Runner;
 use super::section::{Section, Target};
 use crate::bench::client::{GrpcClient, Topic};
+use crate::bench::meter::empty_histogram;
 use crate::bench::postgres_usage::{ProcessStat, UsageProbe};
 use crate::bench::site::Site;
 use crate::bench::topics;
@@ -148,7 +149,7 @@ impl Polls {
 
     /// Microseconds from before each send until its consumer has it.
     async fn wake(&mut self, site: &Site, channel: &Channel, topics: &[Topic]) -> Result<Histogram<u64>> {
-        let mut latencies = Histogram::new(3)?;
+        let mut latencies = empty_histogram();
         let mut client = GrpcClient::new(site.project_id.clone(), channel.clone());
         for _ in 0..WAKEUPS {
             let topic = &topics[rand::rng().random_range(0..topics.len())];
