@@ -90,7 +90,7 @@ impl Consumer {
 
     /// The id of each message, `None` where the body is not what was sent to this queue.
     fn read_bodies(&self, messages: &[Delivered]) -> Vec<Option<MessageId>> {
-        let now = self.load.elapsed();
+        let now = self.load.clock(Instant::now());
         let mut latencies = Vec::with_capacity(messages.len());
         let normalized = self.load.workload.system == System::Pgmq;
         let ids = messages.iter().map(|delivered| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep_until};
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic::{Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -28,9 +29,14 @@ pub(super) enum Misdeed {
     Miscounts,
     /// Every tenth send is refused for overload, which is no fault.
     Refuses,
+    /// Sends of the first [`STALL`] are answered at its end.
+    Stalls,
     /// Acks fail with an error that should not be.
     Breaks,
 }
+
+/// How long a service that stalls answers nothing.
+pub(super) const STALL: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
 struct State {
@@ -38,6 +44,7 @@ struct State {
     cursors: HashMap<String, usize>,
     doubled: bool,
     sends: usize,
+    stalled_until: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -71,6 +78,13 @@ impl FakeService {
             .collect()
     }
 
+    async fn stall(&self) {
+        if self.misdeed == Misdeed::Stalls {
+            let until = *self.state.lock().unwrap().stalled_until.get_or_insert_with(|| Instant::now() + STALL);
+            sleep_until(until).await;
+        }
+    }
+
     fn damage(&self, offset: usize, body: &Bytes) -> Bytes {
         let mut body = body.to_vec();
         if self.misdeed == Misdeed::Damages && offset == 7 {
@@ -88,6 +102,7 @@ fn leased(offset: usize, body: Bytes) -> LeasedMessage {
 #[tonic::async_trait]
 impl MessageService for FakeService {
     async fn send_messages(&self, request: Request<SendMessagesRequest>) -> Answer<SendMessagesResponse> {
+        self.stall().await;
         let mut state = self.state.lock().unwrap();
         state.sends += 1;
         if self.misdeed == Misdeed::Refuses && state.sends.is_multiple_of(10) {

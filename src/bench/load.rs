@@ -64,9 +64,9 @@ impl Load {
         }
     }
 
-    /// Time since the load was made; the clock of the bodies.
-    pub fn elapsed(&self) -> Duration {
-        self.epoch.elapsed()
+    /// An instant on the clock of the bodies, which starts when the load is made.
+    pub fn clock(&self, instant: Instant) -> Duration {
+        instant.saturating_duration_since(self.epoch)
     }
 
     /// The ids of `count` messages are told by the first one: where the next send of a producer goes.

@@ -19,7 +19,7 @@ pub enum Call {
     Consume,
     /// AckMessages.
     Ack,
-    /// From before the send to the answer of the consume.
+    /// From before the send, or from when it was due, to the answer of the consume.
     EndToEnd,
 }
 
@@ -87,6 +87,7 @@ pub struct Meter {
     series: [Mutex<Series>; 4],
     errors: Mutex<BTreeMap<String, u64>>,
     unexpected: AtomicU64,
+    cut_off: AtomicU64,
 }
 
 impl Meter {
@@ -98,6 +99,7 @@ impl Meter {
             series: Call::ALL.map(|_| Mutex::new(Series { messages: 0, latency: empty_histogram() })),
             errors: Mutex::default(),
             unexpected: AtomicU64::new(0),
+            cut_off: AtomicU64::new(0),
         }
     }
 
@@ -124,7 +126,7 @@ impl Meter {
         }
     }
 
-    /// Messages arrived just now, each this long after its send began.
+    /// Messages arrived just now, each this long after its send began or was due.
     pub fn arrived(&self, latencies: &[Duration]) {
         if self.window.contains(Instant::now()) {
             self.record(Call::EndToEnd, latencies.len() as u64, latencies.iter().copied());
@@ -148,9 +150,23 @@ impl Meter {
             self.unexpected.fetch_add(1, Relaxed);
             tracing::warn!(call = call.name(), %status, "unexpected error");
         }
+        if is_cut_off(call, status.code()) {
+            self.cut_off.fetch_add(1, Relaxed);
+        }
         let label = format!("{} {:?} {reason}", call.name(), status.code());
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         *errors.entry(label.trim_end().to_owned()).or_default() += 1;
+    }
+
+    /// Adds the errors of an earlier phase of the same load.
+    pub fn take_errors(&self, earlier: &Meter) {
+        self.totals.errors.fetch_add(earlier.totals.errors.load(Relaxed), Relaxed);
+        self.unexpected.fetch_add(earlier.unexpected.load(Relaxed), Relaxed);
+        self.cut_off.fetch_add(earlier.cut_off.load(Relaxed), Relaxed);
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        for (label, count) in earlier.errors() {
+            *errors.entry(label).or_default() += count;
+        }
     }
 
     /// Failed calls by kind, code and reason.
@@ -163,14 +179,19 @@ impl Meter {
         self.unexpected.load(Relaxed)
     }
 
+    /// Failed calls after which messages may come out of order.
+    pub fn cut_off(&self) -> u64 {
+        self.cut_off.load(Relaxed)
+    }
+
     /// Reads one series.
     pub fn read<T>(&self, call: Call, read: impl FnOnce(&Series) -> T) -> T {
         read(&self.series[call as usize].lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Three significant digits from 1 us to 10 minutes.
-fn empty_histogram() -> Histogram<u64> {
+/// Microseconds: three significant digits from 1 us to 10 minutes.
+pub fn empty_histogram() -> Histogram<u64> {
     // Cannot fail: the bounds are constants, and hdrhistogram takes any with 1 <= low, 2 * low <= high and 0-5 digits.
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("constant bounds")
 }
@@ -185,6 +206,12 @@ fn is_passing(code: Code) -> bool {
             | Code::Cancelled
             | Code::FailedPrecondition
     )
+}
+
+/// Whether messages may come behind later ones: those of a failed ack when their lease ends, as those of a consume whose answer
+/// got lost, and those of a send that is still on its way. A call that was refused did nothing.
+fn is_cut_off(call: Call, code: Code) -> bool {
+    call == Call::Ack || !matches!(code, Code::ResourceExhausted | Code::FailedPrecondition)
 }
 
 /// How long to wait before the next call after this error: what the service asks for, within bounds.
@@ -225,7 +252,25 @@ mod tests {
         meter.failed(Call::Ack, &Status::internal("broken"));
         let errors: Vec<_> = meter.errors().into_iter().collect();
         assert_eq!(errors, [("ack Internal".into(), 1), ("send ResourceExhausted OVERLOADED".into(), 2)]);
-        assert_eq!(meter.unexpected(), 1);
+        assert_eq!((meter.unexpected(), meter.cut_off()), (1, 1));
+
+        let later = Meter::new(Window::after(Duration::ZERO, Duration::ZERO));
+        later.take_errors(&meter);
+        assert_eq!((later.errors(), later.unexpected(), later.cut_off()), (meter.errors(), 1, 1));
+    }
+
+    #[test]
+    fn refused_calls_leave_the_order_as_it_is() {
+        let cut_off = |call, status: Status| {
+            let meter = Meter::new(Window::after(Duration::ZERO, Duration::ZERO));
+            meter.failed(call, &status);
+            meter.cut_off() == 1
+        };
+        assert!(cut_off(Call::Ack, Status::unavailable("gone")));
+        assert!(cut_off(Call::Consume, Status::deadline_exceeded("late")));
+        assert!(!cut_off(Call::Consume, Status::resource_exhausted("full")));
+        assert!(cut_off(Call::Send, Status::unavailable("gone")));
+        assert!(!cut_off(Call::Send, Status::resource_exhausted("full")));
     }
 
     #[test]

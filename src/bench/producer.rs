@@ -23,7 +23,7 @@ pub async fn produce(load: Arc<Load>, meter: Arc<Meter>, mut client: Client, ind
         };
         let first = load.next_id(index, sequence);
         sequence += count;
-        match call(&load, &mut client, first, count).await {
+        match call(&load, &mut client, first, count, due).await {
             Ok(()) => {
                 meter.answered(Call::Send, due, u64::from(count));
                 load.ledger.mark_sent(first, count, true);
@@ -40,16 +40,22 @@ pub async fn produce(load: Arc<Load>, meter: Arc<Meter>, mut client: Client, ind
     }
 }
 
-async fn call(load: &Load, client: &mut Client, first: MessageId, count: u32) -> Result<(), tonic::Status> {
+async fn call(
+    load: &Load,
+    client: &mut Client,
+    first: MessageId,
+    count: u32,
+    due: Instant,
+) -> Result<(), tonic::Status> {
     if load.workload.scenario == Scenario::Noop {
         return client.noop().await;
     }
-    let bodies = load.payloads.batch(first, count, load.elapsed());
+    let bodies = load.payloads.batch(first, count, load.clock(due));
     client.send(&load.topics[first.queue as usize], bodies).await
 }
 
-/// When the calls of one producer are due at an even pace. One that is late does not move the others, and its latency counts
-/// from when it was due: a service that stalls is charged for every call that it holds up.
+/// When the calls of one producer are due at an even pace. One that is late does not move the others, and its latency, end to
+/// end too, counts from when it was due: a service that stalls is charged for every call that it holds up.
 struct Schedule {
     next: Instant,
     pace: Duration,

@@ -41,10 +41,13 @@ pub async fn run(site: &Site, workload: &Workload, stall_limit: Duration) -> Res
     let needs_lead = workload.scenario == Scenario::Both && workload.rate.is_none();
     let lead = needs_lead.then(|| Lead::new(workload.groups, workload.lead));
     let load = Arc::new(Load::new(workload, topics, lead));
-    store_backlog(site, &load).await?;
     let mut probe = UsageProbe::connect(site).await?;
+    // Not between the backlog and its reading: a page changed first after a checkpoint goes to the WAL as a whole, which would
+    // burden only the systems that change the rows of messages.
     probe.settle().await;
+    let stored = store_backlog(site, &load).await?;
     let meter = Arc::new(Meter::new(Window::after(workload.warmup, workload.duration)));
+    meter.take_errors(&stored);
     let run = Run { site, load, meter, stall_limit, done: CancellationToken::new() };
     let work = async { tokio::join!(run.measure(probe), run.clients()) };
     let ((seconds, usage), unread) = Progress::new(&workload.describe(), &run.meter).show_during(work).await;
@@ -73,9 +76,6 @@ impl Run<'_> {
         let until = Until { deadline: meter.window().end, first, messages: u64::MAX, paced: true };
         if workload.scenario.sends() {
             join(load.start_producers(site.clients(workload).await?, meter, until)).await?;
-        }
-        if !workload.drain {
-            sleep_until(meter.window().end).await;
         }
         let unread = if workload.scenario.consumes() { self.drain().await } else { 0 };
         done.cancel();
@@ -128,18 +128,20 @@ fn per_producer(workload: &Workload) -> u64 {
     workload.backlog.div_ceil(u64::from(workload.clients)).next_multiple_of(u64::from(workload.batch))
 }
 
-/// Sends the backlog as fast as it goes.
-async fn store_backlog(site: &Site, load: &Arc<Load>) -> Result<()> {
-    if load.workload.backlog == 0 {
-        return Ok(());
-    }
+/// Sends the backlog as fast as it goes. What went wrong meanwhile is on the meter.
+async fn store_backlog(site: &Site, load: &Arc<Load>) -> Result<Arc<Meter>> {
+    let backlog = load.workload.backlog;
     let meter = Arc::new(Meter::new(Window::after(Duration::ZERO, Duration::ZERO)));
+    if backlog == 0 {
+        return Ok(meter);
+    }
     let messages = per_producer(&load.workload);
     let until = Until { deadline: Instant::now() + PHASE_LIMIT, first: 0, messages, paced: false };
     let producers = load.start_producers(site.clients(&load.workload).await?, &meter, until);
     Progress::new("backlog", &meter).show_during(join(producers)).await?;
-    ensure!(load.ledger.sent().0 > 0, "no backlog could be stored: {:?}", meter.errors());
-    Ok(())
+    let sent = load.ledger.sent().0;
+    ensure!(sent >= backlog, "only {sent} of {backlog} messages of the backlog were stored: {:?}", meter.errors());
+    Ok(meter)
 }
 
 /// The service must have counted what was sent.

@@ -8,6 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::postgres_usage::ProcessStat;
 use crate::child::Launch;
@@ -35,7 +38,7 @@ pub struct Address {
 }
 
 impl Service {
-    /// Starts this program as `dms serve` on a migrated database and waits until it answers.
+    /// Starts this program as `dms serve` on a migrated database and waits until it serves.
     pub async fn start(database_url: &str, broker: &BrokerArgs) -> Result<Self> {
         let (grpc, rest) = (free_address()?, free_address()?);
         let program = std::env::current_exe().context("cannot find this program")?;
@@ -55,9 +58,10 @@ impl Service {
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {
-        let endpoint = Channel::from_shared(self.address.grpc.clone())?;
+        let channel = Channel::from_shared(self.address.grpc.clone())?.timeout(READY_LIMIT).connect_lazy();
+        let mut health = HealthClient::new(channel);
         let deadline = Instant::now() + READY_LIMIT;
-        while endpoint.connect().await.is_err() {
+        while !is_serving(&mut health).await {
             if let Some(status) = self.wrapper.try_wait()? {
                 bail!("the service did not start: {status}");
             }
@@ -68,6 +72,11 @@ impl Service {
         }
         Ok(())
     }
+}
+
+async fn is_serving(health: &mut HealthClient<Channel>) -> bool {
+    let answer = health.check(HealthCheckRequest::default()).await;
+    answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
 }
 
 impl Drop for Service {

@@ -10,15 +10,17 @@ use super::client::{Client, GrpcClient, PgmqClient, RawClient, RestClient};
 use super::service::{Address, Service};
 use super::workload::Workload;
 use crate::config::{BenchArgs, System};
+use crate::domain::limits;
 use crate::postgres::{Cluster, ClusterOptions};
 use crate::store;
 use crate::store::peers::Peer;
 
-/// Longer than any call of the benchmark may take.
-const CALL_LIMIT: Duration = Duration::from_secs(60);
-/// Checkpoints write every page once more to the WAL; a larger distance between them keeps that out of short runs, for all
-/// alike. The other settings are the defaults of Postgres.
-const PRIVATE_SETTINGS: [(&str, &str); 2] = [("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
+/// Longer than any call of the benchmark may take, the longest poll included.
+const CALL_LIMIT: Duration = Duration::from_secs(90);
+/// After a checkpoint each page goes to the WAL once more as a whole. A distance between checkpoints that no load reaches, not
+/// even the one of minutes beside an open transaction, keeps that out of all alike: Postgres begins one at about half of
+/// `max_wal_size`. The other settings are the defaults of Postgres.
+const PRIVATE_SETTINGS: [(&str, &str); 2] = [("max_wal_size", "24GB"), ("checkpoint_timeout", "30min")];
 
 /// Where the load goes.
 #[derive(Debug)]
@@ -37,8 +39,7 @@ pub struct Site {
 impl Site {
     /// The target, or a private Postgres with a service.
     pub async fn open(args: &BenchArgs) -> Result<Self> {
-        // An empty variable is how shells and compose files say "not set".
-        let database_url = args.database_url.clone().filter(|url| !url.is_empty());
+        let database_url = args.database_url().map(str::to_owned);
         if let Some(target) = &args.target {
             let address = Address { grpc: target.clone(), rest: args.rest_target, process: None };
             return Ok(Self::at(vec![address], database_url));
@@ -64,8 +65,9 @@ impl Site {
     pub async fn start_service(&mut self, args: &BenchArgs) -> Result<()> {
         let url = self.database_url.as_deref().context("database-url: not known")?;
         let mut broker = args.broker.clone();
-        broker.queues_per_project = broker.queues_per_project.max(QUEUES_MAX);
-        broker.groups_per_queue = broker.groups_per_queue.max(args.groups.cast_signed());
+        // No load is to meet a quota.
+        broker.queues_per_project = limits::QUEUES_PER_PROJECT_MAX;
+        broker.groups_per_queue = limits::GROUPS_PER_QUEUE_MAX;
         let service = Service::start(url, &broker).await?;
         self.addresses.push(service.address.clone());
         self.services.push(service);
@@ -123,8 +125,6 @@ impl Site {
         .await?
     }
 }
-
-const QUEUES_MAX: i32 = 20_000;
 
 /// A connection to a service.
 pub async fn connect(url: &str) -> Result<Channel> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::fake_service::{FakeService, Misdeed};
+use super::fake_service::{FakeService, Misdeed, STALL};
 use super::report::Report;
 use super::scenario;
 use super::service::Address;
@@ -19,6 +19,10 @@ struct Program {
 }
 
 async fn run(misdeed: Misdeed, scenario: Scenario, flags: &[&str]) -> Report {
+    try_run(misdeed, scenario, flags).await.unwrap()
+}
+
+async fn try_run(misdeed: Misdeed, scenario: Scenario, flags: &[&str]) -> anyhow::Result<Report> {
     let target = FakeService::start(misdeed).await;
     let fixed = ["bench", "--clients", "4", "--connections", "2", "--warmup", "0", "--size", "200"];
     // A backlog ends the window when it has been read.
@@ -27,7 +31,7 @@ async fn run(misdeed: Misdeed, scenario: Scenario, flags: &[&str]) -> Report {
     // Whatever DATABASE_URL says, this service has no Postgres.
     args.database_url = None;
     let site = Site::at(vec![Address { grpc: target, rest: None, process: None }], None);
-    scenario::run(&site, &Workload::from_args(&args, scenario), Duration::from_millis(500)).await.unwrap()
+    scenario::run(&site, &Workload::from_args(&args, scenario), Duration::from_millis(500)).await
 }
 
 #[tokio::test]
@@ -49,6 +53,7 @@ async fn a_backlog_is_read_by_every_group() {
     assert_eq!(report.verified_messages, 4 * 252);
     let acks: u64 = report.latencies.iter().filter(|latency| latency.call == "ack").map(|latency| latency.count).sum();
     assert_eq!(acks, 2 * 4 * 252 / 7);
+    assert!(report.is_cut_short() && report.to_string().contains("shorter than the 60 s"), "{report}");
 }
 
 #[tokio::test]
@@ -80,11 +85,28 @@ async fn overload_is_counted_and_is_no_fault() {
     let report = run(Misdeed::Refuses, Scenario::Both, &[]).await;
     assert!(report.is_right(), "{report}");
     assert!(report.errors["send ResourceExhausted"] > 0, "{report}");
+    assert!(report.order_checked, "{report}");
+}
+
+#[tokio::test]
+async fn a_backlog_that_could_not_be_stored_is_an_error() {
+    let refusal = try_run(Misdeed::Refuses, Scenario::Consume, &["--backlog", "1000"]).await.unwrap_err().to_string();
+    assert!(refusal.contains("of 1000 messages") && refusal.contains("send ResourceExhausted"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_stall_is_charged_to_every_message_that_was_due_meanwhile() {
+    let report = run(Misdeed::Stalls, Scenario::Both, &["--rate", "4000"]).await;
+    assert!(report.is_right(), "{report}");
+    for call in ["send", "end to end"] {
+        let latency = report.latencies.iter().find(|latency| latency.call == call).unwrap();
+        assert!(latency.p95_ms > STALL.as_secs_f64() * 500.0, "{report}");
+    }
 }
 
 #[tokio::test]
 async fn unexpected_errors_are_a_fault() {
     let report = run(Misdeed::Breaks, Scenario::Both, &[]).await;
     assert!(report.faults.wrong_answers > 0 && !report.is_right(), "{report}");
-    assert!(report.errors["ack Internal"] > 0, "{report}");
+    assert!(report.errors["ack Internal"] > 0 && !report.order_checked, "{report}");
 }

@@ -37,7 +37,7 @@ pub async fn create(site: &Site, workload: &Workload) -> Result<Vec<Topic>> {
         }
         System::Raw => {
             let mut peer = peer(site).await?;
-            peer.create_raw(false).await?;
+            peer.create_raw().await?;
             peer.close().await;
             Ok(vec![Topic { queue_id: String::new(), group_ids: vec![String::new()] }])
         }

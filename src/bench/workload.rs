@@ -52,7 +52,7 @@ impl Workload {
             size: 1_024,
             batch: 10,
             clients: 32,
-            connections: 8,
+            connections: 4,
             replicas: 1,
             queues: 1,
             groups: 1,

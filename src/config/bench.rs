@@ -75,8 +75,7 @@ impl System {
 }
 
 /// A comparison of `docs/benchmarks.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Comparison {
     /// Send, 1 KB in batches of 10: against plain INSERTs and pgmq
     A,
@@ -120,6 +119,14 @@ pub enum ScenarioChoice {
 }
 
 impl ScenarioChoice {
+    /// Its name on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            ScenarioChoice::All => "all",
+            one => one.scenarios()[0].name(),
+        }
+    }
+
     /// In the order they run.
     pub fn scenarios(self) -> &'static [Scenario] {
         match self {
@@ -141,8 +148,8 @@ pub struct BenchArgs {
     /// What to load
     #[arg(long, env = "DMS_BENCH_SYSTEM", value_enum, default_value = "grpc")]
     pub system: System,
-    /// Run these comparisons of docs/benchmarks.md instead, each a table of ratios; of the other flags they heed --duration,
-    /// --warmup, --rounds, --pgmq-sql, --postgres-bin and those of the message engine
+    /// Run these comparisons of docs/benchmarks.md instead, each a table of ratios, on a throw-away Postgres; of the other flags
+    /// they heed --duration, --warmup, --rounds, --pgmq-sql, --postgres-bin and those of the message engine
     #[arg(long, env = "DMS_BENCH_COMPARE", value_enum, value_name = "ROWS", value_delimiter = ',')]
     pub compare: Vec<Comparison>,
     /// Times that a comparison runs each of its loads, in turns; the median counts
@@ -162,7 +169,7 @@ pub struct BenchArgs {
     #[arg(long, env = "DMS_BENCH_CLIENTS", value_name = "COUNT", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub clients: u32,
     /// HTTP/2 connections that the clients share
-    #[arg(long, env = "DMS_BENCH_CONNECTIONS", value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, env = "DMS_BENCH_CONNECTIONS", value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub connections: u32,
     /// Queues that the load is spread over
     #[arg(long, env = "DMS_BENCH_QUEUES", value_name = "COUNT", default_value_t = 1,
@@ -194,7 +201,8 @@ pub struct BenchArgs {
     /// Address of the REST gateway of that service, IP:PORT, for --system rest
     #[arg(long, env = "DMS_BENCH_REST_TARGET", value_name = "ADDRESS")]
     pub rest_target: Option<std::net::SocketAddr>,
-    /// Postgres of the service: for the private one instead of a throw-away cluster, with --target only to read its figures
+    /// Postgres of the service: for the private one instead of a throw-away cluster, with --target only to read its figures;
+    /// refused with --compare
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Print each report as a line of JSON
@@ -211,14 +219,30 @@ pub struct BenchArgs {
 impl BenchArgs {
     /// Checks what one flag alone cannot say.
     pub fn check(&self) -> Result<()> {
+        if self.compare.is_empty() { self.check_load() } else { self.check_comparison() }
+    }
+
+    /// The Postgres to use. An empty variable is how shells and compose files say "not set".
+    pub fn database_url(&self) -> Option<&str> {
+        self.database_url.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// A comparison loads nothing that is somebody's.
+    fn check_comparison(&self) -> Result<()> {
+        ensure!(self.target.is_none(), "target: a comparison starts services of its own; leave --target out");
+        ensure!(
+            self.database_url().is_none(),
+            "database-url: a comparison runs on a throw-away Postgres of its own; leave --database-url out and DATABASE_URL unset"
+        );
+        Ok(())
+    }
+
+    fn check_load(&self) -> Result<()> {
         ensure!(
             self.target.is_none() || self.system != System::Rest || self.rest_target.is_some(),
             "rest-target: not given; --system rest with --target needs the address of the gateway"
         );
-        ensure!(
-            self.compare.is_empty() || self.target.is_none(),
-            "target: a comparison starts services of its own; leave --target out"
-        );
+        self.check_system()?;
         let batch_bytes = self.size * u64::from(self.batch);
         ensure!(
             batch_bytes <= limits::BATCH_BYTES_MAX as u64,
@@ -233,6 +257,28 @@ impl BenchArgs {
             !consumes || u64::from(self.clients) >= readers,
             "clients: {} is fewer than the {readers} groups of all queues; give at least one consumer to each",
             self.clients
+        );
+        Ok(())
+    }
+
+    /// Not every system has every call.
+    fn check_system(&self) -> Result<()> {
+        let system = self.system.name();
+        let runs = |scenario| self.scenario.scenarios().contains(&scenario);
+        let consumes = self.scenario.scenarios().iter().any(|scenario| scenario.consumes());
+        ensure!(
+            self.system != System::Raw || !consumes,
+            "scenario: {} consumes and --system raw only inserts; give --scenario produce",
+            self.scenario.name()
+        );
+        ensure!(
+            self.system == System::Grpc || !runs(Scenario::Noop),
+            "scenario: noop is a call of gRPC and --system is {system}; give --system grpc"
+        );
+        ensure!(
+            self.groups == 1 || matches!(self.system, System::Grpc | System::Rest),
+            "groups: {} groups, but --system {system} has none; give --groups 1, or --system grpc or rest",
+            self.groups
         );
         Ok(())
     }
@@ -297,5 +343,36 @@ mod tests {
     fn every_group_needs_a_consumer() {
         assert!(parse(&["--queues", "20", "--groups", "2"]).check().is_err());
         parse(&["--queues", "20", "--groups", "2", "--scenario", "produce"]).check().unwrap();
+    }
+
+    #[test]
+    fn systems_are_asked_only_for_what_they_have() {
+        for (flags, named) in [
+            (&["--system", "raw"][..], "scenario: all consumes and --system raw only inserts"),
+            (&["--system", "raw", "--scenario", "both"], "scenario: both consumes"),
+            (&["--system", "rest", "--scenario", "noop"], "scenario: noop is a call of gRPC and --system is rest"),
+            (&["--system", "pgmq", "--groups", "2"], "groups: 2 groups, but --system pgmq has none"),
+            (&["--system", "raw", "--scenario", "produce", "--groups", "3"], "groups: 3 groups"),
+        ] {
+            let refusal = parse(flags).check().unwrap_err().to_string();
+            assert!(refusal.starts_with(named), "{refusal}");
+        }
+        for flags in [
+            &["--system", "raw", "--scenario", "produce"][..],
+            &["--scenario", "noop"],
+            &["--system", "pgmq"],
+            &["--system", "rest", "--groups", "2"],
+        ] {
+            parse(flags).check().unwrap();
+        }
+    }
+
+    #[test]
+    fn comparisons_use_nothing_that_is_there() {
+        for (flag, value) in [("--database-url", "postgres://db/x"), ("--target", "http://127.0.0.1:1")] {
+            let refusal = parse(&["--compare", "m", flag, value]).check().unwrap_err().to_string();
+            assert!(refusal.starts_with(&format!("{}: a comparison", &flag[2..])), "{refusal}");
+        }
+        parse(&["--compare", "m,n", "--database-url="]).check().unwrap();
     }
 }

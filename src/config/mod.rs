@@ -41,7 +41,7 @@ pub enum Command {
     Gateway(GatewayArgs),
     /// Bring the schema of a database up to date
     Migrate(DatabaseArgs),
-    /// Load a service over gRPC, check that nothing is lost or doubled, and report rates, latencies and costs
+    /// Load a service over gRPC or REST, or a peer in SQL, check that nothing is lost or doubled, and report rates, latencies and costs
     Bench(BenchArgs),
     /// Print the folder of the Postgres server that `dms dev` would use
     #[command(hide = true)]

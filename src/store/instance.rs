@@ -1,8 +1,14 @@
 //! What a whole Postgres instance has done, for the benchmark; the service never asks.
 
+use std::time::Duration;
+
 use sqlx::{Connection, PgConnection};
 
 use crate::domain::Result;
+
+/// A session adds what it has done to the statistics at most once a second while it works, and after 10 s at the latest when
+/// it is idle.
+pub const STATISTICS_LAG: Duration = Duration::from_secs(11);
 
 /// One connection to the instance.
 #[derive(Debug)]
@@ -27,7 +33,7 @@ impl Instance {
         Ok(sqlx::query_scalar(sql).fetch_one(&mut self.connection).await?)
     }
 
-    /// Transactions ever committed in the database of this connection, up to a second late.
+    /// Transactions ever committed in the database of this connection, up to [`STATISTICS_LAG`] late.
     pub async fn commit_count(&mut self) -> Result<i64> {
         let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
         Ok(sqlx::query_scalar(sql).fetch_one(&mut self.connection).await?)
@@ -42,12 +48,12 @@ impl Instance {
     /// The version of the server and those of its settings that decide over figures.
     pub async fn settings(&mut self) -> Result<Vec<(String, String)>> {
         let sql = "SELECT name, current_setting(name) FROM pg_settings WHERE name IN ('server_version', 'fsync',
-                   'synchronous_commit', 'full_page_writes', 'data_checksums', 'shared_buffers', 'max_wal_size',
+                   'synchronous_commit', 'full_page_writes', 'data_checksums', 'shared_buffers', 'max_wal_size', 'checkpoint_timeout',
                    'wal_compression', 'autovacuum', 'wal_level') ORDER BY name";
         Ok(sqlx::query_as(sql).fetch_all(&mut self.connection).await?)
     }
 
-    /// Dead row versions of the tables whose rows change, as the statistics know them.
+    /// Dead row versions of the tables whose rows change, as the statistics know them, up to [`STATISTICS_LAG`] late.
     pub async fn dead_tuples(&mut self) -> Result<Vec<(String, i64)>> {
         let sql = "SELECT relname::text, n_dead_tup FROM pg_stat_user_tables
                    WHERE relname IN ('streams', 'subscriptions', 'leases', 'retries') ORDER BY relname";

@@ -83,7 +83,7 @@ impl GrpcClient {
         Ok(result.outcomes.into_iter().map(|outcome| outcome == AckOutcome::Acked as i32).collect())
     }
 
-    /// The health check of the same server: routed and answered like every call, and nothing else.
+    /// The health check of the same server: HTTP/2 and tonic's coding of messages, without the layers and services of ours.
     pub(super) async fn noop(&mut self) -> Result<(), Status> {
         self.health.check(HealthCheckRequest::default()).await.map(drop)
     }

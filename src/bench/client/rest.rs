@@ -137,7 +137,7 @@ fn unreadable(error: serde_json::Error) -> Status {
 fn refusal(status: StatusCode, body: &[u8]) -> Status {
     let text = String::from_utf8_lossy(body);
     let code = match status {
-        _ if text.contains("DMS.10240407") || text.contains("10540407") => Code::ResourceExhausted,
+        _ if text.contains("DMS.10240407") => Code::ResourceExhausted,
         StatusCode::INTERNAL_SERVER_ERROR if text.contains("10250003") => Code::Unavailable,
         StatusCode::BAD_REQUEST if text.contains("handler") => Code::FailedPrecondition,
         _ => Code::Internal,

@@ -22,6 +22,14 @@ impl Connector {
         }
         self.peer.as_mut().ok_or_else(|| Status::unavailable("no connection"))
     }
+
+    /// The answer of a call. Whether the connection is good after an error is not known.
+    fn judge<T>(&mut self, answer: Result<T, Error>) -> Result<T, Status> {
+        if answer.is_err() {
+            self.peer = None;
+        }
+        answer.map_err(failed)
+    }
 }
 
 fn failed(error: Error) -> Status {
@@ -39,13 +47,14 @@ impl PgmqClient {
     }
 
     pub(super) async fn send(&mut self, topic: &Topic, bodies: Vec<Bytes>) -> Result<(), Status> {
-        self.0.open().await?.send_pgmq(&topic.queue_id, bodies).await.map_err(failed)
+        let answer = self.0.open().await?.send_pgmq(&topic.queue_id, bodies).await;
+        self.0.judge(answer)
     }
 
     pub(super) async fn consume(&mut self, topic: &Topic, max: u32) -> Result<Vec<Delivered>, Status> {
         let seconds = i32::try_from(LEASE.as_secs()).unwrap_or(i32::MAX);
-        let peer = self.0.open().await?;
-        let rows = peer.read_pgmq(&topic.queue_id, seconds, max.cast_signed()).await.map_err(failed)?;
+        let answer = self.0.open().await?.read_pgmq(&topic.queue_id, seconds, max.cast_signed()).await;
+        let rows = self.0.judge(answer)?;
         if rows.is_empty() {
             // pgmq polls too; at the end of a backlog this keeps idle readers from costing anything.
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -59,7 +68,8 @@ impl PgmqClient {
             Receipt::Handler(_) => -1,
         };
         let ids: Vec<i64> = receipts.iter().map(id).collect();
-        let deleted = self.0.open().await?.delete_pgmq(&topic.queue_id, &ids).await.map_err(failed)?;
+        let answer = self.0.open().await?.delete_pgmq(&topic.queue_id, &ids).await;
+        let deleted = self.0.judge(answer)?;
         Ok(ids.iter().map(|id| deleted.contains(id)).collect())
     }
 }
@@ -80,6 +90,7 @@ impl RawClient {
     pub(super) async fn send(&mut self, bodies: Vec<Bytes>) -> Result<(), Status> {
         let first = self.next_offset;
         self.next_offset += i64::try_from(bodies.len()).unwrap_or(i64::MAX);
-        self.connector.open().await?.insert_raw(first, &bodies).await.map_err(failed)
+        let answer = self.connector.open().await?.insert_raw(first, &bodies).await;
+        self.connector.judge(answer)
     }
 }

@@ -16,16 +16,22 @@ use tonic::transport::Channel;
 use super::runner::Runner;
 use super::section::{Section, Target};
 use crate::bench::client::{GrpcClient, Topic};
+use crate::bench::meter::empty_histogram;
 use crate::bench::postgres_usage::{ProcessStat, UsageProbe};
 use crate::bench::site::Site;
 use crate::bench::topics;
 use crate::bench::workload::Workload;
 use crate::config::Scenario;
+use crate::store::instance::STATISTICS_LAG;
 
 const POLLS: u32 = 10_000;
 const WAKEUPS: u32 = 1_000;
-/// The longest that a poll may wait.
-const POLL: Duration = Duration::from_secs(60);
+/// How long a poll waits: shorter than what is watched, so that its renewal is a part of what it costs.
+const POLL: Duration = Duration::from_secs(20);
+/// [`POLLS`] of them take one [`POLL`], so that they don't renew all at once.
+const STAGGER: Duration = Duration::from_millis(2);
+/// From when all have begun until the service has them, and what came with them is over.
+const SETTLE: Duration = Duration::from_secs(5);
 const CONNECTIONS: u32 = 20;
 /// Longer than any wake-up may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,7 +52,9 @@ pub async fn compare(runner: &Runner<'_>) -> Result<Section> {
     polls.wait_until_parked(POLLS).await?;
     let each = (resident(site)? - resident_before) / f64::from(POLLS) / 1_000.0;
     let (statements, cpu) = watch(site, runner.duration()).await?;
+    polls.check()?;
     let wakeups = polls.wake(site, &channels[0], &topics).await?;
+    polls.check()?;
     polls.stop().await;
     topics::delete(site, &load, &topics).await?;
     let p99 = wakeups.value_at_quantile(0.99) as f64 / 1_000.0;
@@ -58,7 +66,9 @@ pub async fn compare(runner: &Runner<'_>) -> Result<Section> {
         .with_figure('j', "p50 ms of the same", Some(p50), Target::None)
         .with_figure('j', "CPU of the service meanwhile, ms a second", cpu, Target::None)
         .with_note(format!(
-            "{POLLS} polls on {CONNECTIONS} connections; {WAKEUPS} sends, one after the other, to queues at random."
+            "{POLLS} polls of {} s on {CONNECTIONS} connections, renewed evenly over time; {WAKEUPS} sends, one after the \
+             other, to queues at random. Each was delivered once and acked, and no poll ended early.",
+            POLL.as_secs()
         )))
 }
 
@@ -72,8 +82,8 @@ fn resident(site: &Site) -> Result<f64> {
 
 /// Transactions a second while nothing happens, and milliseconds of CPU a second.
 async fn watch(site: &Site, duration: Duration) -> Result<(f64, Option<f64>)> {
-    // Sessions count what they have done up to a second late.
-    sleep(Duration::from_secs(5)).await;
+    // What sessions did while the polls began must not count.
+    sleep(STATISTICS_LAG).await;
     let mut probe = UsageProbe::connect(site).await?;
     let before = probe.read().await;
     sleep(duration).await;
@@ -84,41 +94,62 @@ async fn watch(site: &Site, duration: Duration) -> Result<(f64, Option<f64>)> {
     Ok((commits, usage.service_cpu.map(|cpu| cpu.as_secs_f64() * 1_000.0 / duration.as_secs_f64())))
 }
 
+/// What the polls did.
+#[derive(Default)]
+struct Counts {
+    begun: AtomicU32,
+    acked: AtomicU32,
+    /// Polls and acks that failed, and polls that were answered with nothing before their time.
+    failed: AtomicU32,
+}
+
 /// Polls in flight, each asking again when it is answered.
 struct Polls {
     tasks: JoinSet<()>,
-    begun: Arc<AtomicU32>,
+    counts: Arc<Counts>,
     woken: mpsc::UnboundedReceiver<Instant>,
 }
 
 impl Polls {
     fn start(site: &Site, channels: &[Channel], topics: &[Topic]) -> Self {
         let (sender, woken) = mpsc::unbounded_channel();
-        let begun = Arc::new(AtomicU32::new(0));
+        let counts = Arc::<Counts>::default();
         let mut tasks = JoinSet::new();
-        for (index, topic) in topics.iter().enumerate() {
-            let channel = channels[index % channels.len()].clone();
+        for (number, topic) in (0_u32..).zip(topics) {
+            let channel = channels[number as usize % channels.len()].clone();
             let mut client = GrpcClient::new(site.project_id.clone(), channel);
             client.wait = POLL;
-            tasks.spawn(poll(client, topic.clone(), begun.clone(), sender.clone()));
+            let (topic, counts, sender) = (topic.clone(), counts.clone(), sender.clone());
+            tasks.spawn(async move {
+                sleep(STAGGER * number).await;
+                poll(client, topic, counts, sender).await;
+            });
         }
-        Self { tasks, begun, woken }
+        Self { tasks, counts, woken }
     }
 
-    /// Waits until all have begun and have settled down.
+    /// Waits until all have begun and the service has had time to take them in. One that it did not keep has failed.
     async fn wait_until_parked(&mut self, count: u32) -> Result<()> {
-        let deadline = Instant::now() + POLL;
-        while self.begun.load(Relaxed) < count {
-            ensure!(Instant::now() < deadline, "only {} of {count} polls have begun", self.begun.load(Relaxed));
+        let deadline = Instant::now() + STAGGER * count + PATIENCE;
+        let begun = || self.counts.begun.load(Relaxed);
+        while begun() < count {
+            ensure!(Instant::now() < deadline, "only {} of {count} polls have begun", begun());
             sleep(Duration::from_millis(50)).await;
         }
-        sleep(Duration::from_secs(5)).await;
+        sleep(SETTLE).await;
+        self.check()
+    }
+
+    /// Whether all did what polls should.
+    fn check(&self) -> Result<()> {
+        let failed = self.counts.failed.load(Relaxed);
+        ensure!(failed == 0, "{failed} polls or acks failed, or ended before their time");
         Ok(())
     }
 
     /// Microseconds from before each send until its consumer has it.
     async fn wake(&mut self, site: &Site, channel: &Channel, topics: &[Topic]) -> Result<Histogram<u64>> {
-        let mut latencies = Histogram::new(3)?;
+        let mut latencies = empty_histogram();
         let mut client = GrpcClient::new(site.project_id.clone(), channel.clone());
         for _ in 0..WAKEUPS {
             let topic = &topics[rand::rng().random_range(0..topics.len())];
@@ -128,6 +159,11 @@ impl Polls {
             let woken = woken.context("no consumer is left")?;
             latencies.saturating_record(u64::try_from((woken - began).as_micros())?);
         }
+        // The last ack may be on its way.
+        sleep(SETTLE).await;
+        ensure!(self.woken.try_recv().is_err(), "messages came more than once");
+        let acked = self.counts.acked.load(Relaxed);
+        ensure!(acked == WAKEUPS, "{acked} of {WAKEUPS} messages were acked");
         Ok(latencies)
     }
 
@@ -136,22 +172,33 @@ impl Polls {
     }
 }
 
-async fn poll(mut client: GrpcClient, topic: Topic, begun: Arc<AtomicU32>, woken: mpsc::UnboundedSender<Instant>) {
-    begun.fetch_add(1, Relaxed);
+async fn poll(mut client: GrpcClient, topic: Topic, counts: Arc<Counts>, woken: mpsc::UnboundedSender<Instant>) {
+    counts.begun.fetch_add(1, Relaxed);
     loop {
+        let began = Instant::now();
         match client.consume(&topic, 0, 1).await {
-            Ok(delivered) if delivered.is_empty() => {}
+            // A second for clocks that differ.
+            Ok(delivered) if delivered.is_empty() && began.elapsed() + Duration::from_secs(1) >= POLL => {}
+            Ok(delivered) if delivered.is_empty() => counts.fail("poll", "nothing came before its time").await,
             Ok(delivered) => {
                 let _ = woken.send(Instant::now());
                 let receipts = delivered.into_iter().map(|delivered| delivered.receipt).collect();
-                if let Err(status) = client.ack(&topic, 0, receipts).await {
-                    tracing::warn!(%status, "ack failed");
+                match client.ack(&topic, 0, receipts).await {
+                    Ok(outcomes) if outcomes == [true] => _ = counts.acked.fetch_add(1, Relaxed),
+                    Ok(outcomes) => counts.fail("ack", &format!("{outcomes:?}")).await,
+                    Err(status) => counts.fail("ack", &status.to_string()).await,
                 }
             }
-            Err(status) => {
-                tracing::warn!(%status, "poll failed");
-                sleep(Duration::from_secs(1)).await;
-            }
+            Err(status) => counts.fail("poll", &status.to_string()).await,
         }
+    }
+}
+
+impl Counts {
+    /// Counts a failure, and waits a moment.
+    async fn fail(&self, call: &str, reason: &str) {
+        tracing::warn!(call, reason, "an idle consumer failed");
+        self.failed.fetch_add(1, Relaxed);
+        sleep(Duration::from_secs(1)).await;
     }
 }

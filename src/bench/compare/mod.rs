@@ -1,5 +1,5 @@
-//! `dms bench --compare`: the rows of `docs/benchmarks.md`. Each runs its loads in turns on one Postgres, several rounds, and
-//! tells ratios of their medians.
+//! `dms bench --compare`: the rows of `docs/benchmarks.md`. Most run their loads in turns on one Postgres, several rounds,
+//! and tell ratios of their medians.
 
 mod idle;
 mod pinned;

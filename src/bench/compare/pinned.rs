@@ -1,14 +1,12 @@
 //! A transaction held open for minutes while the service is under load: nothing that dies meanwhile can be removed.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 
 use super::runner::{Measured, Runner, rate};
 use super::section::{Section, Target};
 use crate::bench::workload::Workload;
 use crate::config::Scenario;
-use crate::store::instance::Instance;
+use crate::store::instance::{Instance, STATISTICS_LAG};
 
 /// How many times the measured time the transaction is open, measured time included: 5 minutes for 30 seconds.
 const OPEN: u32 = 10;
@@ -23,8 +21,8 @@ pub async fn compare(runner: &Runner<'_>) -> Result<Section> {
     let mut holder = Instance::connect(url).await?;
     holder.hold_snapshot().await?;
     let open = runner.once(&long).await?;
-    // What the sessions have counted reaches the statistics within a second.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The sessions are idle now.
+    tokio::time::sleep(STATISTICS_LAG).await;
     let dead = instance.dead_tuples().await?;
     drop(holder);
     let after = runner.once(&load).await?;

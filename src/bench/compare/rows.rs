@@ -1,5 +1,7 @@
 //! The comparisons that are made of ordinary loads.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::runner::{Measured, Runner};
@@ -8,8 +10,8 @@ use crate::bench::report::Report;
 use crate::bench::workload::Workload;
 use crate::config::{Scenario, System};
 
-/// Messages a second that a backlog is made for, so that it lasts: ours, and pgmq's.
-const CONSUME_RATE: u64 = 35_000;
+/// Messages a second that a backlog is made for, more than were ever read, so that it lasts: ours, and pgmq's.
+const CONSUME_RATE: u64 = 70_000;
 const PGMQ_READ_RATE: u64 = 15_000;
 const DEEP: u64 = 10_000_000;
 const SHALLOW: u64 = 1_000;
@@ -115,9 +117,8 @@ pub async fn ten_groups(runner: &Runner<'_>) -> Result<Section> {
 }
 
 pub async fn deep_backlog(runner: &Runner<'_>) -> Result<Section> {
-    // Sends go on, so that the backlog stays what it is; the lead is what the shallow one is made of.
-    let lead = u32::try_from(SHALLOW).unwrap_or(u32::MAX);
-    let shallow = Workload { size: 200, lead, ..runner.ours(Scenario::Both) };
+    // Producers keep both as deep as they were; their lead, the same for both, is large enough that no consumer waits.
+    let shallow = Workload { size: 200, backlog: SHALLOW, ..runner.ours(Scenario::Both) };
     let deep = Workload { backlog: DEEP, drain: false, ..shallow.clone() };
     let [shallow] = runner.in_turns([shallow]).await?;
     let deep = runner.once(&deep).await?;
@@ -129,12 +130,15 @@ pub async fn deep_backlog(runner: &Runner<'_>) -> Result<Section> {
         .with_figure('h', "rate with 10^3 waiting against 10^7", ratio(&shallow, &deep), Target::AtMost(1.15))
         .with_figure('h', "p50 of consume with 10^7 waiting against 10^3", slower, Target::AtMost(1.15))
         .with_note(
-            "Sending goes on while consuming, so that the backlog keeps its size. The deep one is measured once.",
+            "Sending goes on while consuming, at most 2,560 messages ahead in both, so that the backlog keeps its size. The \
+             deep one is measured once, and what is left of it is not read.",
         ))
 }
 
 pub async fn many_queues(runner: &Runner<'_>) -> Result<Section> {
-    let one = Workload { clients: 64, ..runner.ours(Scenario::Produce) };
+    // Each queue must have been sent to before it is measured.
+    let warmup = runner.ours(Scenario::Produce).warmup.max(Duration::from_secs(10));
+    let one = Workload { clients: 64, warmup, ..runner.ours(Scenario::Produce) };
     let many = Workload { queues: 10_000, ..one.clone() };
     let [one, many] = runner.in_turns([one, many]).await?;
     Ok(Section::new('i', "i. 10^4 queues against one, 1 KB in batches of 10").with_runs([&one, &many]).with_figure(
@@ -178,11 +182,14 @@ pub async fn rest(runner: &Runner<'_>) -> Result<Section> {
 pub async fn two_replicas(runner: &Runner<'_>) -> Result<Section> {
     let on = |replicas| Workload { clients: 64, replicas, ..runner.ours(Scenario::Both) };
     let [one, two] = runner.in_turns([on(1), on(2)]).await?;
-    Ok(Section::new('n', "n. Two replicas on one Postgres, one hot queue, 1 KB in batches of 10")
+    let section = Section::new('n', "n. Two replicas on one Postgres, one hot queue, 1 KB in batches of 10")
         .with_runs([&one, &two])
-        .with_figure('n', "send + consume + ack on two replicas against one", ratio(&two, &one), Target::AtLeast(0.9))
-        .with_note(
-            "Order and exclusivity are checked message by message: none came twice, and each consumer got the messages of \
-             each producer in the order they were sent.",
-        ))
+        .with_figure('n', "send + consume + ack on two replicas against one", ratio(&two, &one), Target::AtLeast(0.9));
+    let proven = two.reports.iter().all(|report| report.is_right() && report.order_checked);
+    Ok(section.with_note(if proven {
+        "Order and exclusivity are checked message by message: none came twice, and each consumer got the messages of each \
+         producer in the order they were sent."
+    } else {
+        "Not every run could prove the order of messages."
+    }))
 }

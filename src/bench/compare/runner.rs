@@ -10,8 +10,6 @@ use crate::bench::site::Site;
 use crate::bench::workload::Workload;
 use crate::config::{BenchArgs, Scenario, System};
 
-/// Connections that a peer is tried with; its best counts.
-const PEER_CONNECTIONS: [u32; 3] = [4, 16, 64];
 const TRIAL: Duration = Duration::from_secs(6);
 
 /// Runs loads on a site.
@@ -47,7 +45,7 @@ impl<'a> Runner<'a> {
     pub async fn best_of_pgmq(&self, scenario: Scenario, change: impl Fn(Workload) -> Workload) -> Result<Workload> {
         let load = change(self.load(System::Pgmq, scenario));
         let mut best: Option<(f64, Workload)> = None;
-        for clients in PEER_CONNECTIONS.into_iter().filter(|clients| *clients >= load.queues) {
+        for clients in peer_connections(load.queues) {
             let load = Workload { clients, ..load.clone() };
             let backlog = load.backlog.min(100_000);
             let trial = Workload { backlog, warmup: TRIAL / 6, duration: TRIAL.min(load.duration), ..load.clone() };
@@ -80,6 +78,11 @@ impl<'a> Runner<'a> {
     pub fn duration(&self) -> Duration {
         self.args.duration()
     }
+}
+
+/// Connections that a peer is tried with; its best counts. As many for each of several queues.
+fn peer_connections(queues: u32) -> [u32; 3] {
+    if queues == 1 { [4, 16, 64] } else { [1, 2, 6].map(|each| each * queues) }
 }
 
 /// The runs of one load.

@@ -3,8 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::runner::{Measured, rate};
-use crate::bench::report::Report;
-use crate::config::Scenario;
+use crate::bench::report::{Latency, Report};
 
 /// What a figure should be.
 #[derive(Debug, Clone, Copy)]
@@ -50,9 +49,7 @@ impl Section {
         for measured in measured {
             let range = measured.range();
             self.add_report(measured.median(), Some(range));
-            for report in measured.reports.iter().filter(|report| !report.is_right()) {
-                self.wrong.push(report.to_string());
-            }
+            measured.reports.iter().for_each(|report| self.judge(report));
         }
         self
     }
@@ -60,9 +57,7 @@ impl Section {
     /// Adds one run.
     pub fn with_report(mut self, report: &Report) -> Self {
         self.add_report(report, None);
-        if !report.is_right() {
-            self.wrong.push(report.to_string());
-        }
+        self.judge(report);
         self
     }
 
@@ -83,15 +78,21 @@ impl Section {
         self.wrong.is_empty()
     }
 
+    /// Keeps what is wrong with a run, and what its figures lack.
+    fn judge(&mut self, report: &Report) {
+        if !report.is_right() {
+            self.wrong.push(report.to_string());
+        }
+        if report.is_cut_short() {
+            let (load, seconds) = (report.workload.describe(), report.seconds);
+            self.notes.push(format!("{load}: one run measured {seconds:.1} of {} s.", report.asked_seconds));
+        }
+    }
+
     fn add_report(&mut self, report: &Report, range: Option<(f64, f64)>) {
-        let call = match report.workload.scenario {
-            Scenario::Produce => "send",
-            Scenario::Consume => "consume",
-            Scenario::Both => "end to end",
-            Scenario::Noop => "send",
-        };
-        let latency = report.latencies.iter().find(|latency| latency.call == call);
+        let latency = telling_latency(report);
         let range = range.map_or(String::new(), |(low, high)| format!(" ({low:.0} - {high:.0})"));
+        let call = latency.map_or("-", |latency| latency.call);
         let cost = &report.cost;
         self.runs.push(format!(
             "| {} | {:.0}{range} | {call} | {} | {} | {} | {} | {} | {} |",
@@ -105,6 +106,12 @@ impl Section {
             shown(cost.wal_bytes_beyond_payload, 0),
         ));
     }
+}
+
+/// The latency that the clients of this load feel.
+fn telling_latency(report: &Report) -> Option<&Latency> {
+    let calls = ["end to end", "consume", "send"];
+    calls.into_iter().find_map(|call| report.latencies.iter().find(|latency| latency.call == call))
 }
 
 fn shown(value: Option<f64>, decimals: usize) -> String {
