@@ -101,6 +101,8 @@ pub enum Comparison {
     M,
     /// Two replicas against one
     N,
+    /// Send, 16 KB in batches of 10: against plain INSERTs and pgmq (no target)
+    O,
 }
 
 /// The scenarios to run.

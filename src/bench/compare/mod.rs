@@ -38,7 +38,7 @@ pub async fn run(site: &mut Site, args: &BenchArgs) -> Result<bool> {
 
 async fn compare(runner: &Runner<'_>, comparison: Comparison) -> Result<Section> {
     match comparison {
-        Comparison::A => rows::send_batches(runner).await,
+        Comparison::A => rows::send_1_kb(runner).await,
         Comparison::B => rows::send_singly(runner).await,
         Comparison::C => rows::whole_cycle(runner).await,
         Comparison::D => rows::latency_under_load(runner).await,
@@ -50,6 +50,7 @@ async fn compare(runner: &Runner<'_>, comparison: Comparison) -> Result<Section>
         Comparison::L => rows::lone_client(runner).await,
         Comparison::M => rows::rest(runner).await,
         Comparison::N => rows::two_replicas(runner).await,
+        Comparison::O => rows::send_16_kb(runner).await,
     }
 }
 

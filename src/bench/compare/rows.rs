@@ -28,15 +28,26 @@ fn postgres_cpu(measured: &Measured) -> Option<f64> {
     measured.median_of(|report| report.cost.postgres_cpu_us)
 }
 
-pub async fn send_batches(runner: &Runner<'_>) -> Result<Section> {
-    let raw = Workload { batch: 500, clients: 4, ..runner.load(System::Raw, Scenario::Produce) };
-    let pgmq = runner.best_of_pgmq(Scenario::Produce, |load| load).await?;
-    let ours = Workload { clients: 64, ..runner.ours(Scenario::Produce) };
+pub async fn send_1_kb(runner: &Runner<'_>) -> Result<Section> {
+    let section = Section::new('a', "a. Send, 1 KB in batches of 10");
+    send_batches(runner, section, 1 << 10, [Target::AtLeast(0.6), Target::AtLeast(2.0)]).await
+}
+
+pub async fn send_16_kb(runner: &Runner<'_>) -> Result<Section> {
+    let section = Section::new('o', "o. Send, 16 KB in batches of 10");
+    send_batches(runner, section, 16 << 10, [Target::None, Target::None]).await
+}
+
+async fn send_batches(runner: &Runner<'_>, section: Section, size: usize, targets: [Target; 2]) -> Result<Section> {
+    let raw = Workload { size, batch: 500, clients: 4, ..runner.load(System::Raw, Scenario::Produce) };
+    let pgmq = runner.best_of_pgmq(Scenario::Produce, |load| Workload { size, ..load }).await?;
+    let ours = Workload { size, clients: 64, ..runner.ours(Scenario::Produce) };
     let [raw, pgmq, ours] = runner.in_turns([raw, pgmq, ours]).await?;
-    Ok(Section::new('a', "a. Send, 1 KB in batches of 10")
+    let (row, [to_raw, to_pgmq]) = (section.flag(), targets);
+    Ok(section
         .with_runs([&raw, &pgmq, &ours])
-        .with_figure('a', "send against plain INSERTs of 500 rows (no index)", ratio(&ours, &raw), Target::AtLeast(0.6))
-        .with_figure('a', "send against pgmq's send_batch", ratio(&ours, &pgmq), Target::AtLeast(2.0)))
+        .with_figure(row, "send against plain INSERTs of 500 rows (no index)", ratio(&ours, &raw), to_raw)
+        .with_figure(row, "send against pgmq's send_batch", ratio(&ours, &pgmq), to_pgmq))
 }
 
 pub async fn send_singly(runner: &Runner<'_>) -> Result<Section> {

@@ -73,6 +73,11 @@ impl Section {
         self
     }
 
+    /// The value of `--compare`.
+    pub fn flag(&self) -> char {
+        self.flag
+    }
+
     /// Whether every run gave right results.
     pub fn is_right(&self) -> bool {
         self.wrong.is_empty()
