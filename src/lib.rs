@@ -11,11 +11,13 @@
 pub mod api;
 pub mod bench;
 pub mod broker;
+pub mod chaos;
 pub mod child;
 pub mod config;
 pub mod dev;
 pub mod domain;
 pub mod gateway;
+pub mod harness;
 pub mod postgres;
 pub mod proto;
 pub mod serve;

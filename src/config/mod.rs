@@ -3,6 +3,7 @@
 
 mod bench;
 mod broker;
+mod chaos;
 mod listen;
 mod log;
 mod reference;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use bench::{BenchArgs, Comparison, SIZE_BYTES_MIN, Scenario, System};
 pub use broker::BrokerArgs;
+pub use chaos::{ChaosArgs, Fault, Sabotage};
 pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use reference::reference;
@@ -43,6 +45,8 @@ pub enum Command {
     Migrate(DatabaseArgs),
     /// Load a service over gRPC or REST, or a peer in SQL, check that nothing is lost or doubled, and report rates, latencies and costs
     Bench(BenchArgs),
+    /// Run replicas under faults with clients that record everything, and check the guarantees over the record
+    Chaos(ChaosArgs),
     /// Print the folder of the Postgres server that `dms dev` would use
     #[command(hide = true)]
     PostgresBin(PostgresArgs),

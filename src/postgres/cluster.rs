@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::thread;
@@ -59,6 +60,16 @@ impl Cluster {
     pub fn url(&self, database: &str) -> String {
         let host = percent_encoded(&self.sockets.to_string_lossy());
         format!("postgres:///{database}?host={host}&port=5432&user={SUPERUSER}&sslmode=disable")
+    }
+
+    /// The same for whoever reaches its [`Cluster::socket`] by way of a TCP address.
+    pub fn url_at(address: SocketAddr, database: &str) -> String {
+        format!("postgres://{SUPERUSER}@{address}/{database}?sslmode=disable")
+    }
+
+    /// The unix socket it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.sockets.join(".s.PGSQL.5432")
     }
 
     /// The folder that holds the cluster.

@@ -4,6 +4,7 @@
 mod acks;
 mod bench;
 mod cancelled_calls;
+mod chaos;
 mod cluster;
 mod configuration;
 mod counters;
