@@ -57,6 +57,7 @@ impl Weather {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    upstream: watch::Sender<Upstream>,
     weather: watch::Sender<Weather>,
     lines: Arc<Lines>,
     accepting: JoinHandle<()>,
@@ -67,10 +68,11 @@ impl Proxy {
     pub async fn start(upstream: Upstream) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no free port")?;
         let address = listener.local_addr()?;
+        let (upstream, goes_to) = watch::channel(upstream);
         let (weather, seen) = watch::channel(Weather::default());
         let lines = Arc::new(Lines::default());
-        let accepting = tokio::spawn(accept(listener, upstream, seen, Arc::clone(&lines)));
-        Ok(Self { address, weather, lines, accepting })
+        let accepting = tokio::spawn(accept(listener, goes_to, seen, Arc::clone(&lines)));
+        Ok(Self { address, upstream, weather, lines, accepting })
     }
 
     /// Where it listens.
@@ -81,6 +83,11 @@ impl Proxy {
     /// Changes how the network is, for connections that are there too.
     pub fn set(&self, weather: Weather) {
         self.weather.send_replace(weather);
+    }
+
+    /// New connections go elsewhere.
+    pub fn redirect(&self, upstream: Upstream) {
+        self.upstream.send_replace(upstream);
     }
 
     /// Cuts all connections; what was on its way is lost.
@@ -110,7 +117,12 @@ impl Lines {
     }
 }
 
-async fn accept(listener: TcpListener, upstream: Upstream, weather: watch::Receiver<Weather>, lines: Arc<Lines>) {
+async fn accept(
+    listener: TcpListener,
+    upstream: watch::Receiver<Upstream>,
+    weather: watch::Receiver<Weather>,
+    lines: Arc<Lines>,
+) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of file descriptors; they will come back.
@@ -120,7 +132,7 @@ async fn accept(listener: TcpListener, upstream: Upstream, weather: watch::Recei
         if weather.borrow().refuses {
             continue;
         }
-        let (upstream, weather, token) = (upstream.clone(), weather.clone(), lines.token());
+        let (upstream, weather, token) = (upstream.borrow().clone(), weather.clone(), lines.token());
         tokio::spawn(async move {
             // However a connection ends: both sides see it end.
             let _ended = token.run_until_cancelled(forward(stream, upstream, weather)).await;

@@ -47,10 +47,10 @@ pub struct Replica {
 
 impl Replica {
     /// Starts it. `folder` takes its log.
-    pub async fn start(number: usize, socket: PathBuf, broker: &BrokerArgs, folder: &Path) -> Result<Self> {
+    pub async fn start(number: usize, postgres: Upstream, broker: &BrokerArgs, folder: &Path) -> Result<Self> {
         let (direct, rest_port) = (free_address()?, free_address()?);
         let replica = Self {
-            database: Proxy::start(Upstream::Unix(socket)).await?,
+            database: Proxy::start(postgres).await?,
             grpc: Proxy::start(Upstream::Tcp(direct)).await?,
             rest: Proxy::start(Upstream::Tcp(rest_port)).await?,
             direct,

@@ -22,7 +22,7 @@ pub struct Report {
     counts: Counts,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     answered: u64,
     unanswered: u64,

@@ -43,12 +43,15 @@ impl Site {
         let folder = Folder::make(args.data_dir.as_deref())?;
         let settings = args.sabotage.map(sabotage::settings).unwrap_or_default();
         let bin = args.postgres.postgres_bin.clone();
-        let postgres = Postgres::start(&folder.path.join("postgres"), bin, settings).await?;
-        let database_url = postgres.url().to_owned();
+        let mut postgres = Postgres::start(&folder.path, bin, settings).await?;
+        let database_url = postgres.url();
         store::migrate(&database_url).await?;
+        if args.standby {
+            postgres.add_standby().await?;
+        }
         let mut replicas = Vec::new();
         for number in 0..args.replicas as usize {
-            replicas.push(Replica::start(number, postgres.socket()?, &args.broker, &folder.path).await?);
+            replicas.push(Replica::start(number, postgres.upstream(), &args.broker, &folder.path).await?);
         }
         let topology = Topology::create(client::channel(replicas[0].direct)).await?;
         if let Some(sabotage) = args.sabotage {
@@ -113,7 +116,7 @@ impl Folder {
             Some(path) => path.to_owned(),
             None => std::env::temp_dir().join(format!("dms-chaos-{:016x}", rand::random::<u64>())),
         };
-        ensure!(!path.join("postgres").exists(), "data-dir: {} has the data of an earlier run", path.display());
+        ensure!(!path.join("postgres-0").exists(), "data-dir: {} has the data of an earlier run", path.display());
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self { path, temporary })
     }

@@ -20,6 +20,8 @@ pub enum Fault {
     ReplicaFrozen,
     /// kill -9 of the postmaster, at times with all its processes
     PostgresKilled,
+    /// kill -9 of the primary for good, and promotion of its synchronous standby; needs --standby
+    PrimaryLost,
     /// A restart of Postgres in order
     PostgresRestarted,
     /// kill -9 of one backend, which makes Postgres restart all of them
@@ -119,6 +121,9 @@ pub struct ChaosArgs {
     /// Replicas of the service
     #[arg(long, env = "DMS_CHAOS_REPLICAS", value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub replicas: u32,
+    /// Run Postgres with a synchronous standby
+    #[arg(long, env = "DMS_CHAOS_STANDBY")]
+    pub standby: bool,
     /// Draw from these faults only; from all when not given
     #[arg(long, env = "DMS_CHAOS_FAULTS", value_enum, value_name = "FAULTS", value_delimiter = ',')]
     pub faults: Vec<Fault>,
@@ -143,12 +148,17 @@ impl ChaosArgs {
             self.sabotage != Some(Sabotage::AnsweredEarly) || self.rounds > 0 && self.kinds().contains(&Fault::PostgresKilled),
             "sabotage: answered-early shows when Postgres is killed; leave postgres-killed among --faults and --rounds above 0"
         );
+        ensure!(
+            self.standby || !self.faults.contains(&Fault::PrimaryLost),
+            "faults: primary-lost promotes a standby; give --standby"
+        );
         Ok(())
     }
 
     /// The faults to draw from.
     pub fn kinds(&self) -> Vec<Fault> {
-        if self.faults.is_empty() { Fault::value_variants().to_vec() } else { self.faults.clone() }
+        let all = if self.faults.is_empty() { Fault::value_variants() } else { &self.faults };
+        all.iter().copied().filter(|fault| self.standby || *fault != Fault::PrimaryLost).collect()
     }
 }
 
@@ -170,7 +180,9 @@ mod tests {
 
     #[test]
     fn all_faults_are_drawn_from_unless_some_are_named() {
-        assert_eq!(parse(&[]).kinds(), Fault::value_variants());
+        assert_eq!(parse(&["--standby"]).kinds(), Fault::value_variants());
+        assert!(!parse(&[]).kinds().contains(&Fault::PrimaryLost));
+        assert!(parse(&["--faults", "primary-lost"]).check().is_err());
         let named = parse(&["--faults", "replica-killed,row-locked"]);
         assert_eq!(named.kinds(), [Fault::ReplicaKilled, Fault::RowLocked]);
         named.check().unwrap();

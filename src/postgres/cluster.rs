@@ -14,7 +14,7 @@ use super::binaries::{self, Binaries};
 use super::folders::Folders;
 use crate::child::Launch;
 
-const SUPERUSER: &str = "postgres";
+pub(super) const SUPERUSER: &str = "postgres";
 /// Recovery after a crash may have much to read.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -36,8 +36,8 @@ pub struct ClusterOptions {
 /// A running server. Dropping it stops the server too.
 #[derive(Debug)]
 pub struct Cluster {
-    folders: Folders,
-    sockets: PathBuf,
+    pub(super) folders: Folders,
+    pub(super) sockets: PathBuf,
     wrapper: Child,
 }
 
@@ -199,7 +199,7 @@ fn server_arguments(binaries: &Binaries, cluster: &Path, sockets: &Path, options
 }
 
 /// The major version that made the cluster, when there is one.
-fn version_of(cluster: &Path) -> Result<Option<u32>> {
+pub(super) fn version_of(cluster: &Path) -> Result<Option<u32>> {
     if !cluster.exists() {
         return Ok(None);
     }

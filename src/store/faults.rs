@@ -91,6 +91,26 @@ impl FaultSession {
         self.run(format!("BEGIN; {sql}")).await
     }
 
+    /// Commits wait for a standby from now on.
+    pub async fn require_standby(&mut self) -> Result<()> {
+        // Not in one transaction: ALTER SYSTEM does not allow it.
+        self.run("ALTER SYSTEM SET synchronous_standby_names = '*'".to_owned()).await?;
+        self.run("SELECT pg_reload_conf()".to_owned()).await
+    }
+
+    /// Whether a standby has everything that is committed.
+    pub async fn has_standby(&mut self) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming')";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut self.connection).await?)
+    }
+
+    /// Makes this standby a server of its own; returns when it is one.
+    pub async fn promote(&mut self) -> Result<()> {
+        let promoted: bool =
+            sqlx::query_scalar("SELECT pg_promote(true, 60)").fetch_one(&mut self.connection).await?;
+        if promoted { Ok(()) } else { Err(crate::domain::Error::unavailable("the standby was not promoted in time")) }
+    }
+
     /// Runs statements without parameters. What they wait for ends by itself, but not for long.
     async fn run(&mut self, sql: String) -> Result<()> {
         sqlx::raw_sql("SET lock_timeout = '20s'").execute(&mut self.connection).await?;

@@ -56,6 +56,7 @@ pub async fn inject(fault: Fault, site: &Site, rng: StdRng, most: Duration) -> R
             site.any_replica(&mut scene.rng).freeze(time).await
         }
         Fault::PostgresKilled => database::kill(&mut scene).await,
+        Fault::PrimaryLost => site.postgres.lock().await.fail_over(&site.recorder).await,
         Fault::PostgresRestarted => database::restart(&mut scene).await,
         Fault::BackendKilled => database::kill_backend(&mut scene).await,
         Fault::BackendsTerminated => tolerant(fault, statements::terminate_backends(&mut scene).await),
