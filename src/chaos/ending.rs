@@ -58,13 +58,16 @@ async fn look(site: &Site, load: &Load) -> Result<Vec<(usize, GroupCounters)>> {
         let of_queue = load.topology.groups.iter().enumerate().filter(|(_, group)| group.queue == index);
         for (group, counted) in of_queue.zip(answer.into_inner().groups) {
             let counters = counted.counters.context("the answer has no counters")?;
-            all.push((group.0, GroupCounters {
-                produced: counters.produced_messages,
-                consumed: counters.consumed_messages,
-                available: counters.available_messages,
-                produced_dead_letters: counters.produced_dead_letters,
-                available_dead_letters: counters.available_dead_letters,
-            }));
+            all.push((
+                group.0,
+                GroupCounters {
+                    produced: counters.produced_messages,
+                    consumed: counters.consumed_messages,
+                    available: counters.available_messages,
+                    produced_dead_letters: counters.produced_dead_letters,
+                    available_dead_letters: counters.available_dead_letters,
+                },
+            ));
         }
     }
     Ok(all)

@@ -103,7 +103,8 @@ impl Load {
             && code != OVERLOADED
         {
             let Target { queue, group, .. } = target;
-            self.recorder.violation(Rule::Answer, format!("{call} to queue {queue} group {group} was refused with {code}"));
+            self.recorder
+                .violation(Rule::Answer, format!("{call} to queue {queue} group {group} was refused with {code}"));
         }
     }
 }

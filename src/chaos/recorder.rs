@@ -6,9 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::checker::{Findings, Rule};
-use super::history::{
-    AckCall, Allowance, Batch, GroupLog, History, Moment, QueueRules, ReaderLog, SendCall, Window,
-};
+use super::history::{AckCall, Allowance, Batch, GroupLog, History, Moment, QueueRules, ReaderLog, SendCall, Window};
 use crate::domain::counters::GroupCounters;
 use crate::domain::message::Source;
 

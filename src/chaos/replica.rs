@@ -65,7 +65,8 @@ impl Replica {
     }
 
     async fn launch(&self) -> Result<Service> {
-        let log = File::options().create(true).append(true).open(&self.log).context("cannot open the log of a replica")?;
+        let log =
+            File::options().create(true).append(true).open(&self.log).context("cannot open the log of a replica")?;
         let database_url = Cluster::url_at(self.database.address(), "postgres");
         let options = ServiceOptions {
             database_url: &database_url,

@@ -83,7 +83,9 @@ impl Site {
     /// Ends all faults: everything runs, nothing stands in the way.
     pub async fn heal(&self) -> Result<()> {
         for replica in &self.replicas {
-            [&replica.database, &replica.grpc, &replica.rest].into_iter().for_each(|proxy| proxy.set(Weather::default()));
+            [&replica.database, &replica.grpc, &replica.rest]
+                .into_iter()
+                .for_each(|proxy| proxy.set(Weather::default()));
         }
         self.postgres.lock().await.start_again().await?;
         session(&self.database_url).await?.accept_appends().await.context("a fault does not end")?;

@@ -23,7 +23,14 @@ struct Plan {
 
 const PLANS: [Plan; 5] = [
     Plan { name: "normal", project: "chaos", fifo: false, max_consume_count: None, groups: 3, delays: true },
-    Plan { name: "normal-redrive", project: "chaos", fifo: false, max_consume_count: Some(3), groups: 2, delays: false },
+    Plan {
+        name: "normal-redrive",
+        project: "chaos",
+        fifo: false,
+        max_consume_count: Some(3),
+        groups: 2,
+        delays: false,
+    },
     Plan { name: "fifo", project: "chaos", fifo: true, max_consume_count: None, groups: 2, delays: false },
     Plan { name: "fifo-redrive", project: "chaos", fifo: true, max_consume_count: Some(3), groups: 2, delays: false },
     Plan { name: "elsewhere", project: "chaos-2", fifo: false, max_consume_count: Some(2), groups: 1, delays: false },

@@ -72,7 +72,8 @@ impl Trespasser {
             Err(Failure::Refused(code)) if code == expected || code == OVERLOADED => {}
             Err(Failure::Unknown(_)) => self.client.turn(),
             answer => {
-                let text = format!("a handler of another reader was answered with {answer:?}, not refused with {expected}");
+                let text =
+                    format!("a handler of another reader was answered with {answer:?}, not refused with {expected}");
                 self.load.recorder.violation(Rule::ForeignHandler, text);
             }
         }

@@ -145,7 +145,8 @@ impl ChaosArgs {
     /// Checks what one flag alone cannot say.
     pub fn check(&self) -> Result<()> {
         ensure!(
-            self.sabotage != Some(Sabotage::AnsweredEarly) || self.rounds > 0 && self.kinds().contains(&Fault::PostgresKilled),
+            self.sabotage != Some(Sabotage::AnsweredEarly)
+                || self.rounds > 0 && self.kinds().contains(&Fault::PostgresKilled),
             "sabotage: answered-early shows when Postgres is killed; leave postgres-killed among --faults and --rounds above 0"
         );
         ensure!(

@@ -78,8 +78,7 @@ impl Service {
         arguments.extend(options.flags.iter().map(Into::into));
         let launch = Launch { arguments, log: options.log, signal: "TERM", remove: None };
         let wrapper = launch.start(Command::new("/bin/sh"))?;
-        let address =
-            Address { grpc: format!("http://{}", options.grpc), rest: Some(options.rest), process: None };
+        let address = Address { grpc: format!("http://{}", options.grpc), rest: Some(options.rest), process: None };
         let mut service = Self { address, wrapper };
         service.wait_until_ready().await?;
         service.address.process = ProcessStat::children_of(service.wrapper.id()).into_iter().find(is_service);

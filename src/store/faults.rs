@@ -106,8 +106,7 @@ impl FaultSession {
 
     /// Makes this standby a server of its own; returns when it is one.
     pub async fn promote(&mut self) -> Result<()> {
-        let promoted: bool =
-            sqlx::query_scalar("SELECT pg_promote(true, 60)").fetch_one(&mut self.connection).await?;
+        let promoted: bool = sqlx::query_scalar("SELECT pg_promote(true, 60)").fetch_one(&mut self.connection).await?;
         if promoted { Ok(()) } else { Err(crate::domain::Error::unavailable("the standby was not promoted in time")) }
     }
 
@@ -133,7 +132,7 @@ impl Slots {
     pub async fn take(&mut self, database_url: &str, max: usize) -> Result<()> {
         let options = connect_options(database_url)?.application_name("chaos-slot");
         while self.0.len() < max {
-            let connecting = tokio::time::timeout(Duration::from_secs(5), options.clone().connect());
+            let connecting = tokio::time::timeout(Duration::from_secs(5), options.connect());
             match connecting.await {
                 Ok(Ok(connection)) => self.0.push(connection),
                 // It says that there are too many, or it is away.

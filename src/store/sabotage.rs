@@ -30,7 +30,8 @@ CREATE TRIGGER chaos_sabotage BEFORE INSERT OR DELETE ON retries FOR EACH STATEM
 CREATE TRIGGER chaos_sabotage BEFORE UPDATE ON subscriptions FOR EACH STATEMENT EXECUTE FUNCTION chaos_sabotage()";
 
 /// Settings of Postgres that make it show: what is not asked for is written late.
-pub const ANSWERED_EARLY_SETTINGS: [(&str, &str); 2] = [("wal_writer_delay", "10s"), ("wal_writer_flush_after", "64MB")];
+pub const ANSWERED_EARLY_SETTINGS: [(&str, &str); 2] =
+    [("wal_writer_delay", "10s"), ("wal_writer_flush_after", "64MB")];
 
 /// One claim in fifty passes over one message more than it gives out. The version moves along, so that every replica sees it.
 pub const CURSOR_SKIPS: &str = "

@@ -19,7 +19,9 @@ fn check_count(group: &GroupView<'_>, deliveries: &[&Hold], findings: &mut Findi
     if counted > max as usize || u32::from(told) > max {
         findings.add(Rule::Attempts, || {
             let (group, message) = (group.index, deliveries[0].message);
-            format!("group {group}: {message} was delivered {counted} times, the service counts {told}, {max} are allowed")
+            format!(
+                "group {group}: {message} was delivered {counted} times, the service counts {told}, {max} are allowed"
+            )
         });
     }
 }

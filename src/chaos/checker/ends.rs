@@ -16,7 +16,10 @@ pub(super) fn check(group: &GroupView<'_>, findings: &mut Findings) {
         for hold in deliveries.chunk_by(|one, next| one.message == next.message).map(|holds| holds[0]) {
             if group.sent.to_queue(group.log.queue, hold.message).is_none() {
                 findings.add(Rule::Stranger, || {
-                    format!("group {}: {} was not sent to its queue, delivered {}", group.index, hold.message, hold.claimed)
+                    format!(
+                        "group {}: {} was not sent to its queue, delivered {}",
+                        group.index, hold.message, hold.claimed
+                    )
                 });
             }
         }
@@ -30,7 +33,8 @@ fn check_sent(group: &GroupView<'_>, normal: &[&Hold], dead_letters: &[&Hold], f
         let letters = of_message(dead_letters, message);
         if !letters.is_empty() {
             if !letters.iter().any(|letter| letter.may_be_acked()) {
-                findings.add(Rule::DeadLetter, || format!("group {}: the dead letter of {message} is lost", group.index));
+                findings
+                    .add(Rule::DeadLetter, || format!("group {}: the dead letter of {message} is lost", group.index));
             }
         } else if !deliveries.iter().any(|hold| hold.may_be_acked()) {
             let counted = deliveries.iter().filter(|hold| hold.is_counted()).count();

@@ -49,7 +49,9 @@ fn check_in_flight(group: usize, flights: &[Flight<'_>], findings: &mut Findings
             findings.add(Rule::Fifo, || {
                 let (one, next) = (other.holds[0].message, flight.holds[0].message);
                 let (claimed, later) = (other.claimed, flight.claimed);
-                format!("group {group}: {next} was delivered {later} while the batch of {one}, {claimed}, was in flight")
+                format!(
+                    "group {group}: {next} was delivered {later} while the batch of {one}, {claimed}, was in flight"
+                )
             });
         }
         if longest.is_none_or(|longest| flight.until > longest.until) {

@@ -3,7 +3,9 @@
 //! A hold begins within the window of its consume. It ends with its lease, with an acknowledgement, or with a crash of
 //! Postgres that takes the lease back; of each only the earliest instant at which it may have been is of interest.
 
-use crate::chaos::history::{AckAnswer, AckCall, AckEntry, Batch, DeliveryRef, History, MessageId, Moment, ReaderLog, Window};
+use crate::chaos::history::{
+    AckAnswer, AckCall, AckEntry, Batch, DeliveryRef, History, MessageId, Moment, ReaderLog, Window,
+};
 use crate::domain::settle::{AckOutcome, AckStatus};
 
 /// One delivery of one message.

@@ -52,7 +52,10 @@ fn check_failure(group: usize, one: &Hold, next: &Hold, findings: &mut Findings)
     if failed.began >= next.claimed.ended && one.surely_precedes(next) {
         findings.add(Rule::OldHandler, || {
             let message = one.message;
-            format!("group {group}: {message} was failed {failed} by the handler of {}, after {}", one.claimed, next.claimed)
+            format!(
+                "group {group}: {message} was failed {failed} by the handler of {}, after {}",
+                one.claimed, next.claimed
+            )
         });
     }
 }

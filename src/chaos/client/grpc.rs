@@ -22,7 +22,8 @@ use crate::proto::v1::{
 pub fn channel(address: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URL");
     let endpoint = endpoint.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true);
-    let endpoint = endpoint.http2_keep_alive_interval(Duration::from_secs(2)).keep_alive_timeout(Duration::from_secs(3));
+    let endpoint =
+        endpoint.http2_keep_alive_interval(Duration::from_secs(2)).keep_alive_timeout(Duration::from_secs(3));
     endpoint.connect_lazy()
 }
 
@@ -95,10 +96,7 @@ impl GrpcCaller {
 }
 
 fn duration(duration: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: duration.as_secs().cast_signed(),
-        nanos: duration.subsec_nanos().cast_signed(),
-    }
+    prost_types::Duration { seconds: duration.as_secs().cast_signed(), nanos: duration.subsec_nanos().cast_signed() }
 }
 
 fn received(leased: LeasedMessage) -> Received {

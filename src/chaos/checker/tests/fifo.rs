@@ -5,9 +5,8 @@ use crate::domain::settle::AckOutcome::AfterFailure;
 
 #[test]
 fn batches_come_one_at_a_time() {
-    let next = |ended_ms| {
-        Script::fifo().sent(2).batch(1_000, &[0]).ack(1_200, 0, &[Acked]).batch(ended_ms, &[1]).violates()
-    };
+    let next =
+        |ended_ms| Script::fifo().sent(2).batch(1_000, &[0]).ack(1_200, 0, &[Acked]).batch(ended_ms, &[1]).violates();
     assert_eq!(next(1_300), []);
     assert_eq!(next(1_050), [Rule::Fifo]);
     let in_parallel = Script::normal().sent(2).batch(1_000, &[0]).batch(1_050, &[1]);

@@ -13,9 +13,8 @@ fn a_message_comes_again_after_its_lease() {
 
 #[test]
 fn a_message_comes_again_after_a_failure() {
-    let failed = |outcome| {
-        Script::normal().sent(1).batch(1_000, &[0]).ack(1_200, 0, &[outcome]).batch(1_400, &[0]).violates()
-    };
+    let failed =
+        |outcome| Script::normal().sent(1).batch(1_000, &[0]).ack(1_200, 0, &[outcome]).batch(1_400, &[0]).violates();
     assert_eq!(failed(Failed), []);
     assert_eq!(failed(AfterFailure), []);
     let unknown = Script::normal().sent(1).batch(1_000, &[0]).ack_without_outcome(1_200, 0, AckAnswer::Unknown);
@@ -100,7 +99,8 @@ fn deliveries_are_bounded_and_each_counts() {
     assert!(attempts(&[1, 1]));
     // What the answers do not tell is counted here.
     let untold = |count| {
-        let script = (0..count).fold(Script::redrive(2).sent(1), |script, number| script.batch(1_000 + number * 20_000, &[0]));
+        let script =
+            (0..count).fold(Script::redrive(2).sent(1), |script, number| script.batch(1_000 + number * 20_000, &[0]));
         script.violates_at_the_end().contains(&Rule::Attempts)
     };
     assert!(!untold(2));

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{Findings, Rule, check};
 use crate::chaos::history::{
-    AckAnswer, AckCall, AckEntry, Allowance, Batch, Delivery, DeliveryRef, GroupLog, History, MessageId, Moment, QueueRules,
-    ReaderLog, SendCall, Window,
+    AckAnswer, AckCall, AckEntry, Allowance, Batch, Delivery, DeliveryRef, GroupLog, History, MessageId, Moment,
+    QueueRules, ReaderLog, SendCall, Window,
 };
 use crate::domain::counters::GroupCounters;
 use crate::domain::settle::AckOutcome::{self, Acked, Failed};
@@ -63,7 +63,8 @@ impl Script {
     }
 
     fn batch_of(mut self, stream: Stream, ended_ms: u64, messages: &[(u32, Option<u8>)]) -> Self {
-        let delivery = |(sequence, attempts): &(u32, Option<u8>)| Delivery { message: id(*sequence), attempts: *attempts };
+        let delivery =
+            |(sequence, attempts): &(u32, Option<u8>)| Delivery { message: id(*sequence), attempts: *attempts };
         let deliveries = messages.iter().map(delivery).collect();
         self.reader(stream).batches.push(Batch { window: window(ended_ms), lease: LEASE, deliveries });
         self
