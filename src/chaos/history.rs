@@ -72,6 +72,8 @@ pub struct SendCall {
     pub first: MessageId,
     /// Its messages.
     pub count: u32,
+    /// Of the call.
+    pub window: Window,
     /// Answered with success; otherwise it may or may not have been stored.
     pub answered: bool,
 }

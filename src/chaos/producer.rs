@@ -67,12 +67,14 @@ impl Producer {
         let vanishes = (self.rng.random_bool(VANISHES) && !self.load.calm.is_cancelled())
             .then(|| Duration::from_millis(self.rng.random_range(0..20)));
         let queue = &self.load.topology.queues[self.queue];
+        let began = self.load.recorder.now();
         let call = self.client.caller.send(queue.project, &queue.id, bodies, delay);
         let answer = match vanishes {
             Some(after) => timeout(after, call).await.unwrap_or_else(|_| Err(Failure::Unknown("vanished".into()))),
             None => call.await,
         };
-        self.load.recorder.send(SendCall { queue: self.queue, first, count, answered: answer.is_ok() });
+        let window = self.load.recorder.since(began);
+        self.load.recorder.send(SendCall { queue: self.queue, first, count, window, answered: answer.is_ok() });
         if let Err(failure) = &answer {
             let (project, queue) = (queue.project.to_owned(), queue.id.clone());
             let target = Target { project, queue, group: String::new(), source: Source::Normal };

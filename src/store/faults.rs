@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 
 use super::connect_options;
-use crate::domain::Result;
+use crate::domain::{Error, Result};
 
 /// Of the sessions of the service, not of the fault suite.
 const OF_SERVICE: &str = "backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name LIKE 'dms%'";
@@ -44,8 +44,13 @@ pub struct FaultSession {
 
 impl FaultSession {
     /// Connects.
+    ///
+    /// # Errors
+    /// `Unavailable`, which is nothing to log: Postgres is away because it was killed.
     pub async fn connect(database_url: &str) -> Result<Self> {
-        Ok(Self { connection: connect_options(database_url)?.application_name("chaos").connect().await? })
+        let options = connect_options(database_url)?.application_name("chaos");
+        let connected = options.options([("client_min_messages", "error"), ("lock_timeout", "20s")]).connect().await;
+        Ok(Self { connection: connected.map_err(|error| Error::unavailable(error.to_string()))? })
     }
 
     /// Whether the session is still there.
@@ -107,12 +112,11 @@ impl FaultSession {
     /// Makes this standby a server of its own; returns when it is one.
     pub async fn promote(&mut self) -> Result<()> {
         let promoted: bool = sqlx::query_scalar("SELECT pg_promote(true, 60)").fetch_one(&mut self.connection).await?;
-        if promoted { Ok(()) } else { Err(crate::domain::Error::unavailable("the standby was not promoted in time")) }
+        if promoted { Ok(()) } else { Err(Error::unavailable("the standby was not promoted in time")) }
     }
 
-    /// Runs statements without parameters. What they wait for ends by itself, but not for long.
+    /// Runs statements without parameters.
     async fn run(&mut self, sql: String) -> Result<()> {
-        sqlx::raw_sql("SET lock_timeout = '20s'").execute(&mut self.connection).await?;
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await?;
         Ok(())
     }

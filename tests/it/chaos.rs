@@ -18,7 +18,7 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn the_guarantees_hold_under_faults() {
-    let output = chaos(&["--rounds=8", "--messages=2000", "--rate=300", "--fault-time=3s", "--time-limit=90s"]);
+    let output = chaos(&["--rounds=5", "--messages=1000", "--rate=300", "--fault-time=3s", "--time-limit=90s"]);
     let text = text(&output);
     assert!(output.status.success(), "{text}");
     assert!(text.starts_with("seed ") && text.contains("violations: 0"), "{text}");

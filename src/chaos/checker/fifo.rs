@@ -1,13 +1,13 @@
-//! A FIFO queue: each group gets the messages of a producer in the order it sent them, a failed one again before those behind
-//! it, and one batch at a time.
+//! A FIFO queue: each group gets the messages in the order of their sends, a failed one again before those behind it, and one
+//! batch at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::GroupView;
 use super::findings::{Findings, Rule};
 use super::holds::{Hold, Holds};
-use super::sent::Stored;
-use crate::chaos::history::{MessageId, Moment, Window};
+use super::sent::Order;
+use crate::chaos::history::{MessageId, Moment, SendCall, Window};
 
 pub(super) fn check(group: &GroupView<'_>, findings: &mut Findings) {
     if !group.is_fifo() {
@@ -60,35 +60,36 @@ fn check_in_flight(group: usize, flights: &[Flight<'_>], findings: &mut Findings
     }
 }
 
-/// Whatever comes later was not sent before what is here, unless it was here too, in front of it. Sends without an answer may
-/// have been stored late and have no place in the order.
+/// Whatever comes later was not sent before what is here, unless it is here too, in front of it.
 fn check_order(group: &GroupView<'_>, flights: &[Flight<'_>], findings: &mut Findings) {
-    let ordered = |hold: &&Hold| group.sent.to_queue(group.log.queue, hold.message) == Some(Stored::Surely);
-    let mut last: BTreeMap<MessageId, usize> = BTreeMap::new();
+    let send = |hold: &Hold| group.sent.to_queue(group.log.queue, hold.message);
+    let order = |hold: &Hold| Order::of(send(hold)?, hold.message);
+    let mut last: BTreeMap<Order, usize> = BTreeMap::new();
     for (index, flight) in flights.iter().enumerate() {
-        last.extend(flight.holds.iter().filter(ordered).map(|hold| (hold.message, index)));
+        last.extend(flight.holds.iter().filter_map(order).map(|order| (order, index)));
     }
-    let mut to_come: BTreeSet<MessageId> = last.keys().copied().collect();
+    let mut to_come: BTreeSet<Order> = last.keys().copied().collect();
     for (index, flight) in flights.iter().enumerate() {
-        for (place, hold) in flight.holds.iter().enumerate().filter(|(_, hold)| ordered(hold)) {
-            let Some(passed) = first_passed(&to_come, &flight.holds[..place], hold.message) else { continue };
+        for (place, hold) in flight.holds.iter().enumerate() {
+            let Some(send) = send(hold).filter(|send| send.answered) else { continue };
+            let Some(passed) = first_passed(&to_come, &flight.holds[..place], send, hold.message) else { continue };
             let later = &flights[last[&passed]];
             if later.until > flight.claimed.ended {
                 findings.add(Rule::Fifo, || {
-                    let (group, message, claimed, later) = (group.index, hold.message, flight.claimed, later.claimed);
+                    let (group, message, passed) = (group.index, hold.message, passed.message());
+                    let (claimed, later) = (flight.claimed, later.claimed);
                     format!("group {group}: {message}, delivered {claimed}, has passed {passed}, delivered {later}")
                 });
             }
         }
-        for hold in flight.holds.iter().filter(|hold| last.get(&hold.message) == Some(&index)) {
-            to_come.remove(&hold.message);
+        for order in flight.holds.iter().filter_map(order).filter(|order| last.get(order) == Some(&index)) {
+            to_come.remove(&order);
         }
     }
 }
 
-/// The first message to come that was sent before this one by the same producer and is not among those in front of it.
-fn first_passed(to_come: &BTreeSet<MessageId>, in_front: &[Hold], message: MessageId) -> Option<MessageId> {
-    let first = MessageId { sequence: 0, ..message };
-    let mut before = to_come.range(first..message);
-    before.find(|passed| !in_front.iter().any(|hold| hold.message == **passed)).copied()
+/// The first message to come that was sent before this one and is not among those in front of it.
+fn first_passed(to_come: &BTreeSet<Order>, in_front: &[Hold], send: &SendCall, message: MessageId) -> Option<Order> {
+    let mut before = Order::in_front(send, message).into_iter().flat_map(|range| to_come.range(range));
+    before.find(|passed| !in_front.iter().any(|hold| hold.message == passed.message())).copied()
 }

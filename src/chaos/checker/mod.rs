@@ -30,7 +30,7 @@ struct GroupView<'a> {
     index: usize,
     log: &'a GroupLog,
     history: &'a History,
-    sent: &'a Sent,
+    sent: &'a Sent<'a>,
     normal: Holds,
     dead_letters: Holds,
 }

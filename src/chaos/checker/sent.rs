@@ -1,67 +1,80 @@
-//! What was sent, and whether its send was answered.
+//! What was sent, when, and whether its send was answered.
 
 use std::collections::BTreeMap;
 
-use crate::chaos::history::{MessageId, SendCall};
+use crate::chaos::history::{MessageId, Moment, SendCall};
 
-/// Whether a message is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// Its send was answered.
-    Surely,
-    /// Its send failed, so that it may or may not be.
-    Perhaps,
-}
-
-#[derive(Debug, Default)]
-struct Producer {
-    queue: usize,
-    stored: Vec<Stored>,
-}
-
-/// All messages, by producer.
+/// All sends, by producer.
 #[derive(Debug)]
-pub struct Sent {
-    producers: BTreeMap<u32, Producer>,
+pub struct Sent<'a> {
+    producers: BTreeMap<u32, Vec<&'a SendCall>>,
 }
 
-impl Sent {
+impl<'a> Sent<'a> {
     /// Of these sends, each producer's in its order.
-    pub fn new(sends: &[SendCall]) -> Self {
-        let mut producers: BTreeMap<u32, Producer> = BTreeMap::new();
+    pub fn new(sends: &'a [SendCall]) -> Self {
+        let mut producers: BTreeMap<u32, Vec<&SendCall>> = BTreeMap::new();
         for send in sends {
-            let producer = producers.entry(send.first.producer).or_default();
-            producer.queue = send.queue;
-            let stored = if send.answered { Stored::Surely } else { Stored::Perhaps };
-            let end = send.first.sequence as usize + send.count as usize;
-            // A number that was left out belongs to a message that was never sent, which is the same as perhaps.
-            producer.stored.resize(end.max(producer.stored.len()), Stored::Perhaps);
-            producer.stored[send.first.sequence as usize..end].fill(stored);
+            producers.entry(send.first.producer).or_default().push(send);
         }
         Self { producers }
     }
 
-    /// Whether a message is stored in a queue; `None` when it was not sent there.
-    pub fn to_queue(&self, queue: usize, message: MessageId) -> Option<Stored> {
-        let producer = self.producers.get(&message.producer).filter(|producer| producer.queue == queue)?;
-        producer.stored.get(message.sequence as usize).copied()
+    /// The send of a message; `None` when it was not sent to this queue.
+    pub fn to_queue(&self, queue: usize, message: MessageId) -> Option<&'a SendCall> {
+        let sends = self.producers.get(&message.producer)?;
+        let index = sends.partition_point(|send| send.first.sequence <= message.sequence).checked_sub(1)?;
+        let send = sends[index];
+        (send.queue == queue && message.sequence < send.first.sequence + send.count).then_some(send)
+    }
+
+    fn of_queue(&self, queue: usize) -> impl Iterator<Item = &'a SendCall> {
+        self.producers.values().flatten().copied().filter(move |send| send.queue == queue)
     }
 
     /// The messages of a queue that are surely stored.
     pub fn surely(&self, queue: usize) -> impl Iterator<Item = MessageId> {
-        let producers = self.producers.iter().filter(move |(_, producer)| producer.queue == queue);
-        producers.flat_map(|(number, producer)| {
-            let numbered = (0..).zip(&producer.stored).filter(|(_, stored)| **stored == Stored::Surely);
-            numbered.map(|(sequence, _)| MessageId { producer: *number, sequence })
+        let answered = self.of_queue(queue).filter(|send| send.answered);
+        answered.flat_map(|send| {
+            let sequences = send.first.sequence..send.first.sequence + send.count;
+            sequences.map(|sequence| MessageId { sequence, ..send.first })
         })
     }
 
     /// How many messages of a queue are surely stored, and how many perhaps.
     pub fn count(&self, queue: usize) -> (u64, u64) {
-        let all = self.producers.values().filter(|producer| producer.queue == queue).flat_map(|p| &p.stored);
-        all.fold((0, 0), |(surely, perhaps), stored| match stored {
-            Stored::Surely => (surely + 1, perhaps),
-            Stored::Perhaps => (surely, perhaps + 1),
+        self.of_queue(queue).fold((0, 0), |(surely, perhaps), send| match send.answered {
+            true => (surely + u64::from(send.count), perhaps),
+            false => (surely, perhaps + u64::from(send.count)),
         })
+    }
+}
+
+/// The place of a message among those whose sends were answered: behind all messages whose send was answered before its own
+/// began, and behind those in front of it in its own send. Without an answer there is none: the send may have come late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Order {
+    answered: Moment,
+    message: MessageId,
+}
+
+impl Order {
+    /// Of a message of a send.
+    pub fn of(send: &SendCall, message: MessageId) -> Option<Self> {
+        send.answered.then_some(Self { answered: send.window.ended, message })
+    }
+
+    /// All messages in front of this one for sure are in these two ranges: of earlier sends, and of its own.
+    pub fn in_front(send: &SendCall, message: MessageId) -> [std::ops::Range<Self>; 2] {
+        let at = |answered, sequence| Self { answered, message: MessageId { producer: message.producer, sequence } };
+        let earliest = Self { answered: Moment(0), message: MessageId { producer: 0, sequence: 0 } };
+        let began = Self { answered: send.window.began, message: earliest.message };
+        let own = at(send.window.ended, send.first.sequence)..at(send.window.ended, message.sequence);
+        [earliest..began, own]
+    }
+
+    /// Which message it is.
+    pub fn message(&self) -> MessageId {
+        self.message
     }
 }

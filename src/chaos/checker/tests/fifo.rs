@@ -35,6 +35,19 @@ fn order_is_that_of_the_sends() {
 }
 
 #[test]
+fn order_is_that_of_the_answers_when_senders_are_several() {
+    // Producer 1 is delivered first, of whose sends the second begins before that of producer 0 has ended.
+    let script = |sent_ms| {
+        let mut script = Script::fifo().sent(1).sent_by(1, 1, sent_ms);
+        let delivery = Delivery { message: MessageId { producer: 1, sequence: 0 }, attempts: None };
+        script.0.groups[0].normal.batches.push(Batch { window: window(1_000), lease: LEASE, deliveries: vec![delivery] });
+        script.ack(1_200, 0, &[Acked]).batch(1_400, &[0]).violates()
+    };
+    assert_eq!(script(550), [], "at the same time");
+    assert_eq!(script(700), [Rule::Fifo]);
+}
+
+#[test]
 fn what_failed_comes_again_first() {
     let failed = || Script::fifo().sent(4).batch(1_000, &[0, 1, 2]).ack(1_200, 0, &[Acked, Failed, AfterFailure]);
     let again = failed().batch(1_400, &[1, 2]).ack(1_600, 1, &[Acked, Acked]).batch(1_800, &[3]);

@@ -47,8 +47,14 @@ impl Script {
     }
 
     /// Messages 0.. of producer 0, answered.
-    fn sent(mut self, count: u32) -> Self {
-        self.0.sends.push(SendCall { queue: 0, first: id(0), count, answered: true });
+    fn sent(self, count: u32) -> Self {
+        self.sent_by(0, count, 500)
+    }
+
+    /// Messages 0.. of a producer, answered at this millisecond.
+    fn sent_by(mut self, producer: u32, count: u32, ended_ms: u64) -> Self {
+        let first = MessageId { producer, sequence: 0 };
+        self.0.sends.push(SendCall { queue: 0, first, count, window: window(ended_ms), answered: true });
         self
     }
 
