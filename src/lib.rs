@@ -5,10 +5,11 @@
 //! gRPC --------------------^
 //! ```
 //!
-//! Imports point one way: `gateway` knows only the generated clients and the error table; `api` knows `broker`; `broker`
-//! knows `store`; all know `domain`, which knows nothing of the project.
+//! Imports point one way: `gateway` knows only the generated clients and the error table; `api` knows `auth` and `broker`;
+//! `broker` knows `store`; all know `domain`, which knows nothing of the project.
 
 pub mod api;
+pub mod auth;
 pub mod bench;
 pub mod broker;
 pub mod child;

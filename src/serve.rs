@@ -7,6 +7,7 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tonic::transport::Endpoint;
 
+use crate::auth::AuthOptions;
 use crate::broker::BrokerOptions;
 use crate::config::{BrokerArgs, GatewayArgs, ListenArgs, ServeArgs};
 use crate::gateway;
@@ -16,16 +17,23 @@ use crate::shutdown::Signals;
 /// Runs the service on an existing database.
 pub async fn service(args: ServeArgs) -> Result<()> {
     let signals = Signals::catch()?;
-    let server = Server::start(server_options(args.database.database_url, &args.listen, &args.broker)).await?;
+    let auth = args.auth.options()?;
+    let server = Server::start(server_options(args.database.database_url, auth, &args.listen, &args.broker)).await?;
     signals.first().await;
     server.shutdown().await;
     Ok(())
 }
 
 /// The options of a service on this database.
-pub(crate) fn server_options(database_url: String, listen: &ListenArgs, broker: &BrokerArgs) -> ServerOptions {
+pub(crate) fn server_options(
+    database_url: String,
+    auth: AuthOptions,
+    listen: &ListenArgs,
+    broker: &BrokerArgs,
+) -> ServerOptions {
     ServerOptions {
         broker: BrokerOptions { database_url, settings: broker.into(), clock: None },
+        auth,
         grpc_addr: listen.grpc_addr,
         rest_addr: listen.rest.rest_addr.0,
         shutdown_limit: listen.shutdown.shutdown_limit.0,

@@ -11,9 +11,10 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
 use crate::api::{self, health::Health};
+use crate::auth::{AuthOptions, Authenticator};
 use crate::broker::{Broker, BrokerOptions};
 use crate::domain::{Error, Result};
-use crate::{gateway, proto};
+use crate::gateway;
 
 /// Probes learn within the sum of both that Postgres has gone.
 const READINESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,6 +36,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ServerOptions {
     /// The broker and its database, migrated before.
     pub broker: BrokerOptions,
+    /// How callers prove who they are.
+    pub auth: AuthOptions,
     /// Where to listen for gRPC; port 0 takes any.
     pub grpc_addr: SocketAddr,
     /// Where to listen for REST, if at all.
@@ -51,7 +54,7 @@ pub struct Server {
     grpc_addr: SocketAddr,
     rest_addr: Option<SocketAddr>,
     stop: CancellationToken,
-    readiness: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
     listeners: Vec<JoinHandle<()>>,
     shutdown_limit: Duration,
 }
@@ -65,19 +68,23 @@ impl Server {
             None => None,
         };
         let (grpc_addr, rest_addr) = (local_addr(&grpc)?, rest.as_ref().map(local_addr).transpose()?);
+        let auth = Authenticator::load(options.auth)?;
         let broker = Broker::start(options.broker).await?;
         let health = Health::new().await;
-        let routes = api::routes(broker.clone());
+        let routes = api::routes(broker.clone(), auth.clone());
         let stop = CancellationToken::new();
-        let mut listeners = vec![tokio::spawn(serve(grpc, grpc_routes(routes.clone(), &health)?, false, stop.clone()))];
+        // Health stands outside of what bounds calls and asks for credentials.
+        let grpc_routes = api::with_reflection(routes.clone(), &auth)?.add_service(health.grpc());
+        let mut listeners = vec![tokio::spawn(serve(grpc, grpc_routes, false, stop.clone()))];
         if let Some(listener) = rest {
             let app = gateway::router(routes).merge(health.rest());
             listeners.push(tokio::spawn(serve(listener, app.into(), true, stop.clone())));
         }
         let readiness = tokio::spawn(watch_readiness(broker.clone(), health.clone()));
+        let background = vec![readiness, tokio::spawn(auth.follow_sources())];
         health.set(true).await;
         let shutdown_limit = options.shutdown_limit;
-        Ok(Self { broker, health, grpc_addr, rest_addr, stop, readiness, listeners, shutdown_limit })
+        Ok(Self { broker, health, grpc_addr, rest_addr, stop, background, listeners, shutdown_limit })
     }
 
     /// Where gRPC listens.
@@ -92,9 +99,11 @@ impl Server {
 
     /// Stops in order: probes told, long polls answered, no new connections, calls in flight ended, broker stopped.
     pub async fn shutdown(self) {
-        self.readiness.abort();
-        // An aborted task may still be inside its last step; health must not come back after it.
-        let _aborted = self.readiness.await;
+        for task in self.background {
+            task.abort();
+            // An aborted task may still be inside its last step; health must not come back after it.
+            let _aborted = task.await;
+        }
         self.health.set(false).await;
         self.broker.stop_waiting();
         self.stop.cancel();
@@ -119,20 +128,6 @@ async fn bind(addr: SocketAddr) -> Result<TcpListener> {
 
 fn local_addr(listener: &TcpListener) -> Result<SocketAddr> {
     listener.local_addr().map_err(|error| Error::internal(format!("a listener without an address: {error}")))
-}
-
-/// The services with health and reflection beside them, outside the bound on calls.
-fn grpc_routes(routes: Routes, health: &Health) -> Result<Routes> {
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let broken = |error| Error::internal(format!("descriptor set: {error}"));
-    Ok(routes
-        .add_service(health.grpc())
-        .add_service(reflection().build_v1().map_err(broken)?)
-        .add_service(reflection().build_v1alpha().map_err(broken)?))
 }
 
 /// Serves one listener until told to stop, then until its calls have ended. HTTP/1 is for REST.

@@ -107,9 +107,11 @@ impl Authenticator {
     /// Lets what is known follow its sources, for ever.
     pub async fn follow_sources(self) {
         let Known { tokens, jwt, signatures, .. } = &*self.0;
-        tokio::join!(follow(tokens.as_ref()), follow(jwt.as_ref().map(|jwt| &jwt.0)), async {
-            follow(signatures.as_ref().map(|signatures| &signatures.0)).await;
-        });
+        tokio::join!(
+            follow(tokens.as_ref()),
+            follow(jwt.as_ref().map(|(keys, _)| keys)),
+            follow(signatures.as_ref().map(|(keys, _)| keys)),
+        );
     }
 
     /// Who shows these credentials.

@@ -43,6 +43,8 @@ impl Service {
         let (grpc, rest) = (free_address()?, free_address()?);
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut arguments = vec![program.into_os_string(), "serve".into(), "--log=warn".into()];
+        // It listens on the loopback interface only.
+        arguments.push("--auth=none".into());
         arguments.push(format!("--database-url={database_url}").into());
         arguments.push(format!("--grpc-addr={grpc}").into());
         arguments.push(format!("--rest-addr={rest}").into());

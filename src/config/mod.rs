@@ -1,6 +1,7 @@
 //! The command line. Every setting is a flag with an environment variable and a help line, checked here once; nothing else
 //! reads the environment. `docs/configuration.md` is generated from it.
 
+mod auth;
 mod bench;
 mod broker;
 mod listen;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use auth::{AuthArgs, AuthMethod};
 pub use bench::{BenchArgs, Comparison, SIZE_BYTES_MIN, Scenario, System};
 pub use broker::BrokerArgs;
 pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
@@ -54,6 +56,9 @@ pub struct ServeArgs {
     /// The database.
     #[command(flatten)]
     pub database: DatabaseArgs,
+    /// Who may call.
+    #[command(flatten)]
+    pub auth: AuthArgs,
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
@@ -74,6 +79,9 @@ pub struct DevArgs {
     /// Which server to run.
     #[command(flatten)]
     pub postgres: PostgresArgs,
+    /// Who may call.
+    #[command(flatten)]
+    pub auth: AuthArgs,
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
