@@ -68,6 +68,7 @@ impl Server {
             None => None,
         };
         let (grpc_addr, rest_addr) = (local_addr(&grpc)?, rest.as_ref().map(local_addr).transpose()?);
+        warn_if_open(&options.auth, [Some(grpc_addr), rest_addr]);
         let auth = Authenticator::load(options.auth)?;
         let broker = Broker::start(options.broker).await?;
         let health = Health::new().await;
@@ -118,6 +119,14 @@ impl Server {
         }
         if tokio::time::timeout(BROKER_LIMIT, self.broker.shutdown()).await.is_err() {
             tracing::warn!(limit = ?BROKER_LIMIT, "the broker has not ended in time: is Postgres away?");
+        }
+    }
+}
+
+fn warn_if_open(auth: &AuthOptions, listeners: [Option<SocketAddr>; 2]) {
+    for address in listeners.into_iter().flatten().filter(|address| !address.ip().is_loopback()) {
+        if matches!(auth, AuthOptions::Open) {
+            tracing::warn!(%address, "whoever reaches this address may do anything: --auth is none");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What the tests stand on.
 
 pub mod calls;
+pub mod credentials;
 pub mod consumers;
 pub mod panics;
 pub mod postgres;
 pub mod rest;
 pub mod service;
+pub mod signer;
 pub mod wire;

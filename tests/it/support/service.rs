@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dms::auth::AuthOptions;
 use dms::broker::clock::ManualClock;
 use dms::broker::{BrokerOptions, Settings};
 use dms::domain::clock::{Clock, Timestamp};
@@ -37,10 +38,20 @@ pub struct Replica {
 impl Replica {
     /// On any migrated database; without a clock, on that of Postgres.
     pub async fn start(database_url: &str, settings: Settings, clock: Option<Arc<dyn Clock>>) -> Self {
+        Self::guarded(database_url, settings, clock, AuthOptions::Open).await
+    }
+
+    /// The same for callers with credentials.
+    pub async fn guarded(
+        database_url: &str,
+        settings: Settings,
+        clock: Option<Arc<dyn Clock>>,
+        auth: AuthOptions,
+    ) -> Self {
         let broker = BrokerOptions { database_url: database_url.to_owned(), settings, clock };
         let any = "127.0.0.1:0".parse().unwrap();
         let shutdown_limit = Duration::from_secs(10);
-        let options = ServerOptions { broker, grpc_addr: any, rest_addr: Some(any), shutdown_limit };
+        let options = ServerOptions { broker, auth, grpc_addr: any, rest_addr: Some(any), shutdown_limit };
         let server = Server::start(options).await.unwrap();
         let url = format!("http://{}", server.grpc_addr());
         let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
@@ -91,10 +102,19 @@ impl TestService {
 
     /// Other settings.
     pub async fn with(settings: Settings) -> Self {
+        Self::guarded_with(settings, AuthOptions::Open).await
+    }
+
+    /// Default settings, for callers with credentials.
+    pub async fn guarded(auth: AuthOptions) -> Self {
+        Self::guarded_with(Settings { pool_connections: 4, ..Settings::default() }, auth).await
+    }
+
+    async fn guarded_with(settings: Settings, auth: AuthOptions) -> Self {
         let database = TestDatabase::create().await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let clock = ManualClock::new(Timestamp(i64::try_from(now.as_micros()).unwrap()));
-        let replica = Replica::start(database.url(), settings, Some(Arc::new(clock.clone()))).await;
+        let replica = Replica::guarded(database.url(), settings, Some(Arc::new(clock.clone())), auth).await;
         Self { replica, clock, database }
     }
 
