@@ -9,8 +9,9 @@ use std::sync::Arc;
 use ring::hmac::{HMAC_SHA256, Key};
 use serde::Deserialize;
 
-use super::grant::{Grant, Malformed, at, from_json};
+use super::grant::{Grant, at, from_json};
 use super::principal::Principal;
+use crate::watched::Malformed;
 
 /// All access keys and who has them.
 pub struct AccessKeys {

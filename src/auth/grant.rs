@@ -6,11 +6,7 @@ use serde::de::DeserializeOwned;
 use super::principal::Principal;
 use super::rights::{Rights, Role};
 use crate::domain::ids::ProjectId;
-
-/// Why a file was not taken. Never with anything of its content that could be secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(pub String);
+use crate::watched::Malformed;
 
 /// Stands for all projects.
 const EVERY_PROJECT: &str = "*";

@@ -5,8 +5,9 @@ use jsonwebtoken::{Algorithm, DecodingKey, Header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::grant::{Malformed, from_json};
+use super::grant::from_json;
 use super::jwt_provider;
+use crate::watched::Malformed;
 
 /// The keys that can check a token.
 #[derive(Debug)]

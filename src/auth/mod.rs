@@ -14,7 +14,6 @@ mod replay;
 pub mod rights;
 mod sdk_date;
 mod signatures;
-mod source;
 mod tokens;
 
 use std::sync::Arc;
@@ -26,10 +25,9 @@ pub use self::jwt::JwtRules;
 use self::jwt_keys::JwtKeys;
 pub use self::principal::Principal;
 use self::signatures::{Received, Signatures};
-use self::source::Current;
-pub use self::source::Source;
 use self::tokens::Tokens;
 use crate::domain::{Error, ErrorKind, Result};
+use crate::watched::{Source, Watched};
 
 /// How callers prove who they are.
 #[derive(Debug, Clone)]
@@ -79,9 +77,9 @@ pub struct Authenticator(Arc<Known>);
 struct Known {
     /// Set when nobody has to prove anything.
     anyone: Option<Arc<Principal>>,
-    tokens: Option<Arc<Current<Tokens>>>,
-    jwt: Option<(Arc<Current<JwtKeys>>, JwtRules)>,
-    signatures: Option<(Arc<Current<AccessKeys>>, Signatures)>,
+    tokens: Option<Arc<Watched<Tokens>>>,
+    jwt: Option<(Arc<Watched<JwtKeys>>, JwtRules)>,
+    signatures: Option<(Arc<Watched<AccessKeys>>, Signatures)>,
 }
 
 impl Authenticator {
@@ -94,10 +92,10 @@ impl Authenticator {
             }
             AuthOptions::Required(methods) => methods,
         };
-        let tokens = methods.tokens.map(|source| Current::load("tokens", source, Tokens::parse));
-        let jwt = methods.jwt.map(|jwt| Ok((Arc::new(Current::load("JWKS", jwt.keys, JwtKeys::parse)?), jwt.rules)));
+        let tokens = methods.tokens.map(|source| Watched::one("tokens", source, Tokens::parse));
+        let jwt = methods.jwt.map(|jwt| Ok((Arc::new(Watched::one("JWKS", jwt.keys, JwtKeys::parse)?), jwt.rules)));
         let signatures = methods.signatures.map(|options| {
-            let keys = Current::load("access keys", options.keys, AccessKeys::parse)?;
+            let keys = Watched::one("access keys", options.keys, AccessKeys::parse)?;
             Ok((Arc::new(keys), Signatures::new(options.date_window, options.replay_window)))
         });
         let tokens = tokens.transpose()?.map(Arc::new);
@@ -142,7 +140,7 @@ impl Authenticator {
     }
 }
 
-async fn follow<T: Send + Sync + 'static>(set: Option<&Arc<Current<T>>>) {
+async fn follow<T: Send + Sync + 'static>(set: Option<&Arc<Watched<T>>>) {
     if let Some(set) = set {
         Arc::clone(set).follow().await;
     }

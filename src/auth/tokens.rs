@@ -7,8 +7,9 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 
-use super::grant::{Grant, Malformed, at, from_json};
+use super::grant::{Grant, at, from_json};
 use super::principal::Principal;
+use crate::watched::Malformed;
 
 /// The bytes of a digest that find its entry; the rest is compared in constant time.
 const INDEX_LEN: usize = 8;

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::units::{self, Seconds};
-use crate::auth::{AuthOptions, JwtOptions, JwtRules, Methods, SignatureOptions, Source};
+use crate::auth::{AuthOptions, JwtOptions, JwtRules, Methods, SignatureOptions};
+use crate::watched::Source;
 
 const CHOICE: &str = "tell how callers prove who they are: --auth or DMS_AUTH with tokens, jwt, aksk (one or more of them, with \
                       commas between) or none (anyone may do anything: for development only)";

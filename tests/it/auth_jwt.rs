@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dms::auth::{AuthOptions, JwtOptions, JwtRules, Methods, Source};
+use dms::auth::{AuthOptions, JwtOptions, JwtRules, Methods};
+use dms::watched::Source;
 use serde_json::{Value, json};
 
 use crate::rest_paths::walk;

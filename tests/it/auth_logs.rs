@@ -4,7 +4,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dms::auth::{AuthOptions, JwtOptions, JwtRules, Methods, SignatureOptions, Source};
+use dms::auth::{AuthOptions, JwtOptions, JwtRules, Methods, SignatureOptions};
+use dms::watched::Source;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use dms::auth::{AuthOptions, Methods, SignatureOptions, Source};
+use dms::auth::{AuthOptions, Methods, SignatureOptions};
+use dms::watched::Source;
 use reqwest::Method;
 use serde_json::json;
 use tokio::net::TcpListener;
