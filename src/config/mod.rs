@@ -7,6 +7,7 @@ mod broker;
 mod listen;
 mod log;
 mod reference;
+mod tls;
 mod units;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use broker::BrokerArgs;
 pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use reference::reference;
+pub use tls::{GrpcTlsArgs, TlsArgs, UpstreamTlsArgs};
 
 /// DMS v1.0 message queues on Postgres: gRPC service and REST gateway.
 #[derive(Debug, Parser)]
@@ -62,6 +64,12 @@ pub struct ServeArgs {
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
+    /// TLS of the listeners.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// TLS of the gRPC listener.
+    #[command(flatten)]
+    pub grpc_tls: GrpcTlsArgs,
     /// The message engine.
     #[command(flatten)]
     pub broker: BrokerArgs,
@@ -93,12 +101,18 @@ pub struct DevArgs {
 /// Settings of `dms gateway`.
 #[derive(Debug, Args)]
 pub struct GatewayArgs {
-    /// URL of the gRPC service, such as http://dms:50051
+    /// URL of the gRPC service, such as http://dms:50051 or https://dms:50051
     #[arg(long, env = "DMS_UPSTREAM", value_name = "URL", value_parser = units::upstream)]
     pub upstream: String,
+    /// How to trust the service.
+    #[command(flatten)]
+    pub upstream_tls: UpstreamTlsArgs,
     /// Where to listen.
     #[command(flatten)]
     pub rest: RestArgs,
+    /// TLS of the listener.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// How long to drain.
     #[command(flatten)]
     pub shutdown: ShutdownArgs,

@@ -51,4 +51,5 @@ mod rest_wire;
 mod retention;
 mod support;
 mod taken_back;
+mod tls;
 mod waiting;

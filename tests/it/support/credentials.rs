@@ -21,15 +21,23 @@ pub struct SecretFile(pub PathBuf);
 
 impl SecretFile {
     pub fn new(content: &Value) -> Self {
+        Self::text(&content.to_string())
+    }
+
+    pub fn text(content: &str) -> Self {
         let file = Self(std::env::temp_dir().join(format!("dms-secret-{}", Uuid::new_v4().simple())));
-        file.write(content);
+        file.write_text(content);
         file
     }
 
     /// Replaces the content as a whole, as tools that rotate secrets do.
     pub fn write(&self, content: &Value) {
+        self.write_text(&content.to_string());
+    }
+
+    pub fn write_text(&self, content: &str) {
         let new = self.0.with_extension("new");
-        fs::write(&new, content.to_string()).unwrap();
+        fs::write(&new, content).unwrap();
         fs::rename(&new, &self.0).unwrap();
     }
 

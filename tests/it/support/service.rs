@@ -51,7 +51,15 @@ impl Replica {
         let broker = BrokerOptions { database_url: database_url.to_owned(), settings, clock };
         let any = "127.0.0.1:0".parse().unwrap();
         let shutdown_limit = Duration::from_secs(10);
-        let options = ServerOptions { broker, auth, grpc_addr: any, rest_addr: Some(any), shutdown_limit };
+        let options = ServerOptions {
+            broker,
+            auth,
+            grpc_addr: any,
+            grpc_tls: None,
+            rest_addr: Some(any),
+            rest_tls: None,
+            shutdown_limit,
+        };
         let server = Server::start(options).await.unwrap();
         let url = format!("http://{}", server.grpc_addr());
         let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
