@@ -16,6 +16,7 @@ pub mod child;
 pub mod config;
 pub mod dev;
 pub mod domain;
+pub mod fetch;
 pub mod gateway;
 pub mod listen;
 pub mod postgres;

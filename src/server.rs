@@ -64,7 +64,7 @@ impl Server {
         };
         let (grpc_addr, rest_addr) = (grpc.address(), rest.as_ref().map(Listener::address));
         warn_if_open(&options.auth, [Some(grpc_addr), rest_addr]);
-        let auth = Authenticator::load(options.auth)?;
+        let auth = Authenticator::load(options.auth).await?;
         let broker = Broker::start(options.broker).await?;
         let health = Health::new().await;
         let routes = api::routes(broker.clone(), auth.clone());
@@ -133,7 +133,10 @@ pub(crate) async fn listener(
     options: Option<TlsOptions>,
     background: &mut Vec<JoinHandle<()>>,
 ) -> Result<Listener> {
-    let tls = options.map(|options| tls::load(options, protocol)).transpose()?;
+    let tls = match options {
+        Some(options) => Some(tls::load(options, protocol).await?),
+        None => None,
+    };
     background.extend(tls.iter().map(|tls| tokio::spawn(Arc::clone(tls).follow())));
     Listener::bind(addr, protocol, tls).await
 }

@@ -85,13 +85,12 @@ of_project! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::AuthOptions;
     use crate::domain::ErrorKind;
 
     const SEND: &str = "http://h/dms.v1.MessageService/SendMessages";
 
     fn called(path: &str, project_id: &str) -> Request<pb::SendMessagesRequest> {
-        let auth = Authenticator::load(AuthOptions::Open).unwrap();
+        let auth = Authenticator::open();
         let mut request = http::Request::builder().uri(path).body(()).unwrap();
         identify(&auth, &mut request).unwrap();
         let mut call = Request::new(pb::SendMessagesRequest { project_id: project_id.into(), ..Default::default() });

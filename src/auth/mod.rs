@@ -83,23 +83,29 @@ struct Known {
 }
 
 impl Authenticator {
+    /// Lets anyone in.
+    pub fn open() -> Self {
+        Self(Arc::new(Known { anyone: Some(Arc::new(Principal::anyone())), ..Known::default() }))
+    }
+
     /// Reads all sources; each must be good.
-    pub fn load(options: AuthOptions) -> Result<Self> {
+    pub async fn load(options: AuthOptions) -> Result<Self> {
         let methods = match options {
-            AuthOptions::Open => {
-                let anyone = Some(Arc::new(Principal::anyone()));
-                return Ok(Self(Arc::new(Known { anyone, ..Known::default() })));
-            }
+            AuthOptions::Open => return Ok(Self::open()),
             AuthOptions::Required(methods) => methods,
         };
-        let tokens = methods.tokens.map(|source| Watched::one("tokens", source, Tokens::parse));
-        let jwt = methods.jwt.map(|jwt| Ok((Arc::new(Watched::one("JWKS", jwt.keys, JwtKeys::parse)?), jwt.rules)));
-        let signatures = methods.signatures.map(|options| {
-            let keys = Watched::one("access keys", options.keys, AccessKeys::parse)?;
-            Ok((Arc::new(keys), Signatures::new(options.date_window, options.replay_window)))
-        });
-        let tokens = tokens.transpose()?.map(Arc::new);
-        Ok(Self(Arc::new(Known { anyone: None, tokens, jwt: jwt.transpose()?, signatures: signatures.transpose()? })))
+        let mut known = Known::default();
+        if let Some(source) = methods.tokens {
+            known.tokens = Some(Arc::new(Watched::one("tokens", source, Tokens::parse).await?));
+        }
+        if let Some(JwtOptions { keys, rules }) = methods.jwt {
+            known.jwt = Some((Arc::new(Watched::one("JWKS", keys, JwtKeys::parse).await?), rules));
+        }
+        if let Some(SignatureOptions { keys, date_window, replay_window }) = methods.signatures {
+            let keys = Arc::new(Watched::one("access keys", keys, AccessKeys::parse).await?);
+            known.signatures = Some((keys, Signatures::new(date_window, replay_window)));
+        }
+        Ok(Self(Arc::new(known)))
     }
 
     /// Lets what is known follow its sources, for ever.
@@ -134,7 +140,12 @@ impl Authenticator {
         let known = self.0.tokens.as_ref().and_then(|tokens| tokens.get().owner(token).map(Arc::clone));
         match (known, &self.0.jwt) {
             (Some(owner), _) => Ok(owner),
-            (None, Some((keys, rules))) if jwt::is_jwt(token) => rules.verify(&keys.get(), token),
+            (None, Some((keys, rules))) if jwt::is_jwt(token) => rules.verify(&keys.get(), token).inspect_err(|error| {
+                // It may be of a key that the issuer has had for a moment.
+                if error.kind() == ErrorKind::TokenInvalid {
+                    keys.look_soon();
+                }
+            }),
             _ => Err(not_valid("unknown token")),
         }
     }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use http::Uri;
 
 use super::units::{self, Seconds};
 use crate::auth::{AuthOptions, JwtOptions, JwtRules, Methods, SignatureOptions};
+use crate::fetch;
 use crate::watched::Source;
 
 const CHOICE: &str = "tell how callers prove who they are: --auth or DMS_AUTH with tokens, jwt, aksk (one or more of them, with \
@@ -59,6 +61,9 @@ pub struct AuthArgs {
     /// File with the public keys (JWKS) of the issuer of JWTs, read again when it changes
     #[arg(long, env = "DMS_AUTH_JWKS_FILE", value_name = "FILE")]
     pub auth_jwks_file: Option<PathBuf>,
+    /// URL of that document instead of a file: https, or http on this machine; fetched every 5 min, and sooner for a key not known
+    #[arg(long, env = "DMS_AUTH_JWKS_URL", value_name = "URL", value_parser = jwks_url, conflicts_with = "auth_jwks_file")]
+    pub auth_jwks_url: Option<Uri>,
     /// The issuer (iss) of JWTs
     #[arg(long, env = "DMS_AUTH_JWT_ISSUER", value_name = "ISSUER")]
     pub auth_jwt_issuer: Option<String>,
@@ -113,7 +118,11 @@ impl AuthArgs {
     }
 
     fn jwt(&self) -> Result<JwtOptions> {
-        let keys = self.auth_jwks_file.clone().context("--auth jwt needs --auth-jwks-file (DMS_AUTH_JWKS_FILE)")?;
+        let keys = match (&self.auth_jwks_file, &self.auth_jwks_url) {
+            (Some(path), _) => Source::File(path.clone()),
+            (None, Some(url)) => Source::Url(url.clone()),
+            (None, None) => bail!("--auth jwt needs --auth-jwks-file (DMS_AUTH_JWKS_FILE) or --auth-jwks-url (DMS_AUTH_JWKS_URL)"),
+        };
         let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
         let needs = |flag: &str, variable: &str| format!("--auth jwt needs {flag} ({variable})");
         let issuer = given(&self.auth_jwt_issuer);
@@ -125,8 +134,13 @@ impl AuthArgs {
             role_claim: self.auth_jwt_role_claim.clone(),
             leeway: self.auth_jwt_leeway.0,
         };
-        Ok(JwtOptions { keys: Source::File(keys), rules })
+        Ok(JwtOptions { keys, rules })
     }
+}
+
+fn jwks_url(text: &str) -> Result<Uri, String> {
+    let uri: Option<Uri> = text.parse().ok();
+    uri.filter(fetch::is_trustworthy).ok_or_else(|| "give https://..., or http:// on this machine".to_owned())
 }
 
 fn source(method: &str, file: Option<&PathBuf>, content: Option<&Secret>) -> Result<Source> {

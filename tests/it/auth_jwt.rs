@@ -1,10 +1,12 @@
 //! JWTs through both doors: right, wrong, expired, foreign, keys rotated.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dms::auth::{AuthOptions, JwtOptions, JwtRules, Methods};
 use dms::watched::Source;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::rest_paths::walk;
 use crate::support::calls::eventually;
@@ -97,6 +99,30 @@ async fn keys_are_rotated_by_writing_the_file_anew() {
     eventually("both keys are known", async || good().await == (true, true)).await;
     file.write(&new.jwks());
     eventually("the old key is not", async || good().await == (false, true)).await;
+}
+
+#[tokio::test]
+async fn keys_are_rotated_at_their_url() {
+    let (old, new) = (Issuer::new(), Issuer::new());
+    let published = Arc::new(Mutex::new(old.jwks().to_string()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/certs", listener.local_addr().unwrap());
+    let shown = Arc::clone(&published);
+    let app = axum::Router::new().route("/certs", axum::routing::get(async move || shown.lock().unwrap().clone()));
+    let serving = tokio::spawn(axum::serve(listener, app).into_future());
+    let service = service(Source::Url(url.parse().unwrap())).await;
+    let good = async |issuer: &Issuer| {
+        let token = issuer.sign(&claims(PROJECT, &["admin"]));
+        refusal(&service.replica.channel, LIST, PROJECT, &token).await.is_none()
+    };
+    assert!(good(&old).await && !good(&new).await);
+    *published.lock().unwrap() = new.jwks().to_string();
+    // The token with an unknown key is why it looks before its time.
+    eventually("the new key is known", async || good(&new).await).await;
+    assert!(!good(&old).await);
+    serving.abort();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!(good(&new).await, "an issuer that is away changes nothing");
 }
 
 #[tokio::test]
