@@ -68,7 +68,7 @@ impl Source {
 async fn read_file(path: PathBuf) -> Result<Vec<u8>, Malformed> {
     let shown = text::quoted(&path.to_string_lossy());
     let read = tokio::task::spawn_blocking(move || fs::read(path)).await;
-    read.map_err(Into::into).flatten().map_err(|error: io::Error| Malformed(format!("{shown} cannot be read: {error}")))
+    read.map_err(io::Error::from).flatten().map_err(|error| Malformed(format!("{shown} cannot be read: {error}")))
 }
 
 type Build<T> = Box<dyn Fn(&[Vec<u8>]) -> Result<T, Malformed> + Send + Sync>;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind as JwtError;
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
 use serde_json::Value;
 
 use super::jwt_keys::JwtKeys;
@@ -37,13 +37,24 @@ impl JwtRules {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(invalid("too long"));
         }
+        match keys.checked.owner(token, get_current_timestamp()) {
+            Some(owner) => Ok(owner),
+            None => self.check(keys, token),
+        }
+    }
+
+    fn check(&self, keys: &JwtKeys, token: &str) -> Result<Arc<Principal>> {
         let header = decode_header(token).map_err(refused)?;
         if header.crit.is_some() {
             return Err(invalid("crit"));
         }
         let key = keys.find(&header).ok_or_else(|| invalid("no such key"))?;
         let claims = decode::<Value>(token, key, &self.validation(header.alg)).map_err(refused)?.claims;
-        Ok(Arc::new(self.principal(&claims)))
+        let owner = Arc::new(self.principal(&claims));
+        if let Some(end) = claims.get("exp").and_then(Value::as_u64) {
+            keys.checked.keep(token, &owner, end.saturating_add(self.leeway.as_secs()));
+        }
+        Ok(owner)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {

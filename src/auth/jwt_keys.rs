@@ -6,12 +6,17 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::grant::from_json;
+use super::jwt_memory::Memory;
 use super::jwt_provider;
 use crate::watched::Malformed;
 
 /// The keys that can check a token.
 #[derive(Debug)]
-pub struct JwtKeys(Vec<JwtKey>);
+pub struct JwtKeys {
+    keys: Vec<JwtKey>,
+    /// Good tokens; with the keys goes what was checked with them.
+    pub(super) checked: Memory,
+}
 
 #[derive(Debug)]
 struct JwtKey {
@@ -34,14 +39,14 @@ impl JwtKeys {
         let keys: Vec<_> = file.keys.into_iter().filter_map(usable).collect();
         match keys.is_empty() {
             true => Err(Malformed("no public key that can check a signature".into())),
-            false => Ok(Self(keys)),
+            false => Ok(Self { keys, checked: Memory::default() }),
         }
     }
 
     /// The key that a token names; when it names none, the only one that fits.
     pub(super) fn find(&self, header: &Header) -> Option<&DecodingKey> {
         let named = |key: &&JwtKey| header.kid.is_none() || key.id == header.kid;
-        let mut fitting = self.0.iter().filter(named).filter(|key| key.fits(header.alg));
+        let mut fitting = self.keys.iter().filter(named).filter(|key| key.fits(header.alg));
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Some(&key.key),
             _ => None,
@@ -50,12 +55,12 @@ impl JwtKeys {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 }
 

@@ -1,6 +1,5 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::get_current_timestamp;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use serde_json::json;
@@ -97,6 +96,17 @@ fn a_token_is_good_for_what_it_says() {
     assert!(!may(&owner, "p", Right::Consume) && !may(&owner, "q", Right::Read));
     let ec = issuer.sign(&json!({ "alg": "ES256", "kid": "ec" }), &claims());
     assert_eq!(refusal(&issuer.keys(), &ec), None);
+}
+
+#[test]
+fn a_token_that_was_good_is_still_refused_by_other_keys_and_after_its_end() {
+    let issuer = Issuer::new();
+    let keys = issuer.keys();
+    let ending = issuer.token(|claims| claims["exp"] = json!(get_current_timestamp() - 9));
+    assert_eq!((refusal(&keys, &ending), refusal(&keys, &ending)), (None, None));
+    assert_eq!(refusal(&Issuer::new().keys(), &ending), Some(ErrorKind::TokenInvalid));
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(refusal(&keys, &ending), Some(ErrorKind::TokenExpired));
 }
 
 #[test]

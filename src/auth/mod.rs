@@ -8,6 +8,7 @@ pub mod credentials;
 mod grant;
 mod jwt;
 mod jwt_keys;
+mod jwt_memory;
 mod jwt_provider;
 mod principal;
 mod replay;
