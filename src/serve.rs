@@ -56,7 +56,7 @@ pub async fn gateway(args: GatewayArgs) -> Result<()> {
     let stop = CancellationToken::new();
     let mut serving = tokio::spawn(listener.serve(gateway::router(upstream).into(), stop.clone()));
     tokio::select! {
-        ended = &mut serving => return Ok(ended?),
+        ended = &mut serving => return ended.map_err(Into::into),
         () = signals.first() => stop.cancel(),
     }
     let limit = args.shutdown.shutdown_limit.0;

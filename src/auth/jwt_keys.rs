@@ -73,7 +73,7 @@ impl JwtKey {
 
 fn usable(jwk: Value) -> Option<JwtKey> {
     let jwk: Jwk = serde_json::from_value(jwk).ok()?;
-    let for_signatures = !matches!(jwk.common.public_key_use, Some(ref r#use) if *r#use != PublicKeyUse::Signature);
+    let for_signatures = jwk.common.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature);
     let algorithm = match jwk.common.key_algorithm {
         Some(named) => Some(Algorithm::try_from(named).ok().filter(|algorithm| jwt_provider::is_accepted(*algorithm))?),
         None => None,

@@ -131,7 +131,7 @@ fn a_date_is_good_for_a_quarter_of_an_hour_either_way() {
 fn a_recorded_request_cannot_be_sent_again_later() {
     let signatures = signatures();
     let first = received(0);
-    let mut again = |seconds| {
+    let again = |seconds| {
         let now = Received { steady: first.steady + Duration::from_secs(seconds), ..first };
         signatures.verify(&keys(), &authorization(GET_SIGNATURE), &get(), now).map(drop)
     };

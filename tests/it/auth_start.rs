@@ -26,7 +26,7 @@ async fn it_does_not_start_and_says_what_to_choose() {
         (&["--auth=tokens"], &[("DMS_AUTH_TOKENS", "hunter2")], &["tokens: not JSON, at line 1"]),
     ];
     for (flags, variables, expected) in cases {
-        let output = serve(&[&[url.as_str()], flags].concat(), variables);
+        let output = serve(&[&[url.as_str()][..], flags].concat(), variables);
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{flags:?}");
         for words in expected {
