@@ -19,8 +19,9 @@ pub(super) struct Memory(Mutex<HashMap<Mark, (Arc<Principal>, u64)>>);
 impl Memory {
     /// Who has this token, if it was found good and still is.
     pub(super) fn owner(&self, token: &str, now: u64) -> Option<Arc<Principal>> {
+        let mark = mark(token)?;
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&mark(token)?).filter(|(_, until)| now <= *until).map(|(owner, _)| Arc::clone(owner))
+        known.get(&mark).filter(|(_, until)| now <= *until).map(|(owner, _)| Arc::clone(owner))
     }
 
     /// Remembers a good token.
