@@ -75,8 +75,12 @@ impl Listener {
     }
 }
 
-async fn serve<S>(incoming: impl Stream<Item = io::Result<S>>, protocol: Protocol, routes: Routes, stop: CancellationToken)
-where
+async fn serve<S>(
+    incoming: impl Stream<Item = io::Result<S>>,
+    protocol: Protocol,
+    routes: Routes,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let server = tonic::transport::Server::builder()

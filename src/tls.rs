@@ -65,13 +65,15 @@ fn configuration(contents: &[Vec<u8>], protocol: Protocol) -> Result<ServerConfi
     };
     let key = PrivateKeyDer::from_pem_slice(key).map_err(because("key"))?;
     // Refused when the key is not that of the certificate: one of the files may have changed before the other.
-    let mut config = builder.with_single_cert(certificates(certificate)?, key).map_err(because("certificate and key"))?;
+    let mut config =
+        builder.with_single_cert(certificates(certificate)?, key).map_err(because("certificate and key"))?;
     config.alpn_protocols = protocol.names();
     Ok(config)
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Malformed> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(because("certificate"))?;
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(because("certificate"))?;
     match certificates.is_empty() {
         true => Err(Malformed("no certificate in the file".into())),
         false => Ok(certificates),

@@ -49,7 +49,9 @@ impl Source {
     async fn read(&self) -> Result<Vec<u8>, Malformed> {
         match self {
             Self::File(path) => read_file(path.clone()).await,
-            Self::Url(uri) => fetch::get(uri).await.map_err(|error| Malformed(format!("{uri} cannot be fetched: {error:#}"))),
+            Self::Url(uri) => {
+                fetch::get(uri).await.map_err(|error| Malformed(format!("{uri} cannot be fetched: {error:#}")))
+            }
             Self::Text(content) => Ok(content.clone().into_bytes()),
         }
     }
@@ -100,7 +102,8 @@ type Fingerprint = Vec<u8>;
 impl<T: Send + Sync + 'static> Watched<T> {
     /// Reads one source for the first time; then it must be good.
     pub async fn one(what: &'static str, source: Source, parse: fn(&[u8]) -> Result<T, Malformed>) -> Result<Self> {
-        Self::all(what, vec![source], move |contents| parse(contents.first().map(Vec::as_slice).unwrap_or_default())).await
+        Self::all(what, vec![source], move |contents| parse(contents.first().map(Vec::as_slice).unwrap_or_default()))
+            .await
     }
 
     /// The same for several sources that belong together; contents come in the order of the sources.
@@ -112,7 +115,14 @@ impl<T: Send + Sync + 'static> Watched<T> {
         let first = read(&sources).await.and_then(|contents| Ok((build(&contents)?, fingerprint(&contents))));
         let (value, taken) = first.map_err(|why| Error::internal(format!("{what}: {why}")))?;
         let last = Mutex::new(Last { taken, complaint: None });
-        Ok(Self { what, sources, build: Box::new(build), value: RwLock::new(Arc::new(value)), last, asked: Notify::new() })
+        Ok(Self {
+            what,
+            sources,
+            build: Box::new(build),
+            value: RwLock::new(Arc::new(value)),
+            last,
+            asked: Notify::new(),
+        })
     }
 
     /// As it is now.
@@ -143,7 +153,9 @@ impl<T: Send + Sync + 'static> Watched<T> {
             Ok(true) => tracing::info!(what = self.what, "a changed file is in force"),
             Ok(false) => {}
             Err(why) if last.complaint.as_ref() == Some(why) => {}
-            Err(why) => tracing::error!(what = self.what, %why, "a changed file is not taken; what was before stays in force"),
+            Err(why) => {
+                tracing::error!(what = self.what, %why, "a changed file is not taken; what was before stays in force")
+            }
         }
         last.complaint = taken.err();
     }
@@ -217,7 +229,8 @@ mod tests {
     #[tokio::test]
     async fn several_sources_are_one_value() {
         let texts = |texts: [&str; 2]| texts.map(|text| Source::Text(text.into())).to_vec();
-        let sum = |contents: &[Vec<u8>]| -> Result<u32, Malformed> { contents.iter().map(|content| number(content)).sum() };
+        let sum =
+            |contents: &[Vec<u8>]| -> Result<u32, Malformed> { contents.iter().map(|content| number(content)).sum() };
         assert_eq!(*Watched::all("n", texts(["1", "2"]), sum).await.unwrap().get(), 3);
         assert!(Watched::all("n", texts(["1", "x"]), sum).await.is_err());
         assert_ne!(fingerprint(&[vec![1], vec![2, 3]]), fingerprint(&[vec![1, 2], vec![3]]));

@@ -52,16 +52,6 @@ impl JwtKeys {
             _ => None,
         }
     }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
 }
 
 impl JwtKey {

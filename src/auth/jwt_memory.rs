@@ -48,7 +48,9 @@ mod tests {
         let memory = Memory::default();
         let owner = Arc::new(Principal::new("shop"));
         memory.keep("a.b.c", &owner, 100);
-        for (token, now, known) in [("a.b.c", 0, true), ("a.b.c", 100, true), ("a.b.c", 101, false), ("a.b.d", 0, false)] {
+        for (token, now, known) in
+            [("a.b.c", 0, true), ("a.b.c", 100, true), ("a.b.c", 101, false), ("a.b.d", 0, false)]
+        {
             assert_eq!(memory.owner(token, now).is_some(), known, "{token} {now}");
         }
     }

@@ -32,6 +32,7 @@ use crate::watched::{Source, Watched};
 
 /// How callers prove who they are.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum AuthOptions {
     /// Not at all: anyone may do anything.
     Open,
@@ -141,12 +142,14 @@ impl Authenticator {
         let known = self.0.tokens.as_ref().and_then(|tokens| tokens.get().owner(token).map(Arc::clone));
         match (known, &self.0.jwt) {
             (Some(owner), _) => Ok(owner),
-            (None, Some((keys, rules))) if jwt::is_jwt(token) => rules.verify(&keys.get(), token).inspect_err(|error| {
-                // It may be of a key that the issuer has had for a moment.
-                if error.kind() == ErrorKind::TokenInvalid {
-                    keys.look_soon();
-                }
-            }),
+            (None, Some((keys, rules))) if jwt::is_jwt(token) => {
+                rules.verify(&keys.get(), token).inspect_err(|error| {
+                    // It may be of a key that the issuer has had for a moment.
+                    if error.kind() == ErrorKind::TokenInvalid {
+                        keys.look_soon();
+                    }
+                })
+            }
             _ => Err(not_valid("unknown token")),
         }
     }

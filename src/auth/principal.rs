@@ -49,7 +49,9 @@ impl Principal {
         let (kind, message) = match here {
             Rights::NONE if self.has_nothing() => (ErrorKind::AccessDenied, "the credentials give no access"),
             Rights::NONE => (ErrorKind::TokenProject, "the credentials are not for this project"),
-            Rights::READ_ONLY => (ErrorKind::TenantReadOnly, "the credentials only let their owner read in this project"),
+            Rights::READ_ONLY => {
+                (ErrorKind::TenantReadOnly, "the credentials only let their owner read in this project")
+            }
             _ => (ErrorKind::RoleLacksRight, "the role of the credentials in this project lacks the right to do this"),
         };
         tracing::info!(project = project.as_str(), ?right, "refused: {message}");

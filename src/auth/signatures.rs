@@ -76,7 +76,8 @@ impl Signatures {
         if received.unix_seconds().abs_diff(seconds) > self.date_window.as_secs() {
             return Err(Error::new(ErrorKind::TokenExpired, "X-Sdk-Date is too far from the time of this service"));
         }
-        let admitted = self.used.lock().unwrap_or_else(PoisonError::into_inner).admit(&given.signature, received.steady);
+        let admitted =
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).admit(&given.signature, received.steady);
         if !admitted {
             return Err(Error::new(ErrorKind::TokenInvalid, "the signature was used before: sign each request anew"));
         }

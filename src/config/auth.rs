@@ -121,7 +121,9 @@ impl AuthArgs {
         let keys = match (&self.auth_jwks_file, &self.auth_jwks_url) {
             (Some(path), _) => Source::File(path.clone()),
             (None, Some(url)) => Source::Url(url.clone()),
-            (None, None) => bail!("--auth jwt needs --auth-jwks-file (DMS_AUTH_JWKS_FILE) or --auth-jwks-url (DMS_AUTH_JWKS_URL)"),
+            (None, None) => {
+                bail!("--auth jwt needs --auth-jwks-file (DMS_AUTH_JWKS_FILE) or --auth-jwks-url (DMS_AUTH_JWKS_URL)")
+            }
         };
         let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
         let needs = |flag: &str, variable: &str| format!("--auth jwt needs {flag} ({variable})");
@@ -148,7 +150,9 @@ fn source(method: &str, file: Option<&PathBuf>, content: Option<&Secret>) -> Res
     match (file, content) {
         (Some(path), None) => Ok(Source::File(path.clone())),
         (None, Some(content)) => Ok(Source::Text(content.0.clone())),
-        (None, None) => bail!("--auth {method} needs --auth-{method}-file (DMS_AUTH_{variable}_FILE) or DMS_AUTH_{variable}"),
+        (None, None) => {
+            bail!("--auth {method} needs --auth-{method}-file (DMS_AUTH_{variable}_FILE) or DMS_AUTH_{variable}")
+        }
         (Some(_), Some(_)) => bail!("give --auth-{method}-file or DMS_AUTH_{variable}, not both"),
     }
 }

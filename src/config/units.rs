@@ -79,9 +79,11 @@ fn number_and_unit(text: &str) -> (Option<u64>, &str) {
 /// Reads the URL of a gRPC service.
 pub(super) fn upstream(text: &str) -> Result<String, String> {
     let uri: Option<http::Uri> = text.parse().ok();
-    uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty()))
-        .map(|_| text.to_owned())
-        .ok_or_else(|| "give http://HOST:PORT or https://HOST:PORT".to_owned())
+    uri.filter(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    })
+    .map(|_| text.to_owned())
+    .ok_or_else(|| "give http://HOST:PORT or https://HOST:PORT".to_owned())
 }
 
 #[cfg(test)]

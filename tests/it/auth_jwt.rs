@@ -137,7 +137,9 @@ async fn static_tokens_stand_beside() {
     };
     let service = TestService::guarded(AuthOptions::Required(methods)).await;
     let jwt = issuer.sign(&claims(PROJECT, &["admin"]));
-    for (token, refused) in [("static.looks.jwt", None), (&jwt, None), ("a.b.c", Some("DMS.10240101")), ("x", Some("DMS.10240101"))] {
+    for (token, refused) in
+        [("static.looks.jwt", None), (&jwt, None), ("a.b.c", Some("DMS.10240101")), ("x", Some("DMS.10240101"))]
+    {
         assert_eq!(refusal(&service.replica.channel, LIST, PROJECT, token).await.as_deref(), refused, "{token}");
     }
 }

@@ -10,9 +10,8 @@ use crate::support::rest::Rest;
 use crate::support::service::{PROJECT, TestService};
 
 /// Codes of calls that were not let in.
-const REFUSALS: [&str; 7] = [
-    "DMS.10240101", "DMS.10240102", "DMS.10240103", "DMS.10240104", "DMS.10240309", "DMS.10240310", "DMS.10240311",
-];
+const REFUSALS: [&str; 7] =
+    ["DMS.10240101", "DMS.10240102", "DMS.10240103", "DMS.10240104", "DMS.10240309", "DMS.10240310", "DMS.10240311"];
 
 /// A service with a token for each role, named like the role.
 async fn service() -> TestService {

@@ -19,9 +19,7 @@ use crate::support::signer::Signer;
 const LIST: &str = "/dms.v1.QueueService/ListQueues";
 
 fn keys(entries: &[(&str, &str, &str, &str)]) -> serde_json::Value {
-    let entry = |(access, secret, project, role): &(&str, &str, &str, &str)| {
-        json!({ "access": access, "secret": secret, "name": "test", "projects": [project], "roles": [role] })
-    };
+    let entry = |(access, secret, project, role): &(&str, &str, &str, &str)| json!({ "access": access, "secret": secret, "name": "test", "projects": [project], "roles": [role] });
     json!({ "keys": entries.iter().map(entry).collect::<Vec<_>>() })
 }
 
@@ -32,7 +30,8 @@ async fn service(keys: Source) -> TestService {
 }
 
 async fn usual() -> (TestService, Rest) {
-    let entries = [("AK", "SK", PROJECT, "admin"), ("OTHER", "SK2", "other", "admin"), ("READ", "SK3", PROJECT, "read-only")];
+    let entries =
+        [("AK", "SK", PROJECT, "admin"), ("OTHER", "SK2", "other", "admin"), ("READ", "SK3", PROJECT, "read-only")];
     let service = service(Source::Text(keys(&entries).to_string())).await;
     let rest = Rest::new(&service.replica);
     (service, rest)
@@ -116,7 +115,8 @@ async fn only_the_gateway_of_the_same_process_can_say_what_was_signed() {
     let mut request = rest.request(Method::GET, "/queues").build().unwrap();
     Signer::new("AK", "SK").sign(&mut request, SystemTime::now());
     let authorization = request.headers()["authorization"].to_str().unwrap().to_owned();
-    let metadata = [("authorization", authorization.as_str()), ("x-sdk-date", request.headers()["x-sdk-date"].to_str().unwrap())];
+    let metadata =
+        [("authorization", authorization.as_str()), ("x-sdk-date", request.headers()["x-sdk-date"].to_str().unwrap())];
     let refused = call(&service.replica.channel, LIST, PROJECT, &metadata).await.unwrap_err();
     assert_eq!(code(&refused), "DMS.10240101");
     // A gateway on its own passes the header on, and is believed as little.

@@ -13,11 +13,14 @@ fn serve(flags: &[&str], variables: &[(&str, &str)]) -> Output {
     command.envs(variables.iter().copied()).output().unwrap()
 }
 
+/// Flags, variables, and what the complaint says.
+type Case = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static [&'static str]);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_does_not_start_and_says_what_to_choose() {
     let database = TestDatabase::create().await;
     let url = format!("--database-url={}", database.url());
-    let cases: [(&[&str], &[(&str, &str)], &[&str]); 6] = [
+    let cases: [Case; 6] = [
         (&[], &[], &["--auth", "DMS_AUTH", "tokens", "jwt", "aksk", "none"]),
         (&["--auth=none,jwt"], &[], &["none stands alone"]),
         (&["--auth=passwords"], &[], &["invalid value 'passwords'", "none, tokens, jwt, aksk"]),

@@ -13,7 +13,12 @@ const LIST: &str = "/dms.v1.QueueService/ListQueues";
 const ADMIN: &[&str] = &["admin"];
 
 async fn service() -> TestService {
-    TestService::guarded(by_token(&[("mine", &[PROJECT], ADMIN), ("theirs", &["theirs"], ADMIN), ("all", &["*"], ADMIN)])).await
+    TestService::guarded(by_token(&[
+        ("mine", &[PROJECT], ADMIN),
+        ("theirs", &["theirs"], ADMIN),
+        ("all", &["*"], ADMIN),
+    ]))
+    .await
 }
 
 #[tokio::test]
@@ -47,7 +52,11 @@ async fn everything_else_is_refused_through_both_doors() {
         assert_eq!(refused.code(), (401, expected.into()), "{header}: {value}");
         assert_eq!(refused.headers["www-authenticate"], "Bearer");
         let refused = call(&service.replica.channel, LIST, PROJECT, &[(header, value)]).await.unwrap_err();
-        assert_eq!((refused.code(), code(&refused)), (tonic::Code::Unauthenticated, expected.into()), "{header}: {value}");
+        assert_eq!(
+            (refused.code(), code(&refused)),
+            (tonic::Code::Unauthenticated, expected.into()),
+            "{header}: {value}"
+        );
     }
     let twice = [("authorization", "Bearer mine"), ("authorization", "Bearer mine")];
     let refused = call(&service.replica.channel, LIST, PROJECT, &twice).await.unwrap_err();

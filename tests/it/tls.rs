@@ -88,7 +88,8 @@ impl Secured {
 
     /// Whether a gRPC client gets an answer that trusts this authority and shows this certificate.
     async fn grpc(&self, authority: &Authority, shows: Option<&Identified>) -> bool {
-        let mut tls = ClientTlsConfig::new().domain_name("localhost").ca_certificate(Certificate::from_pem(authority.pem()));
+        let mut tls =
+            ClientTlsConfig::new().domain_name("localhost").ca_certificate(Certificate::from_pem(authority.pem()));
         if let Some(identified) = shows {
             tls = tls.identity(identified.identity());
         }

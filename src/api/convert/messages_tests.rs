@@ -163,7 +163,8 @@ fn ids_are_checked_in_order() {
 fn acks_are_bounded_and_their_status_is_known() {
     let ack_of = |entries: Vec<pb::AckEntry>| {
         let (project_id, queue_id, group_id) = ("p".into(), QUEUE.into(), GROUP.into());
-        ack(project(), pb::AckMessagesRequest { project_id, queue_id, group_id, entries }, Source::Normal).map(|(_, got)| got)
+        ack(project(), pb::AckMessagesRequest { project_id, queue_id, group_id, entries }, Source::Normal)
+            .map(|(_, got)| got)
     };
     let entry = |status: i32| pb::AckEntry { handler: "h".repeat(5000), status };
     let statuses: Vec<_> =

@@ -14,7 +14,11 @@ fn request(method: &str, path: &str) -> http::request::Builder {
 async fn what_was_signed_goes_along_as_it_came() {
     let fake = Fake::silent();
     let body = r#"{ "groups": [] }"#;
-    ask(&fake, request("POST", &format!("{QUEUE}/groups?b=%20&a")).header("x-sdk-date", "d").body(body.into()).unwrap()).await;
+    ask(
+        &fake,
+        request("POST", &format!("{QUEUE}/groups?b=%20&a")).header("x-sdk-date", "d").body(body.into()).unwrap(),
+    )
+    .await;
     let signed = fake.seen().signed.unwrap();
     assert_eq!((signed.method.as_str(), signed.path), ("POST", format!("{QUEUE}/groups")));
     assert_eq!((signed.query.as_str(), &signed.body[..]), ("b=%20&a", body.as_bytes()));

@@ -115,7 +115,12 @@ pub fn methods() -> Vec<String> {
 }
 
 /// Calls a method for a project and shows some metadata.
-pub async fn call(channel: &Channel, path: &str, project: &str, metadata: &[(&'static str, &str)]) -> Result<(), Status> {
+pub async fn call(
+    channel: &Channel,
+    path: &str,
+    project: &str,
+    metadata: &[(&'static str, &str)],
+) -> Result<(), Status> {
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.unwrap();
     let mut request = Request::new(OfProject { project_id: project.into() });

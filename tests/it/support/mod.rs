@@ -1,8 +1,8 @@
 //! What the tests stand on.
 
 pub mod calls;
-pub mod credentials;
 pub mod consumers;
+pub mod credentials;
 pub mod panics;
 pub mod postgres;
 pub mod rest;

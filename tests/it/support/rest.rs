@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::panics;
-use super::signer::Signer;
 use super::service::{PROJECT, Replica, TestService};
+use super::signer::Signer;
 
 /// Calls below `/{version}/{project}`.
 #[derive(Debug, Clone)]

@@ -25,7 +25,8 @@ impl Signer {
         let date = date(at);
         let mut query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         query.sort();
-        let query: Vec<String> = query.iter().map(|(key, value)| format!("{}={}", encoded(key), encoded(value))).collect();
+        let query: Vec<String> =
+            query.iter().map(|(key, value)| format!("{}={}", encoded(key), encoded(value))).collect();
         let body = request.body().map(|body| body.as_bytes().unwrap()).unwrap_or_default();
         let form = format!(
             "{}\n{}/\n{}\nhost:{host}\nx-sdk-date:{date}\n\nhost;x-sdk-date\n{}",
