@@ -1,90 +1,97 @@
-//! What the log says of credentials: who was let in, never with what.
+//! What the log says of credentials: who was let in, never with what. A process of its own, at the level that says most.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::process::{Child, Command};
 
-use dms::auth::{AuthOptions, JwtOptions, JwtRules, Methods, SignatureOptions};
-use dms::watched::Source;
 use serde_json::json;
-use tracing::level_filters::LevelFilter;
+use tonic::transport::Endpoint;
 
+use crate::support::calls::eventually;
 use crate::support::credentials::{Issuer, SecretFile, call, tokens};
+use crate::support::postgres::TestDatabase;
 use crate::support::rest::Rest;
-use crate::support::service::{PROJECT, TestService};
+use crate::support::service::PROJECT;
 use crate::support::signer::Signer;
 
 const LIST: &str = "/dms.v1.QueueService/ListQueues";
 
-/// Everything that is logged on this thread while it lives.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+/// `dms serve` with all ways to prove who calls.
+struct Service {
+    process: Child,
+    log: SecretFile,
+    rest: Rest,
+    grpc: String,
+}
 
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
-impl Log {
-    fn capture(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_ansi(false);
-        tracing::subscriber::set_default(lines.with_writer(move || log.clone()).finish())
-    }
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
 
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+impl Service {
+    async fn start(database: &TestDatabase, files: [(&str, &SecretFile); 3]) -> Self {
+        let (grpc, rest, log) = (free_address(), free_address(), SecretFile::text(""));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
+        command.args([
+            "serve",
+            "--log=trace",
+            "--auth=tokens,jwt,aksk",
+            "--auth-jwt-issuer=i",
+            "--auth-jwt-audience=dms",
+        ]);
+        command.arg(format!("--database-url={}", database.url()));
+        command.arg(format!("--grpc-addr={grpc}")).arg(format!("--rest-addr={rest}"));
+        for (flag, file) in files {
+            command.arg(flag).arg(&file.0);
+        }
+        let process = command.stderr(File::create(&log.0).unwrap()).spawn().unwrap();
+        let service = Self { process, log, rest: Rest::on(&format!("http://{rest}")), grpc: format!("http://{grpc}") };
+        eventually("it listens", async || reqwest::get(format!("http://{rest}/readyz")).await.is_ok()).await;
+        service
     }
 }
 
-// On one thread, so that all of it is captured.
-#[tokio::test(flavor = "current_thread")]
+fn signature_of(jwt: &str) -> &str {
+    jwt.rsplit('.').next().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn credentials_are_never_logged_and_callers_are() {
-    let log = Log::default();
-    let _capturing = log.capture();
+    let database = TestDatabase::create().await;
     let issuer = Issuer::new();
-    let file = SecretFile::new(&tokens(&[("token-hunter2", &[PROJECT], &["read-only"])]));
+    let claims = |exp: u64| json!({ "iss": "i", "aud": "dms", "exp": exp, "sub": "a\nforged", "project_id": PROJECT, "roles": "admin" });
+    let (jwt, expired) = (issuer.sign(&claims(4_000_000_000)), issuer.sign(&claims(1)));
     let grant = json!({ "access": "AK", "secret": "secret-hunter2", "name": "signer", "projects": [PROJECT], "roles": ["admin"] });
-    let rules = JwtRules {
-        issuer: "i".into(),
-        audience: "dms".into(),
-        project_claim: "p".into(),
-        role_claim: "r".into(),
-        leeway: Duration::ZERO,
-    };
-    let methods = Methods {
-        tokens: Some(file.source()),
-        jwt: Some(JwtOptions { keys: Source::Text(issuer.jwks().to_string()), rules }),
-        signatures: Some(SignatureOptions {
-            keys: Source::Text(json!({ "keys": [grant] }).to_string()),
-            date_window: Duration::from_secs(900),
-            replay_window: Duration::from_secs(5),
-        }),
-    };
-    let service = TestService::guarded(AuthOptions::Required(methods)).await;
-    let rest = Rest::new(&service.replica);
-    let jwt = issuer.sign(&json!({ "iss": "i", "aud": "dms", "exp": 4_000_000_000_u64, "sub": "a\nforged line", "p": PROJECT, "r": "admin" }));
-    let expired = issuer.sign(&json!({ "iss": "i", "aud": "dms", "exp": 1, "p": PROJECT, "r": "admin" }));
+    let known = SecretFile::new(&tokens(&[("token-hunter2", &[PROJECT], &["read-only"])]));
+    let (jwks, keys) = (SecretFile::new(&issuer.jwks()), SecretFile::new(&json!({ "keys": [grant] })));
+    let files = [("--auth-tokens-file", &known), ("--auth-jwks-file", &jwks), ("--auth-aksk-file", &keys)];
+    let service = Service::start(&database, files).await;
+    let channel = Endpoint::from_shared(service.grpc.clone()).unwrap().connect_lazy();
+    let body = json!({ "name": "q", "description": "body-hunter2" });
     for token in ["token-hunter2", "wrong-hunter2", "wrong.hunter2.token", &jwt, &expired] {
-        let bearer = format!("Bearer {token}");
-        let _ = call(&service.replica.channel, LIST, PROJECT, &[("authorization", &bearer)]).await;
-        rest.showing("x-auth-token", token).post("/queues", &json!({ "name": "body-hunter2" })).await;
+        let _ = call(&channel, LIST, PROJECT, &[("authorization", &format!("Bearer {token}"))]).await;
+        service.rest.showing("x-auth-token", token).post("/queues", &body).await;
     }
-    rest.showing("authorization", "Basic hunter2").get("/queues").await;
-    rest.signing(&Signer::new("AK", "secret-hunter2")).get("/queues").await.ok(200);
-    rest.signing(&Signer::new("AK", "wrong")).get("/queues").await;
-    let text = log.text();
-    assert!(text.contains("caller=\"'owner of ") && text.contains("caller=\"'signer'\""), "{text}");
-    assert!(!text.lines().any(|line| line.starts_with("forged line")), "{text}");
-    let jwts = [jwt, expired].map(|jwt| jwt.rsplit('.').next().unwrap().to_owned());
-    for secret in ["hunter2", &jwts[0], &jwts[1]] {
-        let line = text.lines().find(|line| line.contains(secret));
-        assert_eq!(line, None);
+    service.rest.showing("authorization", "Basic hunter2").get("/queues").await;
+    service.rest.signing(&Signer::new("AK", "secret-hunter2")).get("/queues").await.ok(200);
+    service.rest.signing(&Signer::new("AK", "wrong")).get("/queues").await;
+    // A file that is written wrongly is complained of.
+    known.write(&json!({ "tokens": "hunter2" }));
+    let text = || fs::read_to_string(&service.log.0).unwrap();
+    eventually("the complaint is logged", async || text().contains("a changed file is not taken")).await;
+    let text = text();
+    for caller in ["'owner of ", "'signer'", "'a\\\\nforged'"] {
+        assert!(text.contains(&format!("caller=\"{caller}")), "{caller}");
+    }
+    assert!(!text.lines().any(|line| line.starts_with("forged")));
+    for secret in ["hunter2", signature_of(&jwt), signature_of(&expired)] {
+        assert_eq!(text.lines().find(|line| line.contains(secret)), None);
     }
 }
