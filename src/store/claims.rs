@@ -59,14 +59,19 @@ WITH input AS (
     FROM locked JOIN input AS i USING (stream_id, subscription_id)
     WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id AND s.subscription_id + 0 = i.subscription_id
       AND s.version = i.version
-      AND CASE WHEN i.from_retries THEN true ELSE NOT EXISTS (SELECT FROM retries AS r
-              WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id) END
+      AND CASE WHEN i.from_retries THEN true ELSE (SELECT true FROM retries AS r
+              WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id LIMIT 1) IS NULL END
     RETURNING s.stream_id, s.subscription_id, s.ctid AS place
 ), taken AS (
     DELETE FROM retries AS r
     USING moved AS m JOIN unnest($9::bigint[], $10::bigint[], $11::bigint[]) AS t (stream_id, subscription_id, message_offset)
         USING (stream_id, subscription_id)
-    WHERE r.stream_id = t.stream_id AND r.subscription_id = t.subscription_id AND r.message_offset = t.message_offset
+    CROSS JOIN LATERAL (
+        SELECT f.ctid AS place FROM retries AS f
+        WHERE f.stream_id = t.stream_id AND f.subscription_id = t.subscription_id AND f.message_offset = t.message_offset
+        OFFSET 0
+    ) AS found
+    WHERE r.ctid = found.place
 ), given AS (
     INSERT INTO leases (stream_id, subscription_id, lease_id, expires_at, offsets, attempts, appended_ats)
     SELECT g.stream_id, g.subscription_id, g.lease_id, g.expires_at,
