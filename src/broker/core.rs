@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,6 @@ use super::cache::SegmentCache;
 use super::catalog::Catalog;
 use super::claim::ClaimMessage;
 use super::lane::{LaneLimits, LaneQueue};
-use super::peers::Peers;
 use super::settings::Settings;
 use super::settle::SettleRequest;
 use super::timers::LeaseTimers;
@@ -97,8 +96,6 @@ pub struct Core {
     pub timers: LeaseTimers,
     /// Wake-ups for other replicas.
     pub outbox: Outbox,
-    /// Whether there are any.
-    pub peers: Peers,
     /// Rings when a delayed message was stored here.
     pub delays: Notify,
     /// Queues in front of the lanes.
@@ -118,7 +115,6 @@ impl Core {
             catalog: Catalog::new(store.clone()),
             cache: SegmentCache::new(settings.cache_bytes),
             lanes: Lanes::new(&settings),
-            peers: Peers::new(settings.replica_timeout),
             store,
             settings,
             clock,
@@ -192,21 +188,11 @@ impl Core {
                 self.catalog.forget(queue);
                 self.refresh_all();
             }
-            Wakeup::Here => {}
-            Wakeup::Missed => self.missed_wakeups(),
-        }
-    }
-
-    /// Another replica is there, or would not have been heard. One that was taken for gone has not been told of anything.
-    pub fn heard_of_another(&self) {
-        if self.peers.heard(Instant::now()) {
-            self.outbox.push(Wakeup::Missed);
         }
     }
 
     /// Wake-ups of other replicas may have been missed, and Postgres may have crashed: nothing that is known is trusted.
     pub fn missed_wakeups(&self) {
-        self.heard_of_another();
         self.catalog.forget_all();
         self.cache.clear();
         self.refresh_all();

@@ -15,7 +15,6 @@ mod consume;
 mod core;
 mod fate;
 mod lane;
-mod peers;
 mod places;
 mod settings;
 mod settle;

@@ -31,8 +31,6 @@ pub struct Settings {
     pub synchronous_leases: bool,
     /// How often to look for expired leases of replicas that are gone, and for delays that have ended.
     pub sweep_interval: Duration,
-    /// A replica not heard of for this long is gone; one that hears of none sends no wake-ups.
-    pub replica_timeout: Duration,
     /// The longest a statement may run.
     pub statement_timeout: Duration,
 }
@@ -51,7 +49,6 @@ impl Default for Settings {
             cache_bytes: 64 * MIB,
             synchronous_leases: false,
             sweep_interval: Duration::from_secs(1),
-            replica_timeout: Duration::from_secs(30),
             statement_timeout: Duration::from_secs(15),
         }
     }

@@ -167,7 +167,7 @@ async fn settle_rest(core: &Core, connection: &mut LaneConnection, requests: Vec
     let settled = match core.ensure_partitions(now).await {
         Err(error) => Err(error),
         Ok(()) => {
-            let cached = |stream, offset| core.cache.message(stream, offset);
+            let cached = |stream, at| core.cache.message(stream, at);
             flush!(connection, conn => store::settlement::settle(conn, &keys, now, |l, p| decide(&ops, l, p, now), cached))
         }
     };

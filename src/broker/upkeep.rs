@@ -14,8 +14,8 @@ use crate::domain::limits::RETENTION_DEFAULT;
 use crate::store;
 use crate::store::leases::LeaseKey;
 
-/// Leases handed to a settle lane at once.
-const LEASES_MAX: usize = 256;
+/// Leases handed to a settle lane at once: all their messages may have to be read, to become dead letters.
+const LEASES_MAX: usize = 64;
 /// Leases found by one sweep.
 const SWEEP_MAX: i64 = 1000;
 /// Delayed messages made available at once, per stream.
@@ -114,10 +114,20 @@ async fn end_due(core: &Core) -> Result<Option<Timestamp>> {
 async fn append_due(core: &Core, now: Timestamp) -> Result<()> {
     let streams = store::delayed::due_streams(&core.store.pool, now, DELAYED_STREAMS_MAX).await?;
     core.ensure_partitions(now).await?;
+    let mut failed = Ok(());
     for stream in streams {
-        while let Some(segment) = store::delayed::append_due(&core.store.pool, stream, now, DELAYED_MAX).await? {
-            core.appended(segment);
+        // A stream that cannot be served holds back no other one.
+        if let Err(error) = append_due_of(core, stream, now).await {
+            tracing::warn!(stream = stream.0, %error, "delayed messages of a stream not made available");
+            failed = Err(error);
         }
+    }
+    failed
+}
+
+async fn append_due_of(core: &Core, stream: StreamId, now: Timestamp) -> Result<()> {
+    while let Some(segment) = store::delayed::append_due(&core.store.pool, stream, now, DELAYED_MAX).await? {
+        core.appended(segment);
     }
     Ok(())
 }

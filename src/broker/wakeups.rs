@@ -2,15 +2,12 @@
 //!
 //! Sent on a connection of its own, many wake-ups in one NOTIFY, never inside the transaction they tell of: NOTIFY makes
 //! commits wait for each other. A wake-up that is lost costs a consumer at most the next refresh.
-//!
-//! Replicas also say now and then that they are there; one that hears of no other sends nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use super::core::Core;
@@ -33,10 +30,6 @@ pub enum Wakeup {
     Changed(StreamId),
     /// A queue or one of its groups is gone.
     Deleted(QueueId),
-    /// The replica is there.
-    Here,
-    /// The replica thought that it was alone: whoever hears this may have missed wake-ups.
-    Missed,
 }
 
 #[derive(Debug, Default)]
@@ -44,8 +37,6 @@ struct Pending {
     appended: BTreeMap<StreamId, i64>,
     changed: BTreeSet<StreamId>,
     deleted: BTreeSet<QueueId>,
-    here: bool,
-    missed: bool,
 }
 
 /// Wake-ups on their way out, at most one per stream.
@@ -70,24 +61,16 @@ impl Outbox {
             }
             Wakeup::Changed(stream) => drop(pending.changed.insert(stream)),
             Wakeup::Deleted(queue) => drop(pending.deleted.insert(queue)),
-            Wakeup::Here => pending.here = true,
-            Wakeup::Missed => pending.missed = true,
         }
         drop(pending);
         self.arrived.notify_one();
     }
 
-    /// All that is to be told, or without others only that this replica is there.
-    fn take(&self, others: bool) -> Vec<Wakeup> {
-        let mut pending = std::mem::take(&mut *self.lock());
-        if !others {
-            pending = Pending { here: pending.here, ..Pending::default() };
-        }
-        let here = pending.here.then_some(Wakeup::Here);
-        let presence = here.into_iter().chain(pending.missed.then_some(Wakeup::Missed));
+    fn take(&self) -> Vec<Wakeup> {
+        let pending = std::mem::take(&mut *self.lock());
         let appended = pending.appended.into_iter().map(|(stream, tail)| Wakeup::Appended(stream, tail));
         let changed = pending.changed.into_iter().map(Wakeup::Changed);
-        presence.chain(appended).chain(changed).chain(pending.deleted.into_iter().map(Wakeup::Deleted)).collect()
+        appended.chain(changed).chain(pending.deleted.into_iter().map(Wakeup::Deleted)).collect()
     }
 }
 
@@ -96,8 +79,6 @@ fn format(wakeup: &Wakeup) -> String {
         Wakeup::Appended(stream, tail) => format!(" a{}:{tail}", stream.0),
         Wakeup::Changed(stream) => format!(" c{}", stream.0),
         Wakeup::Deleted(queue) => format!(" d{queue}"),
-        Wakeup::Here => " h".to_owned(),
-        Wakeup::Missed => " m".to_owned(),
     }
 }
 
@@ -129,8 +110,6 @@ fn parse_word(word: &str) -> Option<Wakeup> {
         }
         b'c' => Some(Wakeup::Changed(StreamId(rest.parse().ok()?))),
         b'd' => Some(Wakeup::Deleted(QueueId(Uuid::try_parse(rest).ok()?))),
-        b'h' => Some(Wakeup::Here),
-        b'm' => Some(Wakeup::Missed),
         _ => None,
     }
 }
@@ -138,15 +117,8 @@ fn parse_word(word: &str) -> Option<Wakeup> {
 /// Sends what is in the outbox until the service stops.
 pub async fn send_loop(core: Arc<Core>) {
     let mut connection = LaneConnection::new(&core.store, "dms-notify", Durability::Asynchronous);
-    let mut presence = tokio::time::interval(core.peers.interval());
-    presence.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = core.stop.cancelled() => break,
-            () = core.outbox.arrived.notified() => {}
-            _ = presence.tick() => core.outbox.push(Wakeup::Here),
-        }
-        for payload in payloads(core.replica, &core.outbox.take(core.peers.are_there(Instant::now()))) {
+    while core.until_stopped(core.outbox.arrived.notified()).await.is_some() {
+        for payload in payloads(core.replica, &core.outbox.take()) {
             while let Err(error) = flush!(connection, conn => notifications::notify(conn, &payload)) {
                 tracing::debug!(%error, "wake-up not sent");
                 if core.until_stopped(tokio::time::sleep(RETRY)).await.is_none() {
@@ -155,6 +127,13 @@ pub async fn send_loop(core: Arc<Core>) {
             }
         }
         tokio::time::sleep(INTERVAL).await;
+    }
+    // What was answered last is told too.
+    for payload in payloads(core.replica, &core.outbox.take()) {
+        if let Err(error) = flush!(connection, conn => notifications::notify(conn, &payload)) {
+            tracing::debug!(%error, "wake-up not sent");
+            break;
+        }
     }
     connection.close().await;
 }
@@ -187,7 +166,6 @@ async fn receive(core: &Core, mut listener: Listener) {
             Ok(Some(payload)) => {
                 let (sender, wakeups) = parse(&payload);
                 if sender != Some(core.replica) {
-                    core.heard_of_another();
                     wakeups.into_iter().for_each(|wakeup| core.apply(wakeup));
                 }
             }
@@ -207,8 +185,7 @@ mod tests {
     #[test]
     fn payloads_come_back_as_they_were() {
         let queue = QueueId(Uuid::from_u128(9));
-        let (appended, changed) = (Wakeup::Appended(StreamId(1), 20), Wakeup::Changed(StreamId(-3)));
-        let sent = [Wakeup::Here, Wakeup::Missed, appended, changed, Wakeup::Deleted(queue)];
+        let sent = [Wakeup::Appended(StreamId(1), 20), Wakeup::Changed(StreamId(-3)), Wakeup::Deleted(queue)];
         let sender = Uuid::from_u128(1);
         let [payload] = &payloads(sender, &sent)[..] else { panic!("one payload") };
         assert_eq!(parse(payload), (Some(sender), sent.to_vec()));
@@ -221,18 +198,6 @@ mod tests {
         assert!(payloads.len() > 1 && payloads.iter().all(|payload| payload.len() <= PAYLOAD_BYTES_MAX));
         let back: Vec<Wakeup> = payloads.iter().flat_map(|payload| parse(payload).1).collect();
         assert_eq!(back, sent);
-    }
-
-    #[test]
-    fn a_replica_that_is_alone_says_only_that_it_is_there() {
-        let queue = QueueId(Uuid::from_u128(9));
-        let told = [Wakeup::Here, Wakeup::Appended(StreamId(1), 20), Wakeup::Deleted(queue)];
-        for (others, expected) in [(true, &told[..]), (false, &told[..1])] {
-            let outbox = Outbox::default();
-            told.iter().for_each(|wakeup| outbox.push(*wakeup));
-            assert_eq!(outbox.take(others), expected);
-            assert_eq!(outbox.take(true), [], "nothing is kept for later");
-        }
     }
 
     #[test]

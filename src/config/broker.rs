@@ -57,10 +57,6 @@ pub struct BrokerArgs {
     #[arg(long, env = "DMS_SWEEP_INTERVAL", value_name = "TIME", default_value_t = Seconds(Settings::default().sweep_interval),
           value_parser = units::time(Duration::from_millis(100), Duration::from_secs(60)))]
     pub sweep_interval: Seconds,
-    /// A replica not heard of for this long is taken for gone; one that hears of no other sends no wake-ups, 3s-10m
-    #[arg(long, env = "DMS_REPLICA_TIMEOUT", value_name = "TIME", default_value_t = Seconds(Settings::default().replica_timeout),
-          value_parser = units::time(Duration::from_secs(3), Duration::from_secs(600)))]
-    pub replica_timeout: Seconds,
     /// The longest a database statement may run, 1s-10m
     #[arg(long, env = "DMS_STATEMENT_TIMEOUT", value_name = "TIME", default_value_t = Seconds(Settings::default().statement_timeout),
           value_parser = units::time(Duration::from_secs(1), Duration::from_secs(600)))]
@@ -82,7 +78,6 @@ impl BrokerArgs {
             format!("--cache-bytes={}", self.cache_bytes),
             format!("--synchronous-leases={}", self.synchronous_leases),
             format!("--sweep-interval={}", self.sweep_interval),
-            format!("--replica-timeout={}", self.replica_timeout),
             format!("--statement-timeout={}", self.statement_timeout),
         ]
     }
@@ -102,7 +97,6 @@ impl From<&BrokerArgs> for Settings {
             cache_bytes: args.cache_bytes.0,
             synchronous_leases: args.synchronous_leases,
             sweep_interval: args.sweep_interval.0,
-            replica_timeout: args.replica_timeout.0,
             statement_timeout: args.statement_timeout.0,
         }
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::PgConnection;
+use sqlx::postgres::PgArguments;
+use sqlx::query::QueryAs;
+use sqlx::{PgConnection, Postgres};
 
 use super::subscriptions::{key, key_columns, slice_bounds};
 use crate::domain::clock::Timestamp;
@@ -57,14 +59,19 @@ WITH input AS (
     FROM locked JOIN input AS i USING (stream_id, subscription_id)
     WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id AND s.subscription_id + 0 = i.subscription_id
       AND s.version = i.version
-      AND CASE WHEN i.from_retries THEN true ELSE NOT EXISTS (SELECT FROM retries AS r
-              WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id) END
+      AND CASE WHEN i.from_retries THEN true ELSE (SELECT true FROM retries AS r
+              WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id LIMIT 1) IS NULL END
     RETURNING s.stream_id, s.subscription_id, s.ctid AS place
 ), taken AS (
     DELETE FROM retries AS r
     USING moved AS m JOIN unnest($9::bigint[], $10::bigint[], $11::bigint[]) AS t (stream_id, subscription_id, message_offset)
         USING (stream_id, subscription_id)
-    WHERE r.stream_id = t.stream_id AND r.subscription_id = t.subscription_id AND r.message_offset = t.message_offset
+    CROSS JOIN LATERAL (
+        SELECT f.ctid AS place FROM retries AS f
+        WHERE f.stream_id = t.stream_id AND f.subscription_id = t.subscription_id AND f.message_offset = t.message_offset
+        OFFSET 0
+    ) AS found
+    WHERE r.ctid = found.place
 ), given AS (
     INSERT INTO leases (stream_id, subscription_id, lease_id, expires_at, offsets, attempts, appended_ats)
     SELECT g.stream_id, g.subscription_id, g.lease_id, g.expires_at,
@@ -105,38 +112,25 @@ pub async fn claim(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<BT
 type Moved = (i64, i64, Place);
 
 async fn claim_one(conn: &mut PgConnection, claim: &Claim) -> sqlx::Result<Vec<Moved>> {
-    let leases = &claim.leases;
-    let messages = || leases.iter().flat_map(|lease| &lease.messages);
-    let (firsts, lasts) = slice_bounds(leases.iter());
-    sqlx::query_as(CLAIM_ONE)
+    let query = sqlx::query_as(CLAIM_ONE)
         .bind(claim.key.stream.0)
         .bind(claim.key.subscription.0)
         .bind(claim.place)
         .bind(claim.version)
         .bind(claim.cursor)
         .bind(claim.cursor_time)
-        .bind(claim.skipped)
-        .bind(leases.iter().map(|lease| lease.id.0).collect::<Vec<_>>())
-        .bind(leases.iter().map(|lease| lease.expires_at).collect::<Vec<_>>())
-        .bind(firsts)
-        .bind(lasts)
-        .bind(messages().map(|message| message.offset).collect::<Vec<_>>())
-        .bind(messages().map(|message| message.attempts).collect::<Vec<_>>())
-        .bind(messages().map(|message| message.appended_at).collect::<Vec<_>>())
-        .fetch_all(conn)
-        .await
+        .bind(claim.skipped);
+    bind_leases(query, || claim.leases.iter()).fetch_all(conn).await
 }
 
 async fn claim_many(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<Vec<Moved>> {
     let (streams, subscriptions) = key_columns(claims.iter().map(|claim| &claim.key));
     let taken = || claims.iter().flat_map(|claim| claim.retries.iter().map(|offset| (claim.key, *offset)));
     let leases = || claims.iter().flat_map(|claim| &claim.leases);
-    let messages = || leases().flat_map(|lease| &lease.messages);
     let (taken_streams, taken_subscriptions) =
         taken().map(|(key, _)| (key.stream.0, key.subscription.0)).unzip::<_, _, Vec<_>, Vec<_>>();
     let (lease_streams, lease_subscriptions) = key_columns(leases().map(|lease| &lease.key));
-    let (firsts, lasts) = slice_bounds(leases());
-    sqlx::query_as(CLAIM)
+    let query = sqlx::query_as(CLAIM)
         .bind(streams)
         .bind(subscriptions)
         .bind(claims.iter().map(|claim| claim.version).collect::<Vec<_>>())
@@ -149,7 +143,17 @@ async fn claim_many(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<V
         .bind(taken_subscriptions)
         .bind(taken().map(|(_, offset)| offset).collect::<Vec<_>>())
         .bind(lease_streams)
-        .bind(lease_subscriptions)
+        .bind(lease_subscriptions);
+    bind_leases(query, leases).fetch_all(conn).await
+}
+
+type Query<'q> = QueryAs<'q, Postgres, Moved, PgArguments>;
+
+/// What both statements end with: leases, and their messages flat with bounds.
+fn bind_leases<'q, 'a, I: Iterator<Item = &'a Lease>>(query: Query<'q>, leases: impl Fn() -> I) -> Query<'q> {
+    let messages = || leases().flat_map(|lease| &lease.messages);
+    let (firsts, lasts) = slice_bounds(leases());
+    query
         .bind(leases().map(|lease| lease.id.0).collect::<Vec<_>>())
         .bind(leases().map(|lease| lease.expires_at).collect::<Vec<_>>())
         .bind(firsts)
@@ -157,6 +161,4 @@ async fn claim_many(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<V
         .bind(messages().map(|message| message.offset).collect::<Vec<_>>())
         .bind(messages().map(|message| message.attempts).collect::<Vec<_>>())
         .bind(messages().map(|message| message.appended_at).collect::<Vec<_>>())
-        .fetch_all(conn)
-        .await
 }

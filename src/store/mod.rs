@@ -62,7 +62,10 @@ impl Store {
         let connect = connect_options(&options.database_url)?
             .options([
                 ("statement_timeout", options.statement_timeout.as_millis().to_string()),
-                ("idle_in_transaction_session_timeout", "60000".to_owned()),
+                // Nothing here waits in a transaction: a replica that does is frozen or cut off, and others wait for its locks.
+                ("idle_in_transaction_session_timeout", "10000".to_owned()),
+                // Lanes that may answer earlier say so themselves.
+                ("synchronous_commit", "on".to_owned()),
                 // Planning over many partitions costs more than the statements.
                 ("plan_cache_mode", "force_generic_plan".to_owned()),
             ])

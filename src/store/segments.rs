@@ -9,6 +9,9 @@ use crate::domain::ids::StreamId;
 use crate::domain::message::Message;
 use crate::domain::place::Place;
 
+/// What moves messages into the log cuts them into segments of at most this size, or of one message.
+pub const BYTES_MAX: i64 = 2 * 1024 * 1024;
+
 /// Messages to append to one stream, already encoded.
 #[derive(Debug, Clone)]
 pub struct Append {
@@ -221,6 +224,8 @@ pub struct ReadFrom {
     pub not_before: Timestamp,
     /// What was appended then or before has expired.
     pub horizon: Timestamp,
+    /// What was appended later is not wanted.
+    pub not_after: Option<Timestamp>,
 }
 
 // appended_at and base_offset order a stream alike, so this walks the primary key from one place, partition by partition.
@@ -228,6 +233,7 @@ const READ: &str = "
 SELECT base_offset, appended_at, message_count, codec, payload
 FROM segments
 WHERE stream_id = $1 AND appended_at >= $2 AND appended_at > $3 AND base_offset + message_count > $4
+  AND appended_at <= coalesce($6, 'infinity')
 ORDER BY appended_at, base_offset
 LIMIT $5";
 
@@ -239,6 +245,7 @@ pub async fn read(conn: &mut PgConnection, from: ReadFrom, limit: i64) -> sqlx::
         .bind(from.horizon)
         .bind(from.offset)
         .bind(limit)
+        .bind(from.not_after)
         .fetch_all(conn)
         .await?;
     Ok(rows.into_iter().map(|row| row.decode(from.stream)).collect())

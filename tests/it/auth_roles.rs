@@ -1,6 +1,10 @@
 //! Who may do what: every role against every method, through both doors.
 
+use std::time::Duration;
+
 use dms::auth::rights::{NEEDED, Right, Role, needed};
+use dms::auth::{AuthOptions, Authenticator, Credentials, Methods, SignatureOptions};
+use dms::watched::Source;
 use reqwest::Method;
 use uuid::Uuid;
 
@@ -47,6 +51,24 @@ fn the_page_on_security_has_the_same_table() {
         let marks: Vec<_> = row.unwrap_or_else(|| panic!("{name}")).split('|').skip(2).map(str::trim).collect();
         let has = Role::ALL.map(|role| role.rights().has(right));
         assert_eq!(marks[..4], has.map(|has| if has { "yes" } else { "" }), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_examples_of_the_page_on_security_are_good() {
+    let page = include_str!("../../docs/security.md");
+    let examples: Vec<_> = page.split("```json").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let [tokens, keys] = examples[..] else { panic!("{examples:?}") };
+    let (date_window, replay_window) = (Duration::from_secs(900), Duration::from_secs(5));
+    let keys = Source::Text(keys.into());
+    let methods = Methods {
+        tokens: Some(Source::Text(tokens.into())),
+        signatures: Some(SignatureOptions { keys, date_window, replay_window }),
+        ..Methods::default()
+    };
+    let auth = Authenticator::load(AuthOptions::Required(methods)).await.unwrap();
+    for (token, name) in [("example", "'shop'"), ("operator", "'operator'")] {
+        assert_eq!(auth.authenticate(&Credentials::Token(token)).unwrap().name(), name);
     }
 }
 

@@ -11,7 +11,6 @@ use dms::domain::ids::{GroupId, ProjectId, QueueId};
 use dms::domain::message::{ConsumeOptions, GroupAddress, Source};
 use dms::proto::v1 as pb;
 
-use crate::support::calls::eventually;
 use crate::support::service::{Group, PROJECT, TestService, attempts, bodies, handlers};
 
 async fn with_mode(mode: pb::QueueMode) -> (TestService, Group) {
@@ -76,10 +75,6 @@ async fn broker(service: &TestService, address: &GroupAddress) -> Broker {
     let clock = Some(Arc::new(service.clock.clone()) as _);
     let database_url = service.database.url().to_owned();
     let broker = Broker::start(BrokerOptions { database_url, settings: Settings::default(), clock }).await.unwrap();
-    // What was known before it hears of changes is forgotten in that moment.
-    let listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
-    eventually("both replicas listen", async || service.number(listening).await >= 2).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(broker.consume(address, options(Duration::ZERO)).await.unwrap().is_empty());
     broker
 }

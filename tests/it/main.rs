@@ -49,6 +49,7 @@ mod rest_tags;
 mod rest_waits;
 mod rest_wire;
 mod retention;
+mod segment_sizes;
 mod support;
 mod taken_back;
 mod tls;

@@ -7,6 +7,7 @@ use dms::broker::Settings;
 use dms::postgres::{Cluster, ClusterOptions};
 use dms::store;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -22,6 +23,8 @@ use crate::support::service::{PROJECT, Replica, code};
 const DATABASE: &str = "dms";
 /// How soon a call must say that the database is away.
 const SOON: Duration = Duration::from_secs(8);
+/// With it the sends of many callers make flushes that are committed first and confirmed later.
+const PADDING_BYTES: usize = 20_000;
 
 async fn started(folder: &Folder) -> Cluster {
     let options = ClusterOptions {
@@ -170,7 +173,8 @@ async fn send_until(rest: Rest, queue: String, first: i64, stop: tokio_util::syn
         if stop.is_cancelled() {
             break;
         }
-        let body = json!({ "messages": [{ "body": number }] });
+        let attributes = json!({ "padding": "x".repeat(PADDING_BYTES) });
+        let body = json!({ "messages": [{ "body": number, "attributes": attributes }] });
         let answer = rest.post(&format!("/queues/{queue}/messages"), &body).await;
         match answer.status {
             201 => answered.push(number),
@@ -189,10 +193,14 @@ async fn nothing_answered_is_lost_when_the_database_is_killed() {
     let (cluster, replica, rest) = service(&folder).await;
     let (queue, group) = rest.queue_and_group(&json!({ "name": "q" })).await;
     let stop = tokio_util::sync::CancellationToken::new();
-    // Enough for flushes that are committed first and confirmed later.
     let senders: Vec<_> = (0..24)
         .map(|number| tokio::spawn(send_until(rest.clone(), queue.clone(), number * 1_000_000, stop.clone())))
         .collect();
+    let mut sql = PgConnection::connect(&cluster.url(DATABASE)).await.unwrap();
+    // One of the queue's lane for small flushes, the others for large ones.
+    let lanes = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dms-append'";
+    eventually("flushes overlap", async || sqlx::query_scalar::<_, i64>(lanes).fetch_one(&mut sql).await.unwrap() > 1)
+        .await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     kill("-KILL", cluster.pid().unwrap());
     let mut cluster = Some(cluster);

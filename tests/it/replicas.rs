@@ -9,7 +9,6 @@ use dms::domain::ids::{GroupId, ProjectId, QueueId};
 use dms::domain::message::{ConsumeOptions, GroupAddress, Source};
 use dms::proto::v1 as pb;
 use pb::QueueMode::{Fifo, Normal};
-use sqlx::postgres::PgListener;
 use tonic::Status;
 
 use crate::support::calls::eventually;
@@ -52,37 +51,6 @@ async fn a_message_sent_through_one_replica_wakes_a_consumer_of_the_other() {
     println!("slowest wake-up across replicas: {slowest:?}");
     assert!(slowest < PROMPTLY, "{slowest:?}");
     assert_eq!(service.counts(&group).await, [5, 5, 0, 0, 0]);
-    other.shutdown().await;
-}
-
-/// Whether a send makes a replica tell of it.
-async fn tells_of_a_send(service: &TestService, queue: &str, listener: &mut PgListener) -> bool {
-    service.send(queue, &["0"]).await;
-    let told = async { while !listener.recv().await.unwrap().payload().contains(" a") {} };
-    tokio::time::timeout(PROMPTLY, told).await.is_ok()
-}
-
-#[tokio::test]
-async fn a_replica_that_is_alone_tells_nobody_until_another_one_comes() {
-    let replica_timeout = Duration::from_millis(600);
-    let settings = || Settings { pool_connections: 4, replica_timeout, ..Settings::default() };
-    let service = TestService::with(settings()).await;
-    let queue = service.queue("queue").await;
-    let group = service.group(&queue, "group").await;
-    let mut listener = PgListener::connect(service.database.url()).await.unwrap();
-    listener.listen("dms").await.unwrap();
-    assert!(tells_of_a_send(&service, &queue, &mut listener).await, "there may be others");
-    eventually("alone", async || !tells_of_a_send(&service, &queue, &mut listener).await).await;
-    let clock = Arc::new(service.clock.clone());
-    let other = Replica::start(service.database.url(), settings(), Some(clock)).await;
-    while !group.consume_from(&other, 10).await.unwrap().is_empty() {}
-    for round in 1..4 {
-        let consumer = group.park_at(&other, group.consume_request(10)).await;
-        let begun = Instant::now();
-        service.send(&queue, &[&round.to_string()]).await;
-        assert_eq!(bodies(&consumer.await.unwrap().unwrap()), [round.to_string()]);
-        assert!(begun.elapsed() < PROMPTLY, "{:?}", begun.elapsed());
-    }
     other.shutdown().await;
 }
 

@@ -33,6 +33,8 @@ const STAGGER: Duration = Duration::from_millis(2);
 /// From when all have begun until the service has them, and what came with them is over.
 const SETTLE: Duration = Duration::from_secs(5);
 const CONNECTIONS: u32 = 20;
+/// Polls end and come again meanwhile, and what is known of readers is refreshed.
+const WATCHED: Duration = Duration::from_secs(30);
 /// Longer than any wake-up may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,7 +53,7 @@ pub async fn compare(runner: &Runner<'_>) -> Result<Section> {
     let mut polls = Polls::start(site, &channels, &topics);
     polls.wait_until_parked(POLLS).await?;
     let each = (resident(site)? - resident_before) / f64::from(POLLS) / 1_000.0;
-    let (statements, cpu) = watch(site, runner.duration()).await?;
+    let (statements, cpu) = watch(site, WATCHED.max(runner.duration())).await?;
     polls.check()?;
     let wakeups = polls.wake(site, &channels[0], &topics).await?;
     polls.check()?;

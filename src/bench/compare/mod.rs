@@ -20,7 +20,7 @@ use section::Section;
 /// Runs the comparisons and prints each as Markdown when it is done. Whether all results were right.
 pub async fn run(site: &mut Site, args: &BenchArgs) -> Result<bool> {
     let mut all_right = true;
-    print(&settings(site).await?)?;
+    print(&settings(site, args).await?)?;
     for comparison in &args.compare {
         if *comparison == Comparison::N {
             site.start_service(args).await?;
@@ -55,12 +55,14 @@ async fn compare(runner: &Runner<'_>, comparison: Comparison) -> Result<Section>
 }
 
 /// What the figures were taken on.
-async fn settings(site: &Site) -> Result<String> {
+async fn settings(site: &Site, args: &BenchArgs) -> Result<String> {
     let Some(url) = &site.database_url else { return Ok(String::new()) };
     let settings = Instance::connect(url).await?.settings().await?;
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    Ok(format!("{cores} cores for everything. Postgres: {}.\n", settings.join(", ")))
+    let (duration, warmup) = (args.duration().as_secs(), args.warmup().as_secs());
+    let runs = format!("Each load runs {} times for {duration} s, after {warmup} s of warm-up.", args.rounds);
+    Ok(format!("{cores} cores for everything. {runs} Postgres: {}.\n", settings.join(", ")))
 }
 
 fn print(text: &str) -> Result<()> {

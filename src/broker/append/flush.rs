@@ -48,6 +48,11 @@ impl Flush {
         Self { streams, delayed }
     }
 
+    /// What it writes to the log.
+    pub fn size_bytes(&self) -> usize {
+        self.streams.values().filter_map(|flush| flush.append.as_ref()).map(|append| append.payload.len()).sum()
+    }
+
     /// Tells the callers, and the consumers that wait.
     pub fn answer(self, core: &Core, mut stored: Stored) {
         for (stream, flush) in self.streams {

@@ -1,7 +1,7 @@
 //! The append lane: commits sends.
 //!
-//! A few sends are one statement, answered when its commit is on disk. More are committed before they are on disk, and a second
-//! commit that waits for the disk confirms them, while the next sends are already on their way to Postgres on another
+//! A small flush is one statement, answered when its commit is on disk. A large one is committed before it is on disk, and a
+//! second commit that waits for the disk confirms it, while the next one is already on its way to Postgres on another
 //! connection. Both commits of a flush use one connection: it would not be there any more, had Postgres crashed in between.
 
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::store::connection::{Durability, LaneConnection, flush};
 use crate::store::segments::{Append, Appended, Landed};
 
 const NAME: &str = "dms-append";
-/// With fewer sends in a flush the second commit costs more than it saves.
-const OVERLAP_MIN: usize = 8;
+/// A flush of fewer bytes is on disk before a second commit is worth it, and what arrives meanwhile makes the next one larger.
+const OVERLAP_BYTES_MIN: usize = 192 * 1024;
 /// Flushes in flight: one on its way to Postgres, one on its way to the disk.
 const OVERLAP_CONNECTIONS: usize = 2;
 
@@ -34,8 +34,8 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<AppendRequest>>, durabili
         appender: Appender { core, places: Places::default() },
     };
     while let Some(requests) = queue.next().await {
-        let overlap = durability == Durability::Synchronous && requests.len() >= OVERLAP_MIN;
         let flush = Flush::new(requests);
+        let overlap = durability == Durability::Synchronous && flush.size_bytes() >= OVERLAP_BYTES_MIN;
         // Delayed messages are a transaction of several statements, which is committed as it should be.
         if overlap && flush.delayed.is_empty() {
             lane.commit_and_confirm(flush).await;
