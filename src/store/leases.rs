@@ -144,7 +144,7 @@ pub async fn write_back(conn: &mut PgConnection, leases: &[&Lease]) -> sqlx::Res
     }
     if !rest.is_empty() {
         let (streams, subscriptions) = key_columns(rest.iter().map(|lease| &lease.key));
-        let (firsts, lasts) = slice_bounds(rest.iter().copied());
+        let (firsts, lasts) = slice_bounds(rest.iter().map(|lease| lease.messages.len()));
         let messages = || rest.iter().flat_map(|lease| &lease.messages);
         sqlx::query(SHRINK)
             .bind(streams)

@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgConnection};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
 use crate::domain::labels::LabelRule;
-use crate::domain::lease::{Lease, SubscriptionState};
+use crate::domain::lease::SubscriptionState;
 use crate::domain::place::Place;
 
 /// Splits keys into the two arrays that `unnest` joins again.
@@ -100,13 +100,13 @@ pub(super) fn key(stream: i64, subscription: i64) -> SubscriptionKey {
     SubscriptionKey { stream: StreamId(stream), subscription: SubscriptionId(subscription) }
 }
 
-/// 1-based bounds of each lease's part of the flat message arrays, both included.
-pub(super) fn slice_bounds<'a>(leases: impl Iterator<Item = &'a Lease>) -> (Vec<i32>, Vec<i32>) {
+/// 1-based bounds of parts of a flat array, both included, by the lengths of the parts.
+pub(super) fn slice_bounds(lengths: impl Iterator<Item = usize>) -> (Vec<i32>, Vec<i32>) {
     let mut end = 0;
-    leases
-        .map(|lease| {
+    lengths
+        .map(|length| {
             let first = end + 1;
-            end += i32::try_from(lease.messages.len()).unwrap_or(i32::MAX);
+            end += i32::try_from(length).unwrap_or(i32::MAX);
             (first, end)
         })
         .unzip()

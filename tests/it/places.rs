@@ -10,7 +10,7 @@ use dms::domain::lease::{Lease, MessageRef};
 use dms::domain::place::Place;
 use dms::store::claims::{CLAIM, CLAIM_ONE, Claim, claim};
 use dms::store::connection::{Durability, LaneConnection};
-use dms::store::segments::{APPEND_AT, APPEND_ONE_AT, Append, append, append_at};
+use dms::store::segments::{APPEND, APPEND_AT, APPEND_ONE_AT, Append, append, append_at};
 use dms::store::subscriptions::{self, read_states};
 use dms::store::{Store, StoreOptions, leases};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
@@ -80,9 +80,9 @@ async fn rows_are_found_by_place_and_not_by_key() {
     for (size, prepare) in [("empty", "SELECT 1"), ("large", fill)] {
         conn.execute(prepare).await.unwrap();
         for (table, sql, parameters, look_ups) in [
-            ("streams", APPEND_AT, 6, 2),
+            ("streams", APPEND_AT, 6, 1),
             ("streams", APPEND_ONE_AT, 6, 1),
-            ("subscriptions", CLAIM, 20, 2),
+            ("subscriptions", CLAIM, 19, 1),
             ("subscriptions", CLAIM_ONE, 14, 1),
         ] {
             let plan = plan(conn, sql, parameters).await;
@@ -116,7 +116,8 @@ async fn what_is_looked_up_by_key_is_looked_up_however_small_its_table_was() {
             (leases::SHRINK, 8),
             (subscriptions::READ_STATES, 3),
             (subscriptions::LOCK, 2),
-            (CLAIM, 20),
+            (APPEND, 5),
+            (CLAIM, 19),
             (CLAIM_ONE, 14),
         ] {
             let plan = plan(conn, sql, parameters).await;
