@@ -9,7 +9,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::auth::AuthOptions;
 use crate::broker::BrokerOptions;
-use crate::config::{BrokerArgs, GatewayArgs, ListenArgs, ServeArgs, UpstreamTlsArgs};
+use crate::config::{BrokerArgs, GatewayArgs, ListenArgs, ServeArgs, TrafficArgs, UpstreamTlsArgs};
 use crate::gateway;
 use crate::server::{self, Server, ServerOptions};
 use crate::shutdown::Signals;
@@ -19,7 +19,7 @@ use crate::tls::Protocol;
 pub async fn service(args: ServeArgs) -> Result<()> {
     let signals = Signals::catch()?;
     let auth = args.auth.options()?;
-    let options = server_options(args.database.database_url, auth, &args.listen, &args.broker);
+    let options = server_options(args.database.database_url, auth, &args.traffic, &args.listen, &args.broker);
     let options = ServerOptions { grpc_tls: args.tls.grpc(&args.grpc_tls), rest_tls: args.tls.rest(), ..options };
     let server = Server::start(options).await?;
     signals.first().await;
@@ -31,12 +31,14 @@ pub async fn service(args: ServeArgs) -> Result<()> {
 pub(crate) fn server_options(
     database_url: String,
     auth: AuthOptions,
+    traffic: &TrafficArgs,
     listen: &ListenArgs,
     broker: &BrokerArgs,
 ) -> ServerOptions {
     ServerOptions {
         broker: BrokerOptions { database_url, settings: broker.into(), clock: None },
         auth,
+        limits: traffic.into(),
         grpc_addr: listen.grpc_addr,
         grpc_tls: None,
         rest_addr: listen.rest.rest_addr.0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, health::Health};
+use crate::api::{self, TrafficLimits, health::Health};
 use crate::auth::{AuthOptions, Authenticator};
 use crate::broker::{Broker, BrokerOptions};
 use crate::domain::Result;
@@ -28,6 +28,8 @@ pub struct ServerOptions {
     pub broker: BrokerOptions,
     /// How callers prove who they are.
     pub auth: AuthOptions,
+    /// What each project may ask for.
+    pub limits: TrafficLimits,
     /// Where to listen for gRPC; port 0 takes any.
     pub grpc_addr: SocketAddr,
     /// TLS of that listener.
@@ -67,7 +69,7 @@ impl Server {
         let auth = Authenticator::load(options.auth).await?;
         let broker = Broker::start(options.broker).await?;
         let health = Health::new().await;
-        let routes = api::routes(broker.clone(), auth.clone());
+        let routes = api::routes(broker.clone(), auth.clone(), options.limits);
         let stop = CancellationToken::new();
         // Health stands outside of what bounds calls and asks for credentials.
         let grpc_routes = api::with_reflection(routes.clone(), &auth)?.add_service(health.grpc());

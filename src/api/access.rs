@@ -1,12 +1,15 @@
-//! The door of every call: who calls, and whether that one may do this in that project. Both are asked here and nowhere
-//! else; a service gets the project of a request only from [`admit`].
+//! The door of every call: who calls, whether that one may do this in that project, and whether the project has not asked for
+//! too much. All are asked here and nowhere else; a service gets the project of a request only from [`admit`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap, HeaderName};
+use prost::Message;
 use tonic::{Request, Status};
 
+use super::traffic::{InFlight, Traffic};
 use crate::auth::credentials::{Credentials, Header};
 use crate::auth::rights::{self, Right};
 use crate::auth::{Authenticator, Principal};
@@ -19,28 +22,53 @@ const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 
 /// Who calls, and what the method asks of them: an extension of the request, which nobody can set from outside.
 #[derive(Debug, Clone)]
-struct Caller {
+pub(super) struct Caller {
     principal: Arc<Principal>,
     needs: Right,
+    traffic: Traffic,
+    in_flight: Held,
 }
 
-/// Finds out who calls; the layer around every method of ours.
-pub(super) fn identify<B>(auth: &Authenticator, request: &mut http::Request<B>) -> Result<()> {
+/// The call counts as in flight for as long as anybody has this.
+pub(super) type Held = Arc<OnceLock<InFlight>>;
+
+/// Finds out who calls; the layer around every method of ours, which keeps what is returned until the answer.
+pub(super) fn identify<B>(auth: &Authenticator, traffic: &Traffic, request: &mut http::Request<B>) -> Result<Held> {
     let principal = auth.authenticate(&credentials(request.headers(), request.extensions()))?;
     tracing::Span::current().record("caller", principal.name());
+    let held = Held::default();
     // The router answers for a path that is no method.
     if let Some(needs) = rights::needed(request.uri().path()) {
-        request.extensions_mut().insert(Caller { principal, needs });
+        let caller = Caller { principal, needs, traffic: traffic.clone(), in_flight: Arc::clone(&held) };
+        request.extensions_mut().insert(caller);
     }
-    Ok(())
+    Ok(held)
 }
 
-/// The project of a request whose caller may do this there.
-pub(super) fn admit<M: OfProject>(request: &Request<M>) -> Result<ProjectId> {
+/// The project of a request whose caller may do this there, now.
+pub(super) fn admit<M: OfProject + Message>(request: &Request<M>) -> Result<ProjectId> {
     let project = ProjectId::parse(request.get_ref().project_id())?;
     let caller = request.extensions().get::<Caller>().ok_or_else(|| Error::internal("a call of nobody"))?;
     caller.principal.allow(&project, caller.needs)?;
+    let bytes = if caller.traffic.counts_bytes() { request.get_ref().encoded_len() } else { 0 };
+    let in_flight = caller.traffic.admit(&project, bytes, Instant::now())?;
+    // Empty before: a call is admitted once.
+    let _first = caller.in_flight.set(in_flight);
     Ok(project)
+}
+
+/// Who called, to count the answer.
+pub(super) fn caller<M>(request: &Request<M>) -> Option<Caller> {
+    request.extensions().get::<Caller>().cloned()
+}
+
+impl Caller {
+    /// Counts the bytes of messages delivered.
+    pub(super) fn delivered<M: Message>(&self, messages: &[M]) {
+        if let Some(in_flight) = self.in_flight.get().filter(|_| self.traffic.counts_bytes()) {
+            in_flight.charge(messages.iter().map(Message::encoded_len).sum(), Instant::now());
+        }
+    }
 }
 
 /// Lets any caller pass who has good credentials: for what belongs to no project.
@@ -85,6 +113,7 @@ of_project! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::TrafficLimits;
     use crate::domain::ErrorKind;
 
     const SEND: &str = "http://h/dms.v1.MessageService/SendMessages";
@@ -92,7 +121,8 @@ mod tests {
     fn called(path: &str, project_id: &str) -> Request<pb::SendMessagesRequest> {
         let auth = Authenticator::open();
         let mut request = http::Request::builder().uri(path).body(()).unwrap();
-        identify(&auth, &mut request).unwrap();
+        let traffic = Traffic::new(TrafficLimits::default(), 1);
+        identify(&auth, &traffic, &mut request).unwrap();
         let mut call = Request::new(pb::SendMessagesRequest { project_id: project_id.into(), ..Default::default() });
         *call.extensions_mut() = request.extensions().clone();
         call

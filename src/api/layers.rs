@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::traffic::Traffic;
 use super::{access, status};
 use crate::auth::Authenticator;
 use crate::domain::{Error, text};
@@ -34,12 +35,13 @@ pub struct Gate {
     /// Bounds the calls in flight; beyond it they are refused at once (DMS.10240407).
     calls: Arc<Semaphore>,
     auth: Authenticator,
+    traffic: Traffic,
 }
 
 impl Gate {
     /// A gate for so many calls at a time, of callers with good credentials.
-    pub fn new(calls_max: usize, auth: Authenticator) -> Self {
-        Self { calls: Arc::new(Semaphore::new(calls_max)), auth }
+    pub fn new(calls_max: usize, auth: Authenticator, traffic: Traffic) -> Self {
+        Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic }
     }
 }
 
@@ -58,8 +60,8 @@ pub async fn around(State(gate): State<Gate>, request: Request, next: Next) -> R
 async fn admit(gate: &Gate, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let response = match gate.calls.try_acquire() {
-        Ok(_held_until_answered) => match access::identify(&gate.auth, &mut request) {
-            Ok(()) => within_deadline(request, next).await,
+        Ok(_held_until_answered) => match access::identify(&gate.auth, &gate.traffic, &mut request) {
+            Ok(_held_too) => within_deadline(request, next).await,
             Err(error) => refusal(error.into()),
         },
         Err(_) => refusal(Error::overloaded("too many calls in flight: retry later").into()),
@@ -215,7 +217,7 @@ mod tests {
 
     /// What the layer makes of a call to a service that answers after a while.
     async fn answer(calls_max: usize, timeout: &str) -> Response {
-        let gate = Gate::new(calls_max, Authenticator::open());
+        let gate = Gate::new(calls_max, Authenticator::open(), Traffic::new(TrafficLimits::default(), calls_max));
         let service = axum::Router::new()
             .fallback(async || tokio::time::sleep(Duration::from_millis(200)).await)
             .layer(axum::middleware::from_fn_with_state(gate, around));

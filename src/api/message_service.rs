@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::access::admit;
+use super::access::{admit, caller};
 use super::convert::messages as convert;
 use super::layers::Deadline;
 use crate::broker::Broker;
@@ -23,11 +23,14 @@ pub struct Messages(pub Broker);
 impl Messages {
     async fn consume(&self, request: Request<ConsumeMessagesRequest>, source: Source) -> Result<Vec<LeasedMessage>> {
         let project = admit(&request)?;
+        let caller = caller(&request);
         let deadline = request.extensions().get::<Deadline>().copied();
         let (address, mut options) = convert::consume(project, request.into_inner(), source)?;
         options.wait = deadline.map_or(options.wait, |deadline| deadline.shorten(options.wait));
         let deliveries = self.0.consume(&address, options).await?;
-        Ok(deliveries.into_iter().map(convert::leased_message).collect())
+        let messages: Vec<_> = deliveries.into_iter().map(convert::leased_message).collect();
+        caller.iter().for_each(|caller| caller.delivered(&messages));
+        Ok(messages)
     }
 
     async fn ack(&self, request: Request<AckMessagesRequest>, source: Source) -> Result<Option<AckResult>> {

@@ -8,11 +8,14 @@ mod message_service;
 mod queue_service;
 mod status;
 mod tag_service;
+mod traffic;
 
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic_reflection::server::Builder;
 
+pub use self::traffic::TrafficLimits;
+use self::traffic::Traffic;
 use crate::auth::Authenticator;
 use crate::broker::Broker;
 use crate::domain::{Error, Result};
@@ -36,7 +39,7 @@ const REQUEST_BYTES_MAX: usize = 1_536 * 1024;
 pub const CALLS_MAX: usize = 20_000;
 
 /// All services behind their layers, for callers with good credentials. Clones share one bound on calls in flight.
-pub fn routes(broker: Broker, auth: Authenticator) -> Routes {
+pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits) -> Routes {
     let queues = queue_service::Queues(broker.clone());
     let messages = message_service::Messages(broker.clone());
     let tags = tag_service::Tags(broker);
@@ -44,7 +47,8 @@ pub fn routes(broker: Broker, auth: Authenticator) -> Routes {
         .add_service(MessageServiceServer::new(messages.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(DeadLetterServiceServer::new(messages).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(TagServiceServer::new(tags).max_decoding_message_size(REQUEST_BYTES_MAX));
-    let around = axum::middleware::from_fn_with_state(layers::Gate::new(CALLS_MAX, auth), layers::around);
+    let gate = layers::Gate::new(CALLS_MAX, auth, Traffic::new(limits, CALLS_MAX));
+    let around = axum::middleware::from_fn_with_state(gate, layers::around);
     services.into_axum_router().layer(around).into()
 }
 

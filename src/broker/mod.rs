@@ -18,6 +18,7 @@ mod lane;
 mod places;
 mod settings;
 mod settle;
+mod shares;
 mod tags;
 mod timers;
 mod upkeep;

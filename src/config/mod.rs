@@ -8,6 +8,7 @@ mod listen;
 mod log;
 mod reference;
 mod tls;
+mod traffic;
 mod units;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use reference::reference;
 pub use tls::{GrpcTlsArgs, TlsArgs, UpstreamTlsArgs};
+pub use traffic::TrafficArgs;
 
 /// DMS v1.0 message queues on Postgres: gRPC service and REST gateway.
 #[derive(Debug, Parser)]
@@ -61,6 +63,9 @@ pub struct ServeArgs {
     /// Who may call.
     #[command(flatten)]
     pub auth: AuthArgs,
+    /// How much.
+    #[command(flatten)]
+    pub traffic: TrafficArgs,
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
@@ -90,6 +95,9 @@ pub struct DevArgs {
     /// Who may call.
     #[command(flatten)]
     pub auth: AuthArgs,
+    /// How much.
+    #[command(flatten)]
+    pub traffic: TrafficArgs,
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,

@@ -53,4 +53,5 @@ mod segment_sizes;
 mod support;
 mod taken_back;
 mod tls;
+mod traffic;
 mod waiting;

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use dms::api::TrafficLimits;
 use dms::auth::AuthOptions;
 use dms::broker::{BrokerOptions, Settings};
 use dms::server::{Server, ServerOptions};
@@ -77,6 +78,7 @@ impl Secured {
         let server = Server::start(ServerOptions {
             broker: BrokerOptions { database_url: database.url().to_owned(), settings, clock: None },
             auth: AuthOptions::Open,
+            limits: TrafficLimits::default(),
             grpc_addr: any,
             grpc_tls: Some(tls.clone()),
             rest_addr: Some(any),
