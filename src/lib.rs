@@ -8,6 +8,7 @@
 //! Imports point one way: `gateway` knows only the generated clients and the error table; `api` knows `auth` and `broker`;
 //! `broker` knows `store`; all know `domain`, which knows nothing of the project.
 
+pub mod accepted;
 pub mod api;
 pub mod auth;
 pub mod bench;

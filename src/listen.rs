@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::{Connected, TcpIncoming};
 
+use crate::accepted::Accepted;
 use crate::domain::{Error, Result};
 use crate::tls::Protocol;
 use crate::watched::Watched;
@@ -30,6 +31,8 @@ const CALLS_PER_CONNECTION_MAX: u32 = 10_000;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections of one listener; more are closed at once.
+const CONNECTIONS_MAX: usize = 10_000;
 /// A client that has not shaken hands by then is dropped.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Handshakes at a time; further clients wait.
@@ -68,9 +71,31 @@ impl Listener {
             }
             accepted
         });
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let incoming = incoming.filter_map(move |accepted| in_place(accepted, &places));
         match self.tls {
-            None => serve(incoming, self.protocol, routes, stop).await,
+            None => {
+                let plain = incoming.map(|accepted| accepted.map(|(stream, place)| Accepted::new(stream, place)));
+                serve(plain, self.protocol, routes, stop).await;
+            }
             Some(tls) => serve(shake_hands(incoming, tls), self.protocol, routes, stop).await,
+        }
+    }
+}
+
+type Placed = (TcpStream, OwnedSemaphorePermit);
+
+/// A connection with its place, if there is one.
+fn in_place(accepted: io::Result<TcpStream>, places: &Arc<Semaphore>) -> Option<io::Result<Placed>> {
+    let stream = match accepted {
+        Ok(stream) => stream,
+        Err(error) => return Some(Err(error)),
+    };
+    match Arc::clone(places).try_acquire_owned() {
+        Ok(place) => Some(Ok((stream, place))),
+        Err(_) => {
+            tracing::warn!(connections = CONNECTIONS_MAX, "too many connections: a new one is closed");
+            None
         }
     }
 }
@@ -96,9 +121,9 @@ async fn serve<S>(
 
 /// Connections with TLS. Handshakes run beside each other, so that a slow client holds up nobody.
 fn shake_hands(
-    incoming: impl Stream<Item = io::Result<TcpStream>> + Send + 'static,
+    incoming: impl Stream<Item = io::Result<Placed>> + Send + 'static,
     tls: Arc<Watched<ServerConfig>>,
-) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+) -> ReceiverStream<io::Result<Accepted<TlsStream<TcpStream>>>> {
     let (sender, receiver) = mpsc::channel(HANDSHAKES_MAX);
     tokio::spawn(async move {
         let mut incoming = std::pin::pin!(incoming);
@@ -109,12 +134,12 @@ fn shake_hands(
                 () = sender.closed() => None,
             };
             let (Some(accepted), Ok(place)) = (accepted, Arc::clone(&places).acquire_owned().await) else { return };
-            let Ok(stream) = accepted else { continue };
+            let Ok((stream, connection)) = accepted else { continue };
             let (acceptor, sender) = (TlsAcceptor::from(tls.get()), sender.clone());
             tokio::spawn(async move {
                 let _held_until_done = place;
                 if let Some(stream) = handshake(&acceptor, stream).await {
-                    let _closed = sender.send(Ok(stream)).await;
+                    let _closed = sender.send(Ok(Accepted::new(stream, connection))).await;
                 }
             });
         }
