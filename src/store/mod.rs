@@ -18,6 +18,7 @@ pub mod peers;
 mod place;
 pub mod queues;
 pub mod retries;
+pub mod schema;
 pub mod segments;
 pub mod settlement;
 pub mod sqlstate;
@@ -30,6 +31,8 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgPool};
+
+pub use self::schema::migrate;
 
 use crate::domain::{Error, Result};
 
@@ -93,13 +96,4 @@ fn connect_options(database_url: &str) -> Result<PgConnectOptions> {
         .map_err(|error| Error::internal(format!("database url: {error}")))?
         .disable_statement_logging();
     Ok(options)
-}
-
-/// Brings the schema up to date. Several replicas may call it at once: one works, the others wait.
-pub async fn migrate(database_url: &str) -> Result<()> {
-    let mut connection = connect_options(database_url)?.connect().await?;
-    sqlx::migrate!().run(&mut connection).await.map_err(|error| {
-        tracing::error!(%error, "migration failed");
-        Error::internal(format!("migration failed: {error}"))
-    })
 }

@@ -1,6 +1,8 @@
-//! A service that is to be started without saying who may call it.
+//! A service that is to be started without saying who may call it, or on a database that is not ready for it.
 
 use std::process::{Command, Output};
+
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::support::postgres::TestDatabase;
 
@@ -36,5 +38,23 @@ async fn it_does_not_start_and_says_what_to_choose() {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_not_start_on_an_older_schema_and_says_what_to_run() {
+    let database = TestDatabase::create().await;
+    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let newest: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut sql).await.unwrap();
+    let url = format!("--database-url={}", database.url());
+    for (change, applied) in [
+        ("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)", newest - 1),
+        ("DROP TABLE _sqlx_migrations", 0),
+    ] {
+        sql.execute(change).await.unwrap();
+        let output = serve(&[url.as_str(), "--auth=none"], &[]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("at version {applied} and this program needs {newest}: run `dms migrate` first");
+        assert!(!output.status.success() && text.contains(&expected), "{text}");
     }
 }
