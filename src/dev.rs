@@ -45,7 +45,8 @@ async fn run_service(args: &DevArgs, url: String, cluster: Option<&mut Cluster>)
     let signals = Signals::catch()?;
     store::database::create_if_absent(&url).await?;
     store::migrate(&url).await?;
-    let server = Server::start(serve::server_options(url.clone(), &args.listen, &args.broker)).await?;
+    let auth = args.auth.options_or_open()?;
+    let server = Server::start(serve::server_options(url.clone(), auth, &args.traffic, &args.listen, &args.broker)).await?;
     announce(&server, &url, cluster.as_deref())?;
     let ended = tokio::select! {
         () = signals.first() => Ok(()),

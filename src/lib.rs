@@ -5,10 +5,12 @@
 //! gRPC --------------------^
 //! ```
 //!
-//! Imports point one way: `gateway` knows only the generated clients and the error table; `api` knows `broker`; `broker`
-//! knows `store`; all know `domain`, which knows nothing of the project.
+//! Imports point one way: `gateway` knows only the generated clients and the error table; `api` knows `auth` and `broker`;
+//! `broker` knows `store`; all know `domain`, which knows nothing of the project.
 
+pub mod accepted;
 pub mod api;
+pub mod auth;
 pub mod bench;
 pub mod broker;
 pub mod chaos;
@@ -16,8 +18,10 @@ pub mod child;
 pub mod config;
 pub mod dev;
 pub mod domain;
+pub mod fetch;
 pub mod gateway;
 pub mod harness;
+pub mod listen;
 pub mod postgres;
 pub mod proto;
 pub mod serve;
@@ -25,3 +29,5 @@ pub mod server;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
+pub mod watched;

@@ -1,5 +1,5 @@
-//! What every call passes through, in process and over the network alike: a bound on calls in flight, the request id, the
-//! caller's deadline, error details, one log line.
+//! What every call passes through, in process and over the network alike: a bound on calls in flight, the request id, who
+//! calls, the caller's deadline, error details, one log line.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,9 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::status;
+use super::traffic::Traffic;
+use super::{access, status};
+use crate::auth::Authenticator;
 use crate::domain::{Error, text};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -27,14 +29,19 @@ const CUT_EARLIER: Duration = Duration::from_millis(2);
 const ANSWER_MARGIN_MIN: Duration = Duration::from_millis(50);
 const ANSWER_MARGIN_MAX: Duration = Duration::from_millis(500);
 
-/// Bounds the calls in flight; beyond it they are refused at once (DMS.10240407).
+/// What the layer knows.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<Semaphore>);
+pub struct Gate {
+    /// Bounds the calls in flight; beyond it they are refused at once (DMS.10240407).
+    calls: Arc<Semaphore>,
+    auth: Authenticator,
+    traffic: Traffic,
+}
 
 impl Gate {
-    /// A gate for so many calls at a time.
-    pub fn new(calls_max: usize) -> Self {
-        Self(Arc::new(Semaphore::new(calls_max)))
+    /// A gate for so many calls at a time, of callers with good credentials.
+    pub fn new(calls_max: usize, auth: Authenticator, traffic: Traffic) -> Self {
+        Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic }
     }
 }
 
@@ -43,16 +50,20 @@ pub async fn around(State(gate): State<Gate>, request: Request, next: Next) -> R
     let id = request_id(request.headers());
     // At the level of errors, so that an error in the log always has the id of its call. A path has no control characters.
     let path = request.uri().path();
-    let span = tracing::error_span!("call", request_id = id.to_str().unwrap_or_default(), path);
+    let request_id = id.to_str().unwrap_or_default();
+    let span = tracing::error_span!("call", request_id, path, caller = tracing::field::Empty);
     let mut response = admit(&gate, request, next).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
 
-async fn admit(gate: &Gate, request: Request, next: Next) -> Response {
+async fn admit(gate: &Gate, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let response = match gate.0.try_acquire() {
-        Ok(_held_until_answered) => within_deadline(request, next).await,
+    let response = match gate.calls.try_acquire() {
+        Ok(_held_until_answered) => match access::identify(&gate.auth, &gate.traffic, &mut request) {
+            Ok(_held_too) => within_deadline(request, next).await,
+            Err(error) => refusal(error.into()),
+        },
         Err(_) => refusal(Error::overloaded("too many calls in flight: retry later").into()),
     };
     let response = with_details(response);
@@ -206,9 +217,10 @@ mod tests {
 
     /// What the layer makes of a call to a service that answers after a while.
     async fn answer(calls_max: usize, timeout: &str) -> Response {
+        let gate = Gate::new(calls_max, Authenticator::open(), Traffic::new(TrafficLimits::default(), calls_max));
         let service = axum::Router::new()
             .fallback(async || tokio::time::sleep(Duration::from_millis(200)).await)
-            .layer(axum::middleware::from_fn_with_state(Gate::new(calls_max), around));
+            .layer(axum::middleware::from_fn_with_state(gate, around));
         let mut request: Request = http::Request::default();
         *request.headers_mut() = headers(GRPC_TIMEOUT, timeout);
         request.headers_mut().insert(REQUEST_ID, HeaderValue::from_static("mine"));

@@ -2,6 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
+use super::access::{admit, caller};
 use super::convert::messages as convert;
 use super::layers::Deadline;
 use crate::broker::Broker;
@@ -21,15 +22,20 @@ pub struct Messages(pub Broker);
 
 impl Messages {
     async fn consume(&self, request: Request<ConsumeMessagesRequest>, source: Source) -> Result<Vec<LeasedMessage>> {
+        let project = admit(&request)?;
+        let caller = caller(&request);
         let deadline = request.extensions().get::<Deadline>().copied();
-        let (address, mut options) = convert::consume(request.into_inner(), source)?;
+        let (address, mut options) = convert::consume(project, request.into_inner(), source)?;
         options.wait = deadline.map_or(options.wait, |deadline| deadline.shorten(options.wait));
         let deliveries = self.0.consume(&address, options).await?;
-        Ok(deliveries.into_iter().map(convert::leased_message).collect())
+        let messages: Vec<_> = deliveries.into_iter().map(convert::leased_message).collect();
+        caller.iter().for_each(|caller| caller.delivered(&messages));
+        Ok(messages)
     }
 
-    async fn ack(&self, request: AckMessagesRequest, source: Source) -> Result<Option<AckResult>> {
-        let (address, entries) = convert::ack(request, source)?;
+    async fn ack(&self, request: Request<AckMessagesRequest>, source: Source) -> Result<Option<AckResult>> {
+        let project = admit(&request)?;
+        let (address, entries) = convert::ack(project, request.into_inner(), source)?;
         let outcomes = self.0.ack(&address, entries).await?;
         Ok(Some(convert::ack_result(&outcomes)))
     }
@@ -41,8 +47,9 @@ impl MessageService for Messages {
         &self,
         request: Request<SendMessagesRequest>,
     ) -> Result<Response<SendMessagesResponse>, Status> {
+        let project = admit(&request)?;
         let send = convert::send(request.into_inner())?;
-        let ids = self.0.send(&send.project, send.queue, send.messages).await?;
+        let ids = self.0.send(&project, send.queue, send.messages).await?;
         Ok(Response::new(convert::send_response(&ids, send.return_ids)))
     }
 
@@ -58,7 +65,7 @@ impl MessageService for Messages {
         &self,
         request: Request<AckMessagesRequest>,
     ) -> Result<Response<AckMessagesResponse>, Status> {
-        let result = self.ack(request.into_inner(), Source::Normal).await?;
+        let result = self.ack(request, Source::Normal).await?;
         Ok(Response::new(AckMessagesResponse { result }))
     }
 }
@@ -77,7 +84,7 @@ impl DeadLetterService for Messages {
         &self,
         request: Request<AckDeadLettersRequest>,
     ) -> Result<Response<AckDeadLettersResponse>, Status> {
-        let result = self.ack(request.into_inner().into(), Source::DeadLetters).await?;
+        let result = self.ack(request.map(Into::into), Source::DeadLetters).await?;
         Ok(Response::new(AckDeadLettersResponse { result }))
     }
 }

@@ -1,5 +1,6 @@
 //! The gRPC services: protobuf to domain types, a broker call, and back. No SQL, no policy.
 
+mod access;
 mod convert;
 pub mod health;
 mod layers;
@@ -7,10 +8,18 @@ mod message_service;
 mod queue_service;
 mod status;
 mod tag_service;
+mod traffic;
 
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+use tonic_reflection::server::Builder;
 
+pub use self::traffic::TrafficLimits;
+use self::traffic::Traffic;
+use crate::auth::Authenticator;
 use crate::broker::Broker;
+use crate::domain::{Error, Result};
+use crate::proto;
 use crate::proto::v1::dead_letter_service_server::{self, DeadLetterServiceServer};
 use crate::proto::v1::message_service_server::{self, MessageServiceServer};
 use crate::proto::v1::queue_service_server::{self, QueueServiceServer};
@@ -29,8 +38,8 @@ const REQUEST_BYTES_MAX: usize = 1_536 * 1024;
 /// Calls in flight, long polls included.
 pub const CALLS_MAX: usize = 20_000;
 
-/// All services behind their layers. Clones share one bound on calls in flight.
-pub fn routes(broker: Broker) -> Routes {
+/// All services behind their layers, for callers with good credentials. Clones share one bound on calls in flight.
+pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits) -> Routes {
     let queues = queue_service::Queues(broker.clone());
     let messages = message_service::Messages(broker.clone());
     let tags = tag_service::Tags(broker);
@@ -38,6 +47,23 @@ pub fn routes(broker: Broker) -> Routes {
         .add_service(MessageServiceServer::new(messages.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(DeadLetterServiceServer::new(messages).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(TagServiceServer::new(tags).max_decoding_message_size(REQUEST_BYTES_MAX));
-    let around = axum::middleware::from_fn_with_state(layers::Gate::new(CALLS_MAX), layers::around);
+    let gate = layers::Gate::new(CALLS_MAX, auth, Traffic::new(limits, CALLS_MAX));
+    let around = axum::middleware::from_fn_with_state(gate, layers::around);
     services.into_axum_router().layer(around).into()
+}
+
+/// Adds reflection, which says nothing to callers without credentials, but nothing secret to any.
+pub fn with_reflection(routes: Routes, auth: &Authenticator) -> Result<Routes> {
+    let described = || {
+        Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let broken = |error| Error::internal(format!("descriptor set: {error}"));
+    let v1 = described().build_v1().map_err(broken)?;
+    let v1alpha = described().build_v1alpha().map_err(broken)?;
+    let known = access::anybody_known(auth.clone());
+    Ok(routes
+        .add_service(InterceptedService::new(v1, known.clone()))
+        .add_service(InterceptedService::new(v1alpha, known)))
 }

@@ -2,9 +2,10 @@
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{queue_address, queues as convert};
+use super::access::admit;
+use super::convert::queues as convert;
 use crate::broker::Broker;
-use crate::domain::ids::{GroupId, ProjectId};
+use crate::domain::ids::{GroupId, QueueId};
 use crate::proto::v1::queue_service_server::QueueService;
 use crate::proto::v1::{
     CreateConsumerGroupsRequest, CreateConsumerGroupsResponse, CreateQueueRequest, CreateQueueResponse,
@@ -22,19 +23,21 @@ impl QueueService for Queues {
         &self,
         request: Request<CreateQueueRequest>,
     ) -> Result<Response<CreateQueueResponse>, Status> {
-        let (project, new) = convert::create(&request.into_inner())?;
+        let project = admit(&request)?;
+        let new = convert::create(&request.into_inner())?;
         let queue = self.0.create_queue(&project, new).await?;
         Ok(Response::new(CreateQueueResponse { queue: Some(convert::queue(queue)) }))
     }
 
     async fn get_queue(&self, request: Request<GetQueueRequest>) -> Result<Response<GetQueueResponse>, Status> {
-        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let project = admit(&request)?;
+        let queue = QueueId::parse(&request.get_ref().queue_id)?;
         let summary = self.0.get_queue(&project, queue).await?;
         Ok(Response::new(GetQueueResponse { queue: Some(convert::summary(summary)) }))
     }
 
     async fn list_queues(&self, request: Request<ListQueuesRequest>) -> Result<Response<ListQueuesResponse>, Status> {
-        let project = ProjectId::parse(&request.get_ref().project_id)?;
+        let project = admit(&request)?;
         let queues = self.0.list_queues(&project).await?;
         Ok(Response::new(ListQueuesResponse { queues: queues.into_iter().map(convert::summary).collect() }))
     }
@@ -43,7 +46,8 @@ impl QueueService for Queues {
         &self,
         request: Request<DeleteQueueRequest>,
     ) -> Result<Response<DeleteQueueResponse>, Status> {
-        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let project = admit(&request)?;
+        let queue = QueueId::parse(&request.get_ref().queue_id)?;
         self.0.delete_queue(&project, queue).await?;
         Ok(Response::new(DeleteQueueResponse {}))
     }
@@ -52,7 +56,8 @@ impl QueueService for Queues {
         &self,
         request: Request<CreateConsumerGroupsRequest>,
     ) -> Result<Response<CreateConsumerGroupsResponse>, Status> {
-        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let project = admit(&request)?;
+        let queue = QueueId::parse(&request.get_ref().queue_id)?;
         let names = convert::group_names(&request.get_ref().names)?;
         let groups = self.0.create_groups(&project, queue, names).await?;
         let groups = groups.into_iter().map(|group| convert::group(group, None)).collect();
@@ -63,8 +68,9 @@ impl QueueService for Queues {
         &self,
         request: Request<ListConsumerGroupsRequest>,
     ) -> Result<Response<ListConsumerGroupsResponse>, Status> {
+        let project = admit(&request)?;
         let request = request.into_inner();
-        let (project, queue) = queue_address(&request.project_id, &request.queue_id)?;
+        let queue = QueueId::parse(&request.queue_id)?;
         let (queue, mut groups) = self.0.list_groups(&project, queue, request.include_counters).await?;
         convert::cut_page(&mut groups, request.page_size, request.current_page);
         let groups = groups.into_iter().map(|(group, counters)| convert::group(group, counters)).collect();
@@ -75,14 +81,15 @@ impl QueueService for Queues {
         &self,
         request: Request<DeleteConsumerGroupRequest>,
     ) -> Result<Response<DeleteConsumerGroupResponse>, Status> {
-        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let project = admit(&request)?;
+        let queue = QueueId::parse(&request.get_ref().queue_id)?;
         let group = GroupId::parse(&request.get_ref().group_id)?;
         self.0.delete_group(&project, queue, group).await?;
         Ok(Response::new(DeleteConsumerGroupResponse {}))
     }
 
     async fn get_quotas(&self, request: Request<GetQuotasRequest>) -> Result<Response<GetQuotasResponse>, Status> {
-        let project = ProjectId::parse(&request.get_ref().project_id)?;
+        let project = admit(&request)?;
         let quota = self.0.quota(&project).await?;
         Ok(Response::new(GetQuotasResponse { quotas: vec![convert::quota(quota)] }))
     }

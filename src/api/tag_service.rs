@@ -2,9 +2,10 @@
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{queue_address, tags as convert};
+use super::access::admit;
+use super::convert::tags as convert;
 use crate::broker::Broker;
-use crate::domain::ids::ProjectId;
+use crate::domain::ids::QueueId;
 use crate::domain::tag;
 use crate::proto::v1::tag_service_server::TagService;
 use crate::proto::v1::{
@@ -22,7 +23,8 @@ impl TagService for Tags {
         &self,
         request: Request<AddQueueTagRequest>,
     ) -> Result<Response<AddQueueTagResponse>, Status> {
-        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let project = admit(&request)?;
+        let queue = QueueId::parse(&request.get_ref().queue_id)?;
         let tag = convert::tag(request.into_inner().tag)?;
         self.0.add_queue_tag(&project, queue, tag).await?;
         Ok(Response::new(AddQueueTagResponse {}))
@@ -32,8 +34,9 @@ impl TagService for Tags {
         &self,
         request: Request<DeleteQueueTagRequest>,
     ) -> Result<Response<DeleteQueueTagResponse>, Status> {
+        let project = admit(&request)?;
         let request = request.into_inner();
-        let (project, queue) = queue_address(&request.project_id, &request.queue_id)?;
+        let queue = QueueId::parse(&request.queue_id)?;
         tag::check_key("key", &request.key)?;
         self.0.delete_queue_tag(&project, queue, &request.key).await?;
         Ok(Response::new(DeleteQueueTagResponse {}))
@@ -43,7 +46,8 @@ impl TagService for Tags {
         &self,
         request: Request<BatchQueueTagsRequest>,
     ) -> Result<Response<BatchQueueTagsResponse>, Status> {
-        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let project = admit(&request)?;
+        let queue = QueueId::parse(&request.get_ref().queue_id)?;
         let batch = convert::batch(request.into_inner())?;
         self.0.batch_queue_tags(&project, queue, &batch).await?;
         Ok(Response::new(BatchQueueTagsResponse {}))
@@ -53,7 +57,8 @@ impl TagService for Tags {
         &self,
         request: Request<ListQueueTagsRequest>,
     ) -> Result<Response<ListQueueTagsResponse>, Status> {
-        let (project, queue) = queue_address(&request.get_ref().project_id, &request.get_ref().queue_id)?;
+        let project = admit(&request)?;
+        let queue = QueueId::parse(&request.get_ref().queue_id)?;
         let tags = self.0.list_queue_tags(&project, queue).await?;
         Ok(Response::new(ListQueueTagsResponse { tags: convert::tags(tags) }))
     }
@@ -62,7 +67,7 @@ impl TagService for Tags {
         &self,
         request: Request<ListProjectTagsRequest>,
     ) -> Result<Response<ListProjectTagsResponse>, Status> {
-        let project = ProjectId::parse(&request.get_ref().project_id)?;
+        let project = admit(&request)?;
         let tags = self.0.list_project_tags(&project).await?;
         Ok(Response::new(ListProjectTagsResponse { tags: tags.into_iter().map(convert::tag_values).collect() }))
     }
@@ -71,7 +76,7 @@ impl TagService for Tags {
         &self,
         request: Request<SearchQueuesRequest>,
     ) -> Result<Response<SearchQueuesResponse>, Status> {
-        let project = ProjectId::parse(&request.get_ref().project_id)?;
+        let project = admit(&request)?;
         let (filter, page) = convert::search(request.into_inner())?;
         let found = self.0.search_queues(&project, &filter, page).await?;
         Ok(Response::new(convert::found(found)))

@@ -1,9 +1,11 @@
 //! Recent segments in memory: consumers mostly want what was just sent through this replica.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::ids::StreamId;
+use crate::domain::lease::MessageRef;
 use crate::domain::message::Message;
 use crate::store::segments::Segment;
 
@@ -69,9 +71,21 @@ impl SegmentCache {
         (key.0 == stream && offset < segment.end_offset()).then(|| Arc::clone(segment))
     }
 
-    /// The message at an offset.
-    pub fn message(&self, stream: StreamId, offset: i64) -> Option<Message> {
-        self.get(stream, offset)?.message(offset).cloned()
+    /// The first segment that begins behind an offset.
+    pub fn next_behind(&self, stream: StreamId, offset: i64) -> Option<Arc<Segment>> {
+        let inner = self.lock();
+        let (key, segment) = inner.segments.range((Bound::Excluded((stream, offset)), Bound::Unbounded)).next()?;
+        (key.0 == stream).then(|| Arc::clone(segment))
+    }
+
+    /// The segment that holds a message. An offset alone may mean another one, when Postgres has crashed since.
+    pub fn holding(&self, stream: StreamId, at: MessageRef) -> Option<Arc<Segment>> {
+        self.get(stream, at.offset).filter(|segment| segment.appended_at == at.appended_at)
+    }
+
+    /// A message.
+    pub fn message(&self, stream: StreamId, at: MessageRef) -> Option<Message> {
+        self.holding(stream, at)?.message(at.offset).cloned()
     }
 }
 

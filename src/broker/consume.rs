@@ -8,7 +8,7 @@ use super::Broker;
 use super::claim::{ClaimMessage, ClaimRequest, Granted};
 use super::core::Core;
 use super::settle::{LEASE_BYTES, SettleRequest};
-use crate::domain::ids::SubscriptionKey;
+use crate::domain::ids::{ProjectId, SubscriptionKey};
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::message::{ConsumeOptions, Delivery, GroupAddress, Source};
 use crate::domain::queue::{Group, Queue, QueueMode};
@@ -40,7 +40,7 @@ impl Broker {
             let _ = self.core.stop_waiting.run_until_cancelled(deadline).await;
             return Ok(Vec::new());
         };
-        let mut pending = self.request(key, &reader, options)?;
+        let mut pending = self.request(&address.project, key, &reader, options)?;
         let answer = tokio::select! {
             biased;
             answer = &mut pending.answer => answer.ok(),
@@ -59,7 +59,13 @@ impl Broker {
         }
     }
 
-    fn request(&self, key: SubscriptionKey, reader: &AddressedReader, options: ConsumeOptions) -> Result<PendingClaim> {
+    fn request(
+        &self,
+        project: &ProjectId,
+        key: SubscriptionKey,
+        reader: &AddressedReader,
+        options: ConsumeOptions,
+    ) -> Result<PendingClaim> {
         let (reply, answer) = oneshot::channel();
         let request = ClaimRequest {
             key,
@@ -71,7 +77,7 @@ impl Broker {
             reply,
             parked: false,
         };
-        self.core.claim_lane(key.stream).push(ClaimMessage::Request(request), REQUEST_BYTES)?;
+        self.core.claim_lane(key.stream).push(project, ClaimMessage::Request(request), REQUEST_BYTES)?;
         Ok(PendingClaim { core: Arc::clone(&self.core), answer })
     }
 

@@ -1,13 +1,14 @@
 //! The queue in front of a lane: whatever arrives while a transaction is in flight is the next transaction.
 //!
-//! No linger: a lone call is flushed at once, a thousand concurrent ones share a commit. Bounded by calls and bytes; beyond
-//! that a call is refused with a hint to retry.
+//! No linger: a lone call is flushed at once, a thousand concurrent ones share a commit. Bounded by calls and bytes, for each
+//! project too; beyond that a call is refused with a hint to retry. Projects take turns.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::shares::Shares;
+use crate::domain::ids::ProjectId;
 use crate::domain::{Error, Result};
 
 /// How much may wait, and how much one flush takes.
@@ -25,8 +26,7 @@ pub struct LaneLimits {
 
 #[derive(Debug)]
 struct Waiting<T> {
-    items: VecDeque<(T, usize)>,
-    bytes: usize,
+    shares: Shares<T>,
     closed: bool,
 }
 
@@ -41,7 +41,7 @@ pub struct LaneQueue<T> {
 impl<T> LaneQueue<T> {
     /// An empty queue.
     pub fn new(limits: LaneLimits) -> Self {
-        let waiting = Waiting { items: VecDeque::new(), bytes: 0, closed: false };
+        let waiting = Waiting { shares: Shares::default(), closed: false };
         Self { waiting: Mutex::new(waiting), arrived: Notify::new(), limits }
     }
 
@@ -49,17 +49,17 @@ impl<T> LaneQueue<T> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a call.
-    pub fn push(&self, item: T, bytes: usize) -> Result<()> {
+    /// Adds a call of a project.
+    pub fn push(&self, project: &ProjectId, item: T, bytes: usize) -> Result<()> {
+        let owner = Some(project.clone());
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(Error::unavailable("the service is shutting down"));
         }
-        if waiting.items.len() >= self.limits.calls_max || waiting.bytes + bytes > self.limits.bytes_max {
+        if !waiting.shares.has_room(&owner, bytes, self.limits.calls_max, self.limits.bytes_max) {
             return Err(Error::overloaded("too many calls are waiting; retry later"));
         }
-        waiting.bytes += bytes;
-        waiting.items.push_back((item, bytes));
+        waiting.shares.push(owner, item, bytes);
         drop(waiting);
         self.arrived.notify_one();
         Ok(())
@@ -69,8 +69,7 @@ impl<T> LaneQueue<T> {
     /// bytes keep a flush small.
     pub fn push_event(&self, item: T, bytes: usize) {
         let mut waiting = self.lock();
-        waiting.bytes += bytes;
-        waiting.items.push_back((item, bytes));
+        waiting.shares.push(None, item, bytes);
         drop(waiting);
         self.arrived.notify_one();
     }
@@ -80,14 +79,13 @@ impl<T> LaneQueue<T> {
         let mut waiting = self.lock();
         let mut taken = Vec::new();
         let mut bytes = 0;
-        while let Some((_, size)) = waiting.items.front() {
+        while let Some(size) = waiting.shares.next_bytes() {
             if taken.len() == self.limits.flush_calls_max || (bytes + size > self.limits.flush_bytes_max && bytes > 0) {
                 break;
             }
             bytes += size;
-            taken.extend(waiting.items.pop_front().map(|(item, _)| item));
+            taken.extend(waiting.shares.pop());
         }
-        waiting.bytes -= bytes;
         taken
     }
 
@@ -123,35 +121,41 @@ mod tests {
         LaneQueue::new(LaneLimits { calls_max: 4, bytes_max: 100, flush_calls_max: 3, flush_bytes_max: 50 })
     }
 
+    fn project() -> ProjectId {
+        ProjectId::parse("project").expect("a project")
+    }
+
     #[test]
     fn a_flush_is_bounded_by_calls_and_bytes() {
         let queue = queue();
-        for (item, bytes) in [(1, 40), (2, 20), (3, 1), (4, 1)] {
-            queue.push(item, bytes).expect("fits");
+        for (item, bytes) in [(1, 40), (2, 20), (3, 1)] {
+            queue.push(&project(), item, bytes).expect("fits");
         }
-        assert_eq!(queue.take(), [1]);
-        assert_eq!(queue.take(), [2, 3, 4]);
+        queue.push_event(4, 1);
+        // The service has its turn too.
+        assert_eq!(queue.take(), [1, 4]);
+        assert_eq!(queue.take(), [2, 3]);
         assert!(queue.take().is_empty());
     }
 
     #[test]
     fn a_full_lane_refuses_with_a_hint() {
         let queue = queue();
-        let refused = queue.push(1, 101).expect_err("too many bytes");
+        let refused = queue.push(&project(), 1, 101).expect_err("too many bytes");
         assert_eq!(refused.kind(), ErrorKind::Overloaded);
         assert!(refused.retry_hint().is_some());
-        (0..4).for_each(|item| queue.push(item, 1).expect("fits"));
-        assert_eq!(queue.push(5, 1).expect_err("too many calls").kind(), ErrorKind::Overloaded);
+        (0..4).for_each(|item| queue.push(&project(), item, 1).expect("fits"));
+        assert_eq!(queue.push(&project(), 5, 1).expect_err("too many calls").kind(), ErrorKind::Overloaded);
         queue.push_event(6, 1000);
     }
 
     #[tokio::test]
     async fn a_closed_lane_is_drained_first() {
         let queue = queue();
-        queue.push(1, 1).expect("fits");
+        queue.push(&project(), 1, 1).expect("fits");
         queue.close();
         assert_eq!(queue.next().await, Some(vec![1]));
         assert_eq!(queue.next().await, None);
-        assert_eq!(queue.push(2, 1).expect_err("closed").kind(), ErrorKind::Unavailable);
+        assert_eq!(queue.push(&project(), 2, 1).expect_err("closed").kind(), ErrorKind::Unavailable);
     }
 }

@@ -18,6 +18,7 @@ mod lane;
 mod places;
 mod settings;
 mod settle;
+mod shares;
 mod tags;
 mod timers;
 mod upkeep;
@@ -35,7 +36,7 @@ use crate::domain::Result;
 use crate::domain::clock::Clock;
 use crate::store::connection::Durability;
 use crate::store::notifications::Listener;
-use crate::store::{Store, StoreOptions};
+use crate::store::{self, Store, StoreOptions};
 
 /// How to start a broker.
 #[derive(Debug, Clone)]
@@ -67,6 +68,7 @@ impl Broker {
             pool_connections: options.settings.pool_connections,
             statement_timeout: options.settings.statement_timeout,
         })?;
+        store::schema::check(&store.pool).await?;
         let (clock, own): (Arc<dyn Clock>, _) = match options.clock {
             Some(clock) => (clock, None),
             None => {

@@ -65,7 +65,7 @@ impl Broker {
         let (reply, answer) = oneshot::channel();
         let bytes = parsed.len() * ENTRY_BYTES;
         let ack = Ack { key, exclusive: reader.exclusive, entries: parsed, reply };
-        self.core.settle_lane(key.stream).push(SettleRequest::Ack(ack), bytes)?;
+        self.core.settle_lane(key.stream).push(&address.project, SettleRequest::Ack(ack), bytes)?;
         let outcomes = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
         match outcomes.first() {
             Some(AckOutcome::InvalidHandler) => Err(bad_first(first, Some(key))),
@@ -167,7 +167,7 @@ async fn settle_rest(core: &Core, connection: &mut LaneConnection, requests: Vec
     let settled = match core.ensure_partitions(now).await {
         Err(error) => Err(error),
         Ok(()) => {
-            let cached = |stream, offset| core.cache.message(stream, offset);
+            let cached = |stream, at| core.cache.message(stream, at);
             flush!(connection, conn => store::settlement::settle(conn, &keys, now, |l, p| decide(&ops, l, p, now), cached))
         }
     };

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use super::clock::DatabaseClock;
 use super::core::Core;
 use super::settle::{LEASE_BYTES, SettleRequest};
-use crate::domain::Result;
+use crate::domain::{Error, Result};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::store;
 use crate::store::leases::LeaseKey;
 
-/// Leases handed to a settle lane at once.
-const LEASES_MAX: usize = 256;
+/// Leases handed to a settle lane at once: all their messages may have to be read, to become dead letters.
+const LEASES_MAX: usize = 64;
 /// Leases found by one sweep.
 const SWEEP_MAX: i64 = 1000;
 /// Delayed messages made available at once, per stream.
@@ -26,8 +26,16 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 /// A partition in use is left for the next round after this.
 const DROP_PATIENCE: Duration = Duration::from_millis(200);
+/// What the longest statement may take is added to this; then the database has gone without a word.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// A sweep takes at most this share of the time: it reads the whole table of leases.
 const SWEEP_REST_FACTOR: u32 = 20;
+
+/// A step of the upkeep, which must not wait for ever.
+async fn in_time<T>(core: &Core, step: impl Future<Output = Result<T>>) -> Result<T> {
+    let answered = tokio::time::timeout(core.settings.statement_timeout + ANSWER_GRACE, step).await;
+    answered.unwrap_or_else(|_| Err(Error::unavailable("the database did not answer in time")))
+}
 
 fn expire(core: &Core, leases: Vec<LeaseKey>) {
     let mut by_stream: BTreeMap<StreamId, Vec<LeaseKey>> = BTreeMap::new();
@@ -65,7 +73,7 @@ pub async fn sweep_leases(core: Arc<Core>) {
     let mut pause = core.settings.sweep_interval;
     while core.until_stopped(tokio::time::sleep(pause)).await.is_some() {
         let begun = Instant::now();
-        match store::leases::expired_in(&core.store.pool, core.clock.now(), SWEEP_MAX).await {
+        match in_time(&core, store::leases::expired_in(&core.store.pool, core.clock.now(), SWEEP_MAX)).await {
             Ok(leases) => expire(&core, leases),
             Err(error) => tracing::warn!(%error, "expired leases not swept"),
         }
@@ -103,7 +111,7 @@ pub async fn end_delays(core: Arc<Core>) {
 async fn end_due(core: &Core) -> Result<Option<Timestamp>> {
     loop {
         let now = core.clock.now();
-        let next = store::delayed::next_due(&core.store.pool).await?;
+        let next = in_time(core, async { Ok(store::delayed::next_due(&core.store.pool).await?) }).await?;
         if next.is_none_or(|due| due > now) || core.stop.is_cancelled() {
             return Ok(next);
         }
@@ -112,14 +120,28 @@ async fn end_due(core: &Core) -> Result<Option<Timestamp>> {
 }
 
 async fn append_due(core: &Core, now: Timestamp) -> Result<()> {
-    let streams = store::delayed::due_streams(&core.store.pool, now, DELAYED_STREAMS_MAX).await?;
-    core.ensure_partitions(now).await?;
+    let due = async { Ok(store::delayed::due_streams(&core.store.pool, now, DELAYED_STREAMS_MAX).await?) };
+    let streams = in_time(core, due).await?;
+    in_time(core, core.ensure_partitions(now)).await?;
+    let mut failed = Ok(());
     for stream in streams {
-        while let Some(segment) = store::delayed::append_due(&core.store.pool, stream, now, DELAYED_MAX).await? {
-            core.appended(segment);
+        // A stream that cannot be served holds back no other one.
+        if let Err(error) = append_due_of(core, stream, now).await {
+            tracing::warn!(stream = stream.0, %error, "delayed messages of a stream not made available");
+            failed = Err(error);
         }
     }
-    Ok(())
+    failed
+}
+
+async fn append_due_of(core: &Core, stream: StreamId, now: Timestamp) -> Result<()> {
+    loop {
+        let append = async { Ok(store::delayed::append_due(&core.store.pool, stream, now, DELAYED_MAX).await?) };
+        match in_time(core, append).await? {
+            Some(segment) => core.appended(segment),
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Makes partitions ahead and drops those in which everything has expired.
@@ -134,10 +156,11 @@ pub async fn keep_retention(core: Arc<Core>) {
 /// One round of retention; returns how many partitions were dropped.
 pub async fn enforce_retention(core: &Core) -> Result<usize> {
     let now = core.clock.now();
-    core.ensure_partitions(now).await?;
+    in_time(core, core.ensure_partitions(now)).await?;
     let horizon = now.minus(RETENTION_DEFAULT);
-    store::retries::drop_expired(&core.store.pool, horizon).await?;
-    let dropped = store::partitions::drop_expired(&core.store.pool, horizon, DROP_PATIENCE).await?;
+    in_time(core, async { Ok(store::retries::drop_expired(&core.store.pool, horizon).await?) }).await?;
+    let drop = async { Ok(store::partitions::drop_expired(&core.store.pool, horizon, DROP_PATIENCE).await?) };
+    let dropped = in_time(core, drop).await?;
     if dropped > 0 {
         tracing::info!(dropped, "dropped expired partitions of the log");
     }
@@ -147,7 +170,7 @@ pub async fn enforce_retention(core: &Core) -> Result<usize> {
 /// Sets the clock by Postgres's.
 pub async fn set_clock(core: Arc<Core>, clock: Arc<DatabaseClock>) {
     while core.until_stopped(tokio::time::sleep(CLOCK_INTERVAL)).await.is_some() {
-        if let Err(error) = clock.refresh(&core.store).await {
+        if let Err(error) = in_time(&core, clock.refresh(&core.store)).await {
             tracing::debug!(%error, "clock not set");
         }
     }

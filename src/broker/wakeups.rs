@@ -128,6 +128,13 @@ pub async fn send_loop(core: Arc<Core>) {
         }
         tokio::time::sleep(INTERVAL).await;
     }
+    // What was answered last is told too.
+    for payload in payloads(core.replica, &core.outbox.take()) {
+        if let Err(error) = flush!(connection, conn => notifications::notify(conn, &payload)) {
+            tracing::debug!(%error, "wake-up not sent");
+            break;
+        }
+    }
     connection.close().await;
 }
 

@@ -1,24 +1,30 @@
 //! The command line. Every setting is a flag with an environment variable and a help line, checked here once; nothing else
 //! reads the environment. `docs/configuration.md` is generated from it.
 
+mod auth;
 mod bench;
 mod broker;
 mod chaos;
 mod listen;
 mod log;
 mod reference;
+mod tls;
+mod traffic;
 mod units;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use auth::{AuthArgs, AuthMethod};
 pub use bench::{BenchArgs, Comparison, SIZE_BYTES_MIN, Scenario, System};
 pub use broker::BrokerArgs;
 pub use chaos::{ChaosArgs, Fault, Sabotage};
 pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use reference::reference;
+pub use tls::{GrpcTlsArgs, TlsArgs, UpstreamTlsArgs};
+pub use traffic::TrafficArgs;
 
 /// DMS v1.0 message queues on Postgres: gRPC service and REST gateway.
 #[derive(Debug, Parser)]
@@ -58,9 +64,21 @@ pub struct ServeArgs {
     /// The database.
     #[command(flatten)]
     pub database: DatabaseArgs,
+    /// Who may call.
+    #[command(flatten)]
+    pub auth: AuthArgs,
+    /// How much.
+    #[command(flatten)]
+    pub traffic: TrafficArgs,
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
+    /// TLS of the listeners.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// TLS of the gRPC listener.
+    #[command(flatten)]
+    pub grpc_tls: GrpcTlsArgs,
     /// The message engine.
     #[command(flatten)]
     pub broker: BrokerArgs,
@@ -78,6 +96,12 @@ pub struct DevArgs {
     /// Which server to run.
     #[command(flatten)]
     pub postgres: PostgresArgs,
+    /// Who may call.
+    #[command(flatten)]
+    pub auth: AuthArgs,
+    /// How much.
+    #[command(flatten)]
+    pub traffic: TrafficArgs,
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
@@ -89,12 +113,18 @@ pub struct DevArgs {
 /// Settings of `dms gateway`.
 #[derive(Debug, Args)]
 pub struct GatewayArgs {
-    /// URL of the gRPC service, such as http://dms:50051
+    /// URL of the gRPC service, such as http://dms:50051 or https://dms:50051
     #[arg(long, env = "DMS_UPSTREAM", value_name = "URL", value_parser = units::upstream)]
     pub upstream: String,
+    /// How to trust the service.
+    #[command(flatten)]
+    pub upstream_tls: UpstreamTlsArgs,
     /// Where to listen.
     #[command(flatten)]
     pub rest: RestArgs,
+    /// TLS of the listener.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// How long to drain.
     #[command(flatten)]
     pub shutdown: ShutdownArgs,

@@ -79,9 +79,11 @@ fn number_and_unit(text: &str) -> (Option<u64>, &str) {
 /// Reads the URL of a gRPC service.
 pub(super) fn upstream(text: &str) -> Result<String, String> {
     let uri: Option<http::Uri> = text.parse().ok();
-    uri.filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()))
-        .map(|_| text.to_owned())
-        .ok_or_else(|| "give http://HOST:PORT".to_owned())
+    uri.filter(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    })
+    .map(|_| text.to_owned())
+    .ok_or_else(|| "give http://HOST:PORT or https://HOST:PORT".to_owned())
 }
 
 #[cfg(test)]
@@ -116,8 +118,10 @@ mod tests {
 
     #[test]
     fn an_upstream_is_an_http_url() {
-        assert_eq!(upstream("http://dms:50051"), Ok("http://dms:50051".to_owned()));
-        for text in ["", "dms:50051", "https://dms", "http://", "http://a b"] {
+        for text in ["http://dms:50051", "https://dms:50051"] {
+            assert_eq!(upstream(text), Ok(text.to_owned()));
+        }
+        for text in ["", "dms:50051", "ftp://dms", "http://", "http://a b"] {
             assert!(upstream(text).is_err(), "{text}");
         }
     }

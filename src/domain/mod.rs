@@ -15,6 +15,7 @@ pub mod place;
 pub mod queue;
 pub mod search;
 pub mod settle;
+pub mod signed_request;
 pub mod tag;
 pub mod text;
 

@@ -48,6 +48,9 @@ impl IntoResponse for Failure {
         let body = FailureBody { error_code: format!("DMS.{}", row.code), error_msg: self.0.message() };
         let status = StatusCode::from_u16(row.http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(delay) = self.0.retry_hint() {
             // Whole seconds, rounded up: "0" would invite a storm.
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);

@@ -6,7 +6,7 @@ use axum::response::IntoResponse as _;
 use http::StatusCode;
 
 use super::Answer;
-use super::body::{self, Plane};
+use super::body::Plane;
 use super::json::{CreatedGroups, QueueGroups};
 use super::object::Object;
 use super::query::Query;
@@ -16,8 +16,8 @@ use crate::domain::{ErrorKind, Result};
 use crate::proto::v1 as pb;
 
 /// `POST /queues/{queue_id}/groups`
-pub async fn create(upstream: Upstream, target: Target, body: Body) -> Answer {
-    let body = body::read(body, Plane::Control).await?;
+pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+    let body = upstream.read(body, Plane::Control).await?;
     let names = group_names(&Object::parse(&body, Plane::Control)?)?;
     let request = pb::CreateConsumerGroupsRequest { project_id: target.project_id, queue_id: target.queue_id, names };
     let answer = upstream.queues().create_consumer_groups(upstream.request(request)).await?.into_inner();

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde_json::value::RawValue;
 
 use super::Answer;
-use super::body::{self, Plane};
+use super::body::Plane;
 use super::json::{Acked, Leased, Sent};
 use super::object::{Object, shown};
 use super::query::Query;
@@ -26,8 +26,8 @@ const CONSUME_MARGIN: Duration = Duration::from_secs(15);
 const FIELDS: ErrorKind = ErrorKind::MessageFields;
 
 /// `POST /queues/{queue_id}/messages`
-pub async fn send(upstream: Upstream, target: Target, body: Body) -> Answer {
-    let body = body::read(body, Plane::Data).await?;
+pub async fn send(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+    let body = upstream.read(body, Plane::Data).await?;
     let root = Object::parse(&body, Plane::Data)?;
     let messages = root.items("messages", FIELDS, "an array of objects")?;
     let request = pb::SendMessagesRequest {
@@ -62,8 +62,8 @@ pub async fn consume_dead_letters(upstream: Upstream, target: Target, query: Que
 }
 
 /// `POST /queues/{queue_id}/groups/{group_id}/ack`
-pub async fn ack(upstream: Upstream, target: Target, body: Body) -> Answer {
-    let entries = ack_entries(body).await?;
+pub async fn ack(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+    let entries = ack_entries(&mut upstream, body).await?;
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = upstream.request(pb::AckMessagesRequest { project_id, queue_id, group_id, entries });
     let answer = upstream.messages().ack_messages(request).await?.into_inner();
@@ -71,8 +71,8 @@ pub async fn ack(upstream: Upstream, target: Target, body: Body) -> Answer {
 }
 
 /// `POST /queues/{queue_id}/groups/{group_id}/deadletters/ack`
-pub async fn ack_dead_letters(upstream: Upstream, target: Target, body: Body) -> Answer {
-    let entries = ack_entries(body).await?;
+pub async fn ack_dead_letters(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+    let entries = ack_entries(&mut upstream, body).await?;
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = upstream.request(pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries });
     let answer = upstream.dead_letters().ack_dead_letters(request).await?.into_inner();
@@ -147,8 +147,8 @@ fn leased(messages: &[pb::LeasedMessage]) -> Answer {
     Ok(Json(messages).into_response())
 }
 
-async fn ack_entries(body: Body) -> Result<Vec<pb::AckEntry>> {
-    let body = body::read(body, Plane::Data).await?;
+async fn ack_entries(upstream: &mut Upstream, body: Body) -> Result<Vec<pb::AckEntry>> {
+    let body = upstream.read(body, Plane::Data).await?;
     let root = Object::parse(&body, Plane::Data)?;
     let entries = root.items("message", FIELDS, "an array of objects with a handler")?;
     entries.iter().map(ack_entry).collect()

@@ -13,6 +13,7 @@ mod query;
 mod queues;
 mod quotas;
 mod request_id;
+mod signed;
 mod tags;
 mod target;
 mod upstream;

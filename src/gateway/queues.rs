@@ -6,7 +6,7 @@ use axum::response::IntoResponse as _;
 use http::StatusCode;
 
 use super::Answer;
-use super::body::{self, Plane};
+use super::body::Plane;
 use super::json::{CreatedQueue, Queue, Queues};
 use super::object::Object;
 use super::query::Query;
@@ -16,8 +16,8 @@ use crate::domain::{ErrorKind, Result};
 use crate::proto::v1 as pb;
 
 /// `POST /queues`
-pub async fn create(upstream: Upstream, target: Target, body: Body) -> Answer {
-    let body = body::read(body, Plane::Control).await?;
+pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+    let body = upstream.read(body, Plane::Control).await?;
     let request = create_request(target.project_id, &Object::parse(&body, Plane::Control)?)?;
     let answer = upstream.queues().create_queue(upstream.request(request)).await?.into_inner();
     let queue = answer.queue.unwrap_or_default();

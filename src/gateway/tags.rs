@@ -6,7 +6,7 @@ use axum::response::IntoResponse as _;
 use http::StatusCode;
 
 use super::Answer;
-use super::body::{self, Plane};
+use super::body::Plane;
 use super::json::{Counted, Found, ProjectTags, QueueTags};
 use super::object::Object;
 use super::target::Target;
@@ -18,8 +18,8 @@ const FIELDS: ErrorKind = ErrorKind::ControlBodyInvalid;
 const TEXT: &str = "a string";
 
 /// `POST /queue/{queue_id}/tags`
-pub async fn add(upstream: Upstream, target: Target, body: Body) -> Answer {
-    let body = body::read(body, Plane::Control).await?;
+pub async fn add(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+    let body = upstream.read(body, Plane::Control).await?;
     let tag = new_tag(&Object::parse(&body, Plane::Control)?)?;
     let request = pb::AddQueueTagRequest { project_id: target.project_id, queue_id: target.queue_id, tag: Some(tag) };
     upstream.tags().add_queue_tag(upstream.request(request)).await?;
@@ -40,8 +40,8 @@ pub async fn delete_action(upstream: Upstream, target: Target) -> Answer {
 }
 
 /// `POST /queue/{queue_id}/tags/action`
-pub async fn batch(upstream: Upstream, target: Target, body: Body) -> Answer {
-    let body = body::read(body, Plane::Control).await?;
+pub async fn batch(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+    let body = upstream.read(body, Plane::Control).await?;
     let root = Object::parse(&body, Plane::Control)?;
     let tags = root.items("tags", FIELDS, "an array of objects with key and value")?;
     let request = pb::BatchQueueTagsRequest {
@@ -69,8 +69,8 @@ pub async fn list_of_project(upstream: Upstream, target: Target) -> Answer {
 }
 
 /// `POST /queue/resource_instances/action`
-pub async fn search(upstream: Upstream, target: Target, body: Body) -> Answer {
-    let body = body::read(body, Plane::Control).await?;
+pub async fn search(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+    let body = upstream.read(body, Plane::Control).await?;
     let request = search_request(target.project_id, &Object::parse(&body, Plane::Control)?)?;
     let counting = request.action() == pb::SearchAction::Count;
     let found = upstream.tags().search_queues(upstream.request(request)).await?.into_inner();

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
 use tonic::Status;
@@ -13,7 +14,11 @@ use tonic::metadata::MetadataMap;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
+use super::body::{self, Plane};
 use super::request_id::X_REQUEST_ID;
+use super::signed;
+use crate::domain::Result;
+use crate::domain::signed_request::SignedRequest;
 use crate::proto::v1::dead_letter_service_client::DeadLetterServiceClient;
 use crate::proto::v1::message_service_client::MessageServiceClient;
 use crate::proto::v1::queue_service_client::QueueServiceClient;
@@ -56,21 +61,34 @@ impl Gateway {
 pub struct Upstream {
     transport: Transport,
     metadata: HeaderMap,
+    signed: Option<SignedRequest>,
 }
 
 impl FromRequestParts<Gateway> for Upstream {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Infallible> {
-        let forwarded = FORWARDED.into_iter().filter_map(|name| {
-            let value = parts.headers.get(&name)?.clone();
-            Some((name, value))
-        });
-        Ok(Self { transport: gateway.0.clone(), metadata: forwarded.collect() })
+        let mut metadata = HeaderMap::new();
+        for name in FORWARDED {
+            // All of a name: a repeated credential is for the service to refuse.
+            for value in parts.headers.get_all(&name) {
+                metadata.append(name.clone(), value.clone());
+            }
+        }
+        Ok(Self { transport: gateway.0.clone(), metadata, signed: signed::head(parts) })
     }
 }
 
 impl Upstream {
+    /// Reads the body of the caller's request; a signature covers it.
+    pub async fn read(&mut self, body: axum::body::Body, plane: Plane) -> Result<Bytes> {
+        let body = body::read(body, plane).await?;
+        if let Some(signed) = &mut self.signed {
+            signed.body = body.clone();
+        }
+        Ok(body)
+    }
+
     /// A request with the caller's metadata and the usual deadline.
     pub fn request<M>(&self, message: M) -> tonic::Request<M> {
         self.request_within(DEADLINE, message)
@@ -80,6 +98,9 @@ impl Upstream {
     pub fn request_within<M>(&self, deadline: Duration, message: M) -> tonic::Request<M> {
         let metadata = MetadataMap::from_headers(self.metadata.clone());
         let mut request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), message);
+        if let Some(signed) = &self.signed {
+            request.extensions_mut().insert(signed.clone());
+        }
         request.set_timeout(deadline);
         request
     }

@@ -71,6 +71,8 @@ impl Service {
     pub async fn start_at(options: ServiceOptions<'_>) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut arguments: Vec<OsString> = vec![program.into_os_string(), "serve".into(), "--log=warn".into()];
+        // It listens on the loopback interface only.
+        arguments.push("--auth=none".into());
         arguments.push(format!("--database-url={}", options.database_url).into());
         arguments.push(format!("--grpc-addr={}", options.grpc).into());
         arguments.push(format!("--rest-addr={}", options.rest).into());

@@ -38,42 +38,41 @@ pub struct Claim {
 // Failed messages come first: a claim of new ones is refused while there are any. Whether a batch is in flight needs no second
 // look: only claims give out leases, so what was read of them holds while the version does. Rows are found by place only (see
 // `store/place.rs`): one that has moved has most likely been claimed from, and is read again. Ragged arrays travel flat with
-// bounds.
+// bounds; a row knows its part of them, so that nothing is joined row by row.
 /// The statement of [`claim`]; public for the test of its plan.
 pub const CLAIM: &str = "
-WITH input AS (
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::bigint[],
-                         $7::boolean[], $8::tid[])
-        AS i (stream_id, subscription_id, version, cursor_offset, cursor_time, skipped, from_retries, place)
-), locked AS (
-    SELECT i.stream_id, i.subscription_id
-    FROM input AS i JOIN subscriptions AS s
-        ON s.ctid = i.place AND s.stream_id + 0 = i.stream_id AND s.subscription_id + 0 = i.subscription_id
-    WHERE s.version = i.version
-    ORDER BY i.stream_id, i.subscription_id
-    FOR NO KEY UPDATE OF s
-), moved AS (
+WITH moved AS (
     UPDATE subscriptions AS s
     SET version = s.version + 1, cursor_offset = i.cursor_offset, cursor_time = i.cursor_time,
         skipped = s.skipped + i.skipped
-    FROM locked JOIN input AS i USING (stream_id, subscription_id)
+    FROM unnest($1::bigint[], $2::bigint[], $3::tid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bigint[],
+                $8::integer[], $9::integer[], $10::integer[], $11::integer[])
+        AS i (stream_id, subscription_id, place, version, cursor_offset, cursor_time, skipped,
+              first_retry, last_retry, first_lease, last_lease)
     WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id AND s.subscription_id + 0 = i.subscription_id
       AND s.version = i.version
-      AND CASE WHEN i.from_retries THEN true ELSE NOT EXISTS (SELECT FROM retries AS r
-              WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id) END
-    RETURNING s.stream_id, s.subscription_id, s.ctid AS place
+      AND CASE WHEN i.first_retry <= i.last_retry THEN true ELSE (SELECT true FROM retries AS r
+              WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id LIMIT 1) IS NULL END
+    RETURNING s.stream_id, s.subscription_id, s.ctid AS place, i.first_retry, i.last_retry, i.first_lease, i.last_lease
 ), taken AS (
     DELETE FROM retries AS r
-    USING moved AS m JOIN unnest($9::bigint[], $10::bigint[], $11::bigint[]) AS t (stream_id, subscription_id, message_offset)
-        USING (stream_id, subscription_id)
-    WHERE r.stream_id = t.stream_id AND r.subscription_id = t.subscription_id AND r.message_offset = t.message_offset
+    USING (
+        SELECT stream_id, subscription_id, ($12::bigint[])[generate_series(first_retry, last_retry)] AS message_offset
+        FROM moved
+    ) AS t
+    CROSS JOIN LATERAL (
+        SELECT f.ctid AS place FROM retries AS f
+        WHERE f.stream_id = t.stream_id AND f.subscription_id = t.subscription_id AND f.message_offset = t.message_offset
+        OFFSET 0
+    ) AS found
+    WHERE r.ctid = found.place
 ), given AS (
     INSERT INTO leases (stream_id, subscription_id, lease_id, expires_at, offsets, attempts, appended_ats)
-    SELECT g.stream_id, g.subscription_id, g.lease_id, g.expires_at,
-           ($18::bigint[])[g.first:g.last], ($19::integer[])[g.first:g.last], ($20::timestamptz[])[g.first:g.last]
-    FROM moved AS m
-    JOIN unnest($12::bigint[], $13::bigint[], $14::uuid[], $15::timestamptz[], $16::integer[], $17::integer[])
-        AS g (stream_id, subscription_id, lease_id, expires_at, first, last) USING (stream_id, subscription_id)
+    SELECT stream_id, subscription_id, ($13::uuid[])[n], ($14::timestamptz[])[n],
+           ($17::bigint[])[($15::integer[])[n]:($16::integer[])[n]],
+           ($18::integer[])[($15::integer[])[n]:($16::integer[])[n]],
+           ($19::timestamptz[])[($15::integer[])[n]:($16::integer[])[n]]
+    FROM (SELECT stream_id, subscription_id, generate_series(first_lease, last_lease) AS n FROM moved) AS g
 )
 SELECT stream_id, subscription_id, place FROM moved";
 
@@ -120,26 +119,22 @@ async fn claim_one(conn: &mut PgConnection, claim: &Claim) -> sqlx::Result<Vec<M
 
 async fn claim_many(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<Vec<Moved>> {
     let (streams, subscriptions) = key_columns(claims.iter().map(|claim| &claim.key));
-    let taken = || claims.iter().flat_map(|claim| claim.retries.iter().map(|offset| (claim.key, *offset)));
-    let leases = || claims.iter().flat_map(|claim| &claim.leases);
-    let (taken_streams, taken_subscriptions) =
-        taken().map(|(key, _)| (key.stream.0, key.subscription.0)).unzip::<_, _, Vec<_>, Vec<_>>();
-    let (lease_streams, lease_subscriptions) = key_columns(leases().map(|lease| &lease.key));
+    let (first_retries, last_retries) = slice_bounds(claims.iter().map(|claim| claim.retries.len()));
+    let (first_leases, last_leases) = slice_bounds(claims.iter().map(|claim| claim.leases.len()));
     let query = sqlx::query_as(CLAIM)
         .bind(streams)
         .bind(subscriptions)
+        .bind(claims.iter().map(|claim| claim.place).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| claim.version).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| claim.cursor).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| claim.cursor_time).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| claim.skipped).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| !claim.retries.is_empty()).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.place).collect::<Vec<_>>())
-        .bind(taken_streams)
-        .bind(taken_subscriptions)
-        .bind(taken().map(|(_, offset)| offset).collect::<Vec<_>>())
-        .bind(lease_streams)
-        .bind(lease_subscriptions);
-    bind_leases(query, leases).fetch_all(conn).await
+        .bind(first_retries)
+        .bind(last_retries)
+        .bind(first_leases)
+        .bind(last_leases)
+        .bind(claims.iter().flat_map(|claim| &claim.retries).copied().collect::<Vec<_>>());
+    bind_leases(query, || claims.iter().flat_map(|claim| &claim.leases)).fetch_all(conn).await
 }
 
 type Query<'q> = QueryAs<'q, Postgres, Moved, PgArguments>;
@@ -147,7 +142,7 @@ type Query<'q> = QueryAs<'q, Postgres, Moved, PgArguments>;
 /// What both statements end with: leases, and their messages flat with bounds.
 fn bind_leases<'q, 'a, I: Iterator<Item = &'a Lease>>(query: Query<'q>, leases: impl Fn() -> I) -> Query<'q> {
     let messages = || leases().flat_map(|lease| &lease.messages);
-    let (firsts, lasts) = slice_bounds(leases());
+    let (firsts, lasts) = slice_bounds(leases().map(|lease| lease.messages.len()));
     query
         .bind(leases().map(|lease| lease.id.0).collect::<Vec<_>>())
         .bind(leases().map(|lease| lease.expires_at).collect::<Vec<_>>())

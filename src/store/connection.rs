@@ -13,11 +13,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(5);
 /// Statements of lanes look rows up by key, however small their table was when they were planned: a plan that reads a small
 /// table whole would still be there when it is large.
-const STEADY_PLANS: [(&str, &str); 5] = [
+const STEADY_PLANS: [(&str, &str); 6] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
+    ("enable_memoize", "off"),
     ("jit", "off"),
 ];
 /// A connection not used for this long is tried before use.

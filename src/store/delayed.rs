@@ -108,17 +108,22 @@ pub async fn due_streams(pool: &PgPool, now: Timestamp, limit: i64) -> sqlx::Res
 
 const TAKE: &str = "
 WITH due AS (
-    SELECT due_at, delayed_id FROM delayed_messages
-    WHERE stream_id = $1 AND due_at <= $2 ORDER BY due_at, delayed_id LIMIT $3
+    SELECT due_at, delayed_id FROM (
+        SELECT due_at, delayed_id, row_number() OVER earliest AS place, sum(octet_length(record)) OVER earliest AS bytes
+        FROM (SELECT due_at, delayed_id, record FROM delayed_messages
+              WHERE stream_id = $1 AND due_at <= $2 ORDER BY due_at, delayed_id LIMIT $3) AS d
+        WINDOW earliest AS (ORDER BY due_at, delayed_id)
+    ) AS counted
+    WHERE place = 1 OR bytes <= $4
 )
 DELETE FROM delayed_messages AS d USING due
 WHERE d.stream_id = $1 AND d.due_at = due.due_at AND d.delayed_id = due.delayed_id
 RETURNING d.due_at, d.delayed_id, d.record";
 
-/// Takes due messages of one locked stream in the order they become available.
+/// Takes due messages of one locked stream in the order they become available: no more than one segment should hold.
 async fn take_due(conn: &mut PgConnection, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Vec<Bytes>> {
     let mut rows: Vec<(Timestamp, i64, Vec<u8>)> =
-        sqlx::query_as(TAKE).bind(stream.0).bind(now).bind(limit).fetch_all(conn).await?;
+        sqlx::query_as(TAKE).bind(stream.0).bind(now).bind(limit).bind(segments::BYTES_MAX).fetch_all(conn).await?;
     rows.sort_by_key(|(due_at, id, _)| (*due_at, *id));
     Ok(rows.into_iter().map(|(_, _, record)| Bytes::from(record)).collect())
 }

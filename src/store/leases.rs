@@ -18,12 +18,29 @@ pub struct LeaseKey {
     pub id: LeaseId,
 }
 
-const DELETE_WHOLE: &str = "
+// Where a lease that is asked for is. Not a plain join: when there were hardly any leases as the table was last analysed, the
+// planner takes it for empty and reads the whole index, dead leases and all, instead of looking each up. It may not reorder this.
+macro_rules! place_of_lease {
+    () => {
+        "CROSS JOIN LATERAL (
+    SELECT f.ctid AS place FROM leases AS f
+    WHERE f.stream_id = k.stream_id AND f.subscription_id = k.subscription_id AND f.lease_id = k.lease_id
+    OFFSET 0
+) AS found"
+    };
+}
+
+/// The statement of [`delete_whole`]; public for the test of its plan, as those below.
+pub const DELETE_WHOLE: &str = concat!(
+    "
 DELETE FROM leases AS l
 USING unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::integer[]) AS k (stream_id, subscription_id, lease_id, message_count)
-WHERE l.stream_id = k.stream_id AND l.subscription_id = k.subscription_id AND l.lease_id = k.lease_id
-  AND cardinality(l.offsets) = k.message_count AND l.expires_at > $5
-RETURNING l.lease_id";
+",
+    place_of_lease!(),
+    "
+WHERE l.ctid = found.place AND cardinality(l.offsets) = k.message_count AND l.expires_at > $5
+RETURNING l.lease_id"
+);
 
 /// Deletes the leases that are live and have exactly that many messages left; returns those.
 pub async fn delete_whole(
@@ -68,13 +85,17 @@ impl From<LeaseRow> for Lease {
     }
 }
 
-const LOCK: &str = "
-SELECT l.stream_id, l.subscription_id, l.lease_id, l.expires_at, l.offsets, l.attempts, l.appended_ats
-FROM leases AS l
-JOIN unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS k (stream_id, subscription_id, lease_id)
-    USING (stream_id, subscription_id, lease_id)
-ORDER BY l.stream_id, l.subscription_id, l.lease_id
-FOR UPDATE OF l";
+/// The statement of [`lock`].
+pub const LOCK: &str = "
+SELECT l.*
+FROM (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS k (stream_id, subscription_id, lease_id) ORDER BY 1, 2, 3
+) AS k
+CROSS JOIN LATERAL (
+    SELECT f.stream_id, f.subscription_id, f.lease_id, f.expires_at, f.offsets, f.attempts, f.appended_ats FROM leases AS f
+    WHERE f.stream_id = k.stream_id AND f.subscription_id = k.subscription_id AND f.lease_id = k.lease_id
+    FOR UPDATE
+) AS l";
 
 /// Locks and loads leases; those that do not exist are missing in the answer.
 pub async fn lock(conn: &mut PgConnection, leases: &[LeaseKey]) -> sqlx::Result<Vec<Lease>> {
@@ -88,18 +109,30 @@ pub async fn lock(conn: &mut PgConnection, leases: &[LeaseKey]) -> sqlx::Result<
     Ok(rows.into_iter().map(Lease::from).collect())
 }
 
-const DELETE: &str = "
+/// The statement of [`write_back`] for leases without messages.
+pub const DELETE: &str = concat!(
+    "
 DELETE FROM leases AS l
 USING unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS k (stream_id, subscription_id, lease_id)
-WHERE l.stream_id = k.stream_id AND l.subscription_id = k.subscription_id AND l.lease_id = k.lease_id";
+",
+    place_of_lease!(),
+    "
+WHERE l.ctid = found.place"
+);
 
-const SHRINK: &str = "
+/// The statement of [`write_back`] for the others.
+pub const SHRINK: &str = concat!(
+    "
 UPDATE leases AS l
 SET offsets = ($6::bigint[])[k.first:k.last], attempts = ($7::integer[])[k.first:k.last],
     appended_ats = ($8::timestamptz[])[k.first:k.last]
 FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::integer[], $5::integer[])
     AS k (stream_id, subscription_id, lease_id, first, last)
-WHERE l.stream_id = k.stream_id AND l.subscription_id = k.subscription_id AND l.lease_id = k.lease_id";
+",
+    place_of_lease!(),
+    "
+WHERE l.ctid = found.place"
+);
 
 /// Writes locked leases back: those without messages are deleted.
 pub async fn write_back(conn: &mut PgConnection, leases: &[&Lease]) -> sqlx::Result<()> {
@@ -111,7 +144,7 @@ pub async fn write_back(conn: &mut PgConnection, leases: &[&Lease]) -> sqlx::Res
     }
     if !rest.is_empty() {
         let (streams, subscriptions) = key_columns(rest.iter().map(|lease| &lease.key));
-        let (firsts, lasts) = slice_bounds(rest.iter().copied());
+        let (firsts, lasts) = slice_bounds(rest.iter().map(|lease| lease.messages.len()));
         let messages = || rest.iter().flat_map(|lease| &lease.messages);
         sqlx::query(SHRINK)
             .bind(streams)

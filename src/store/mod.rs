@@ -20,6 +20,7 @@ mod place;
 pub mod queues;
 pub mod retries;
 pub mod sabotage;
+pub mod schema;
 pub mod segments;
 pub mod settlement;
 pub mod sqlstate;
@@ -32,6 +33,8 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgPool};
+
+pub use self::schema::migrate;
 
 use crate::domain::{Error, Result};
 
@@ -64,7 +67,10 @@ impl Store {
         let connect = connect_options(&options.database_url)?
             .options([
                 ("statement_timeout", options.statement_timeout.as_millis().to_string()),
-                ("idle_in_transaction_session_timeout", "60000".to_owned()),
+                // Nothing here waits in a transaction: a replica that does is frozen or cut off, and others wait for its locks.
+                ("idle_in_transaction_session_timeout", "10000".to_owned()),
+                // Lanes that may answer earlier say so themselves.
+                ("synchronous_commit", "on".to_owned()),
                 // Planning over many partitions costs more than the statements.
                 ("plan_cache_mode", "force_generic_plan".to_owned()),
             ])
@@ -92,13 +98,4 @@ fn connect_options(database_url: &str) -> Result<PgConnectOptions> {
         .map_err(|error| Error::internal(format!("database url: {error}")))?
         .disable_statement_logging();
     Ok(options)
-}
-
-/// Brings the schema up to date. Several replicas may call it at once: one works, the others wait.
-pub async fn migrate(database_url: &str) -> Result<()> {
-    let mut connection = connect_options(database_url)?.connect().await?;
-    sqlx::migrate!().run(&mut connection).await.map_err(|error| {
-        tracing::error!(%error, "migration failed");
-        Error::internal(format!("migration failed: {error}"))
-    })
 }

@@ -8,16 +8,10 @@
 //! the planner from using its index). What it finds is the version that the statement's snapshot sees, or nothing: a scan by
 //! ctid does not follow a row that has moved. Nothing found means nothing written; the caller then goes by key.
 //!
-//! The statements lock the row first (`locked`) and then update it, both by the old ctid:
-//!
-//! - Nobody has updated the row since the snapshot: the lock keeps it so, and the update finds that same version.
-//! - Somebody has: the lock waits for them, follows the row to its newest version, locks that, and checks the match again.
-//!   Older versions of Postgres (16.2) do not compare the ctid in that check: the row is found, and the update does the same
-//!   once more. It meets the old version in the snapshot, follows it to the newest one, which is ours by the lock, and
-//!   computes from that. Newer ones (15.18) do compare it, find another one, and leave the row out of `locked`, which the
-//!   update joins: nothing is written.
-//!
-//! A statement for one row updates it without locking it first; what is said of the second case holds for its update alone.
+//! - Nobody has updated the row since the snapshot: the update finds that same version.
+//! - Somebody has: the update waits for them, follows the row to its newest version, and checks the match again. Older
+//!   versions of Postgres (16.2) do not compare the ctid in that check: the row is updated, from its newest version. Newer ones
+//!   (15.18) do compare it, find another one, and leave the row out: nothing is written.
 //!
 //! Either way offsets come from the newest version, under its lock, or not at all.
 

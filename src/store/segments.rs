@@ -9,6 +9,9 @@ use crate::domain::ids::StreamId;
 use crate::domain::message::Message;
 use crate::domain::place::Place;
 
+/// What moves messages into the log cuts them into segments of at most this size, or of one message.
+pub const BYTES_MAX: i64 = 2 * 1024 * 1024;
+
 /// Messages to append to one stream, already encoded.
 #[derive(Debug, Clone)]
 pub struct Append {
@@ -95,52 +98,50 @@ impl From<i64> for StreamId {
     }
 }
 
-// `locked` takes the row locks in stream_id order, so that two flushes cannot deadlock. `input` leaves the payloads out: a row
-// that joins an update is copied when the update has to wait.
+// The payloads stay out of the update, which copies the rows that it joins when it has to wait: `n` tells which is whose.
 macro_rules! append_sql {
-    (input: $input:literal, locked: $locked:literal, row: $row:literal) => {
+    ($moved:literal) => {
         concat!(
+            $moved,
             "
-WITH input AS (
-    SELECT * FROM ",
-            $input,
-            "
-), locked AS (
-    ",
-            $locked,
-            "
-), moved AS (
-    UPDATE streams AS s
-    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at, $5)
-    FROM locked JOIN input AS i USING (stream_id)
-    WHERE ",
-            $row,
-            "
-    RETURNING s.stream_id, s.next_offset - i.message_count AS base_offset, s.last_appended_at AS appended_at, s.ctid AS place
+    RETURNING s.stream_id, s.next_offset - i.message_count AS base_offset, s.last_appended_at AS appended_at, s.ctid AS place,
+              i.message_count, i.n
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
-    SELECT m.stream_id, m.base_offset, m.appended_at, p.message_count, $4, p.payload
-    FROM moved AS m
-    JOIN unnest($1::bigint[], $2::integer[], $3::bytea[]) AS p (stream_id, message_count, payload) USING (stream_id)
+    SELECT stream_id, base_offset, appended_at, message_count, $4, ($3::bytea[])[n] FROM moved
 )
 SELECT stream_id, base_offset, appended_at, place FROM moved"
         )
     };
 }
 
-const APPEND: &str = append_sql! {
-    input: "unnest($1::bigint[], $2::integer[]) AS i (stream_id, message_count)",
-    locked: "SELECT stream_id FROM streams WHERE stream_id = ANY ($1) ORDER BY stream_id FOR NO KEY UPDATE",
-    row: "s.stream_id = locked.stream_id"
-};
+/// The statement of [`append`]; public for the test of its plan. It locks the rows in the order of their keys before it moves
+/// them, so that two flushes cannot deadlock. ANY keeps the planner from reading a small table whole.
+pub const APPEND: &str = append_sql!(
+    "
+WITH locked AS (
+    SELECT i.stream_id, i.message_count, i.n
+    FROM (
+        SELECT * FROM unnest($1::bigint[], $2::integer[]) WITH ORDINALITY AS i (stream_id, message_count, n) ORDER BY 1
+    ) AS i
+    CROSS JOIN LATERAL (SELECT FROM streams AS f WHERE f.stream_id = i.stream_id FOR NO KEY UPDATE) AS s
+), moved AS (
+    UPDATE streams AS s
+    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at, $5)
+    FROM locked AS i
+    WHERE s.stream_id = i.stream_id AND s.stream_id = ANY ($1)"
+);
 
-/// The statement of [`append_at`], see `store/place.rs`; public for the test of its plan.
-pub const APPEND_AT: &str = append_sql! {
-    input: "unnest($1::bigint[], $2::integer[], $6::tid[]) AS i (stream_id, message_count, place)",
-    locked: "SELECT i.stream_id FROM input AS i JOIN streams AS s ON s.ctid = i.place AND s.stream_id + 0 = i.stream_id
-    ORDER BY i.stream_id FOR NO KEY UPDATE OF s",
-    row: "s.ctid = i.place AND s.stream_id + 0 = i.stream_id"
-};
+/// The statement of [`append_at`], see `store/place.rs`; public for the test of its plan. It meets the rows in the order in
+/// which they are asked for.
+pub const APPEND_AT: &str = append_sql!(
+    "
+WITH moved AS (
+    UPDATE streams AS s
+    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at, $5)
+    FROM unnest($1::bigint[], $2::integer[], $6::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
+    WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id"
+);
 
 /// The statement of [`append_at`] for one stream, the most common flush: no lock is needed before the update, for there is no
 /// order to keep, and it costs Postgres half as much.
@@ -161,7 +162,8 @@ pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp)
     run(conn, APPEND, appends, None, now).await
 }
 
-/// The same, looking for the rows of the streams where they were last seen. A stream whose row is not there is missing in the
+/// The same, looking for the rows of the streams where they were last seen; in the order of their ids, as all do, so that two
+/// flushes cannot deadlock. A stream whose row is not there is missing in the
 /// answer, and nothing was appended to it.
 pub async fn append_at(
     conn: &mut PgConnection,
@@ -221,6 +223,8 @@ pub struct ReadFrom {
     pub not_before: Timestamp,
     /// What was appended then or before has expired.
     pub horizon: Timestamp,
+    /// What was appended later is not wanted.
+    pub not_after: Option<Timestamp>,
 }
 
 // appended_at and base_offset order a stream alike, so this walks the primary key from one place, partition by partition.
@@ -228,6 +232,7 @@ const READ: &str = "
 SELECT base_offset, appended_at, message_count, codec, payload
 FROM segments
 WHERE stream_id = $1 AND appended_at >= $2 AND appended_at > $3 AND base_offset + message_count > $4
+  AND appended_at <= coalesce($6, 'infinity')
 ORDER BY appended_at, base_offset
 LIMIT $5";
 
@@ -239,6 +244,7 @@ pub async fn read(conn: &mut PgConnection, from: ReadFrom, limit: i64) -> sqlx::
         .bind(from.horizon)
         .bind(from.offset)
         .bind(limit)
+        .bind(from.not_after)
         .fetch_all(conn)
         .await?;
     Ok(rows.into_iter().map(|row| row.decode(from.stream)).collect())

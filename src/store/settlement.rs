@@ -1,8 +1,8 @@
 //! The transaction that settles deliveries one by one: what was not a whole batch acknowledged with success.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use sqlx::{Connection, PgConnection};
 
 use super::groups::{self, ReaderPolicy};
@@ -60,7 +60,7 @@ pub async fn settle<T>(
     keys: &[LeaseKey],
     now: Timestamp,
     decide: impl Fn(Vec<Lease>, &[ReaderPolicy]) -> (Settlement, T),
-    cached: impl Fn(StreamId, i64) -> Option<Message>,
+    cached: impl Fn(StreamId, MessageRef) -> Option<Message>,
 ) -> sqlx::Result<(Settled, T)> {
     let mut tx = conn.begin().await?;
     let readers: BTreeSet<SubscriptionKey> = keys.iter().map(|lease| lease.subscription).collect();
@@ -90,19 +90,19 @@ async fn move_dead(
     conn: &mut PgConnection,
     dead: &[DeadMessage],
     now: Timestamp,
-    cached: impl Fn(StreamId, i64) -> Option<Message>,
+    cached: impl Fn(StreamId, MessageRef) -> Option<Message>,
 ) -> sqlx::Result<Vec<Segment>> {
-    let mut by_stream: BTreeMap<StreamId, Vec<Message>> = BTreeMap::new();
+    let mut by_stream: BTreeMap<StreamId, VecDeque<Message>> = BTreeMap::new();
     for dead in dead {
         let (stream, offset) = (dead.key.stream, dead.message.offset);
-        let message = match cached(stream, offset) {
+        let message = match cached(stream, dead.message) {
             Some(message) => Some(message),
             None => segments::read_at(conn, stream, dead.message.appended_at, offset)
                 .await?
                 .and_then(|segment| segment.message(offset).cloned()),
         };
         match message {
-            Some(message) => by_stream.entry(dead.to).or_default().push(as_dead_letter(message, dead)),
+            Some(message) => by_stream.entry(dead.to).or_default().push_back(as_dead_letter(message, dead)),
             None => tracing::error!(stream = stream.0, offset, "dead letter lost: its message cannot be read"),
         }
     }
@@ -122,24 +122,33 @@ fn as_dead_letter(message: Message, dead: &DeadMessage) -> Message {
 
 async fn append_all(
     conn: &mut PgConnection,
-    by_stream: BTreeMap<StreamId, Vec<Message>>,
+    mut by_stream: BTreeMap<StreamId, VecDeque<Message>>,
     now: Timestamp,
 ) -> sqlx::Result<Vec<Segment>> {
-    if by_stream.is_empty() {
-        return Ok(Vec::new());
+    let mut segments = Vec::new();
+    while !by_stream.is_empty() {
+        let appends: Vec<Append> =
+            by_stream.iter_mut().map(|(stream, messages)| take_segment(*stream, messages)).collect();
+        by_stream.retain(|_, messages| !messages.is_empty());
+        let appended = segments::append(conn, &appends, now).await?;
+        let segment = |at: Appended| {
+            let append = appends.iter().find(|append| append.stream == at.stream_id)?;
+            Some(Segment::decode(at, append.message_count, codec::CODEC_PLAIN, append.payload.clone()))
+        };
+        segments.extend(appended.into_iter().filter_map(|landed| segment(landed.at)));
     }
-    let appends: Vec<Append> = by_stream.iter().map(|(stream, messages)| encode(*stream, messages)).collect();
-    let appended = segments::append(conn, &appends, now).await?;
-    let segment = |at: Appended| {
-        let append = appends.iter().find(|append| append.stream == at.stream_id)?;
-        Some(Segment::decode(at, append.message_count, codec::CODEC_PLAIN, append.payload.clone()))
-    };
-    Ok(appended.into_iter().filter_map(|landed| segment(landed.at)).collect())
+    Ok(segments)
 }
 
-fn encode(stream: StreamId, messages: &[Message]) -> Append {
-    let mut payload = BytesMut::new();
-    messages.iter().for_each(|message| codec::encode(message, &mut payload));
-    let message_count = i32::try_from(messages.len()).unwrap_or(i32::MAX);
-    Append { stream, message_count, payload: Bytes::from(payload) }
+/// As many of the first messages as one segment should hold.
+fn take_segment(stream: StreamId, messages: &mut VecDeque<Message>) -> Append {
+    let bytes_max = usize::try_from(segments::BYTES_MAX).unwrap_or(usize::MAX);
+    let (mut payload, mut message_count) = (BytesMut::new(), 0);
+    while let Some(message) =
+        messages.pop_front_if(|message| message_count == 0 || payload.len() + message.size_bytes() <= bytes_max)
+    {
+        codec::encode(&message, &mut payload);
+        message_count += 1;
+    }
+    Append { stream, message_count, payload: payload.freeze() }
 }

@@ -7,6 +7,16 @@ pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
     matches!(code(error).as_deref(), Some("40P01" | "40001" | "55P03"))
 }
 
+/// A table is not there.
+pub(super) fn is_missing_table(error: &sqlx::Error) -> bool {
+    code(error).as_deref() == Some("42P01")
+}
+
+/// The role of the service may not do this.
+pub(super) fn is_forbidden(error: &sqlx::Error) -> bool {
+    code(error).as_deref() == Some("42501")
+}
+
 /// Whether the connection is still good after this error.
 pub(super) fn leaves_connection_usable(error: &sqlx::Error) -> bool {
     match error {

@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgConnection};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
 use crate::domain::labels::LabelRule;
-use crate::domain::lease::{Lease, SubscriptionState};
+use crate::domain::lease::SubscriptionState;
 use crate::domain::place::Place;
 
 /// Splits keys into the two arrays that `unnest` joins again.
@@ -45,16 +45,23 @@ impl From<StateRow> for SubscriptionState {
 }
 
 // Leases are looked for on behalf of exclusive readers only: of others there may be many, dead ones too.
-const READ_STATES: &str = "
-SELECT s.stream_id, s.subscription_id, s.ctid AS place, s.version, s.cursor_offset, s.cursor_time, s.label_tags, s.label_all,
+// Looked up one by one, see `store/leases.rs`; of EXISTS the planner may make a hash of the whole table.
+/// The statement of [`read_states`]; public for the test of its plan, as the one below.
+pub const READ_STATES: &str = "
+SELECT s.stream_id, s.subscription_id, s.place, s.version, s.cursor_offset, s.cursor_time, s.label_tags, s.label_all,
        t.next_offset,
-       EXISTS (SELECT FROM retries AS r
-               WHERE r.stream_id = s.stream_id AND r.subscription_id = s.subscription_id) AS has_retries,
-       CASE WHEN k.exclusive THEN EXISTS (SELECT FROM leases AS l
-               WHERE l.stream_id = s.stream_id AND l.subscription_id = s.subscription_id) ELSE false END AS has_leases
+       (SELECT true FROM retries AS r
+        WHERE r.stream_id = s.stream_id AND r.subscription_id = s.subscription_id LIMIT 1) IS NOT NULL AS has_retries,
+       CASE WHEN k.exclusive THEN (SELECT true FROM leases AS l
+        WHERE l.stream_id = s.stream_id AND l.subscription_id = s.subscription_id LIMIT 1) IS NOT NULL
+            ELSE false END AS has_leases
 FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS k (stream_id, subscription_id, exclusive)
-JOIN subscriptions AS s USING (stream_id, subscription_id)
-JOIN streams AS t USING (stream_id)";
+CROSS JOIN LATERAL (
+    SELECT f.*, f.ctid AS place FROM subscriptions AS f
+    WHERE f.stream_id = k.stream_id AND f.subscription_id = k.subscription_id
+    OFFSET 0
+) AS s
+CROSS JOIN LATERAL (SELECT f.next_offset FROM streams AS f WHERE f.stream_id = k.stream_id OFFSET 0) AS t";
 
 /// The state of several subscriptions at one instant, each with whether it is exclusive; one that does not exist is missing
 /// in the answer.
@@ -93,13 +100,13 @@ pub(super) fn key(stream: i64, subscription: i64) -> SubscriptionKey {
     SubscriptionKey { stream: StreamId(stream), subscription: SubscriptionId(subscription) }
 }
 
-/// 1-based bounds of each lease's part of the flat message arrays, both included.
-pub(super) fn slice_bounds<'a>(leases: impl Iterator<Item = &'a Lease>) -> (Vec<i32>, Vec<i32>) {
+/// 1-based bounds of parts of a flat array, both included, by the lengths of the parts.
+pub(super) fn slice_bounds(lengths: impl Iterator<Item = usize>) -> (Vec<i32>, Vec<i32>) {
     let mut end = 0;
-    leases
-        .map(|lease| {
+    lengths
+        .map(|length| {
             let first = end + 1;
-            end += i32::try_from(lease.messages.len()).unwrap_or(i32::MAX);
+            end += i32::try_from(length).unwrap_or(i32::MAX);
             (first, end)
         })
         .unzip()
@@ -116,17 +123,18 @@ pub async fn add_skipped(conn: &mut PgConnection, key: SubscriptionKey, count: i
     Ok(())
 }
 
+/// The statement of [`lock`].
+pub const LOCK: &str = "
+SELECT
+FROM (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS k (stream_id, subscription_id) ORDER BY 1, 2) AS k
+CROSS JOIN LATERAL (
+    SELECT FROM subscriptions AS f WHERE f.stream_id = k.stream_id AND f.subscription_id = k.subscription_id
+    FOR NO KEY UPDATE
+) AS s";
+
 /// Locks subscriptions in key order, to settle what failed in them.
 pub async fn lock(conn: &mut PgConnection, keys: &[SubscriptionKey]) -> sqlx::Result<()> {
     let (streams, subscriptions) = key_columns(keys.iter());
-    sqlx::query(
-        "SELECT FROM subscriptions
-         WHERE (stream_id, subscription_id) IN (SELECT * FROM unnest($1::bigint[], $2::bigint[]))
-         ORDER BY stream_id, subscription_id FOR NO KEY UPDATE",
-    )
-    .bind(streams)
-    .bind(subscriptions)
-    .execute(conn)
-    .await?;
+    sqlx::query(LOCK).bind(streams).bind(subscriptions).execute(conn).await?;
     Ok(())
 }

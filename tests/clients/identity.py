@@ -4,6 +4,8 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from service import TOKEN
+
 
 class Identity:
     """Answers on a port of its own until it is closed."""
@@ -43,7 +45,7 @@ def _handler(dms_url, project):
 
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
-            self._answer(201, {"token": token}, {"X-Subject-Token": "token"})
+            self._answer(201, {"token": token}, {"X-Subject-Token": TOKEN})
 
         def _answer(self, status, body, headers=()):
             body = json.dumps(body).encode()

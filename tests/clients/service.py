@@ -5,6 +5,9 @@ import uuid
 
 REST = os.environ["DMS_TEST_REST"]
 GRPC = os.environ["DMS_TEST_GRPC"]
+# What the service lets in; scripts/test-clients has told it.
+TOKEN = "token"
+ACCESS_KEY, SECRET_KEY = "access", "secret"
 
 
 def new_project():

@@ -14,16 +14,29 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
-from service import GRPC, new_project
+from service import GRPC, TOKEN, new_project
 
 SERVICES = ["dms.v1.DeadLetterService", "dms.v1.MessageService", "dms.v1.QueueService", "dms.v1.TagService"]
+
+
+class ShowToken(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+    """Call credentials of grpcio need TLS, which the service under test has not."""
+
+    def intercept_unary_unary(self, proceed, details, request):
+        return proceed(self._with_token(details), request)
+
+    intercept_stream_stream = intercept_unary_unary
+
+    def _with_token(self, details):
+        return details._replace(metadata=[*(details.metadata or ()), ("authorization", f"Bearer {TOKEN}")])
 
 
 class Grpc(unittest.TestCase):
     def setUp(self):
         self.project = new_project()
-        self.channel = grpc.insecure_channel(GRPC)
-        self.addCleanup(self.channel.close)
+        self.bare = grpc.insecure_channel(GRPC)
+        self.addCleanup(self.bare.close)
+        self.channel = grpc.intercept_channel(self.bare, ShowToken())
         self.queues = queue_service_pb2_grpc.QueueServiceStub(self.channel)
         self.messages = message_service_pb2_grpc.MessageServiceStub(self.channel)
         self.dead_letters = dead_letter_service_pb2_grpc.DeadLetterServiceStub(self.channel)
@@ -123,8 +136,13 @@ class Grpc(unittest.TestCase):
             self.assertEqual(self.raw(method, b""), unknown, method)
         self.test_tags()
 
+    def test_a_call_without_a_token_is_refused(self):
+        with self.assertRaises(grpc.RpcError) as refused:
+            queue_service_pb2_grpc.QueueServiceStub(self.bare).ListQueues(queues.ListQueuesRequest(project_id=self.project))
+        self.assertEqual(refused.exception.code(), grpc.StatusCode.UNAUTHENTICATED)
+
     def test_health(self):
-        health = health_pb2_grpc.HealthStub(self.channel)
+        health = health_pb2_grpc.HealthStub(self.bare)
         for name in ["", *SERVICES]:
             status = health.Check(health_pb2.HealthCheckRequest(service=name)).status
             self.assertEqual(status, health_pb2.HealthCheckResponse.SERVING, name)

@@ -6,13 +6,16 @@ from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdkdms import v2 as sdk
 
-from service import REST, new_project
+from service import ACCESS_KEY, REST, SECRET_KEY, new_project
 
 
 class Huawei(unittest.TestCase):
     def setUp(self):
-        credentials = BasicCredentials("access", "secret", new_project())
-        self.client = sdk.DmsClient.new_builder().with_credentials(credentials).with_endpoint(REST).build()
+        self.client = self.client_with(SECRET_KEY)
+
+    def client_with(self, secret):
+        credentials = BasicCredentials(ACCESS_KEY, secret, new_project())
+        return sdk.DmsClient.new_builder().with_credentials(credentials).with_endpoint(REST).build()
 
     def create_queue(self, name="orders", **settings):
         body = sdk.CreateQueueReq(name=name, **settings)
@@ -69,6 +72,10 @@ class Huawei(unittest.TestCase):
         self.assertEqual((taken.status_code, taken.error_code), (400, "DMS.10240017"))
         self.assertTrue(taken.error_msg.startswith("name: "))
         self.assertEqual(len(taken.request_id), 36)
+
+    def test_a_wrong_secret_is_refused(self):
+        refused = self.refusal(self.client_with("other").list_queues, sdk.ListQueuesRequest())
+        self.assertEqual((refused.status_code, refused.error_code), (401, "DMS.10240101"))
 
     def test_groups(self):
         queue = self.create_queue(redrive_policy="enable", max_consume_count=1)

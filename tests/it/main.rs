@@ -2,6 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod acks;
+mod auth_jwt;
+mod auth_logs;
+mod auth_roles;
+mod auth_signatures;
+mod auth_start;
+mod auth_tokens;
 mod bench;
 mod cancelled_calls;
 mod chaos;
@@ -44,6 +50,9 @@ mod rest_tags;
 mod rest_waits;
 mod rest_wire;
 mod retention;
+mod segment_sizes;
 mod support;
 mod taken_back;
+mod tls;
+mod traffic;
 mod waiting;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{count, options, queue_address, timestamp};
+use super::{count, options, timestamp};
 use crate::domain::ids::{GroupId, MessageId, ProjectId, QueueId};
 use crate::domain::labels::{self, LabelRule};
 use crate::domain::limits::ACK_ENTRIES;
@@ -19,8 +19,6 @@ use crate::proto::v1 as pb;
 /// A send, checked.
 #[derive(Debug)]
 pub struct Send {
-    /// The project.
-    pub project: ProjectId,
     /// The queue.
     pub queue: QueueId,
     /// 1-10 messages.
@@ -31,10 +29,10 @@ pub struct Send {
 
 /// Checks a send.
 pub fn send(request: pb::SendMessagesRequest) -> Result<Send> {
-    let (project, queue) = queue_address(&request.project_id, &request.queue_id)?;
+    let queue = QueueId::parse(&request.queue_id)?;
     let messages = request.messages.into_iter().enumerate().map(new_message).collect::<Result<Vec<_>>>()?;
     message::check_batch(&messages)?;
-    Ok(Send { project, queue, messages, return_ids: request.return_ids })
+    Ok(Send { queue, messages, return_ids: request.return_ids })
 }
 
 fn new_message((index, message): (usize, pb::NewMessage)) -> Result<NewMessage> {
@@ -95,8 +93,12 @@ impl From<pb::AckDeadLettersRequest> for pb::AckMessagesRequest {
 }
 
 /// Checks a retrieval.
-pub fn consume(request: pb::ConsumeMessagesRequest, source: Source) -> Result<(GroupAddress, ConsumeOptions)> {
-    let address = group_address(&request.project_id, &request.queue_id, &request.group_id, source)?;
+pub fn consume(
+    project: ProjectId,
+    request: pb::ConsumeMessagesRequest,
+    source: Source,
+) -> Result<(GroupAddress, ConsumeOptions)> {
+    let address = group_address(project, &request.queue_id, &request.group_id, source)?;
     let given = request.options.unwrap_or_default();
     let options = ConsumeOptions {
         max_messages: options::max_messages(given.max_messages)?,
@@ -107,8 +109,8 @@ pub fn consume(request: pb::ConsumeMessagesRequest, source: Source) -> Result<(G
     Ok((address, options))
 }
 
-fn group_address(project_id: &str, queue_id: &str, group_id: &str, source: Source) -> Result<GroupAddress> {
-    let (project, queue) = queue_address(project_id, queue_id)?;
+fn group_address(project: ProjectId, queue_id: &str, group_id: &str, source: Source) -> Result<GroupAddress> {
+    let queue = QueueId::parse(queue_id)?;
     Ok(GroupAddress { project, queue, group: GroupId::parse(group_id)?, source })
 }
 
@@ -157,8 +159,12 @@ fn dead_letter(origin: DeadLetterOrigin) -> pb::DeadLetterOrigin {
 }
 
 /// Checks an acknowledgement.
-pub fn ack(request: pb::AckMessagesRequest, source: Source) -> Result<(GroupAddress, Vec<AckEntry>)> {
-    let address = group_address(&request.project_id, &request.queue_id, &request.group_id, source)?;
+pub fn ack(
+    project: ProjectId,
+    request: pb::AckMessagesRequest,
+    source: Source,
+) -> Result<(GroupAddress, Vec<AckEntry>)> {
+    let address = group_address(project, &request.queue_id, &request.group_id, source)?;
     let len = request.entries.len();
     if !ACK_ENTRIES.contains(&len) {
         let given = format!("{len} entries");

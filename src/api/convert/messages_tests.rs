@@ -8,6 +8,10 @@ use crate::domain::message::Message;
 const QUEUE: &str = "9bf46390-38a2-462d-b392-4d5b2d519c55";
 const GROUP: &str = "g-02fb1974-9be1-4eee-8448-ed2d3e89884a";
 
+fn project() -> ProjectId {
+    ProjectId::parse("p").unwrap()
+}
+
 fn message(body: &'static [u8]) -> pb::NewMessage {
     pb::NewMessage { body: Bytes::from_static(body), ..pb::NewMessage::default() }
 }
@@ -130,7 +134,7 @@ fn consume_with(change: impl FnOnce(&mut pb::ConsumeMessagesRequest)) -> Result<
         ..pb::ConsumeMessagesRequest::default()
     };
     change(&mut request);
-    consume(request, Source::Normal)
+    consume(project(), request, Source::Normal)
 }
 
 #[test]
@@ -151,7 +155,6 @@ fn label_rules_are_read() {
 #[test]
 fn ids_are_checked_in_order() {
     let wrong = |change: fn(&mut pb::ConsumeMessagesRequest)| refusal(consume_with(change)).0;
-    assert_eq!(wrong(|request| request.project_id.clear()), ErrorKind::ProjectIdInvalid);
     assert_eq!(wrong(|request| request.queue_id = "q\0".into()), ErrorKind::QueueIdInvalid);
     assert_eq!(wrong(|request| request.group_id = QUEUE.into()), ErrorKind::GroupIdInvalid);
 }
@@ -160,7 +163,8 @@ fn ids_are_checked_in_order() {
 fn acks_are_bounded_and_their_status_is_known() {
     let ack_of = |entries: Vec<pb::AckEntry>| {
         let (project_id, queue_id, group_id) = ("p".into(), QUEUE.into(), GROUP.into());
-        ack(pb::AckMessagesRequest { project_id, queue_id, group_id, entries }, Source::Normal).map(|(_, got)| got)
+        ack(project(), pb::AckMessagesRequest { project_id, queue_id, group_id, entries }, Source::Normal)
+            .map(|(_, got)| got)
     };
     let entry = |status: i32| pb::AckEntry { handler: "h".repeat(5000), status };
     let statuses: Vec<_> =

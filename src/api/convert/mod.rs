@@ -7,14 +7,7 @@ pub mod tags;
 
 use prost_types::Timestamp as PbTimestamp;
 
-use crate::domain::Result;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::{ProjectId, QueueId};
-
-/// Whose queue is meant.
-pub fn queue_address(project_id: &str, queue_id: &str) -> Result<(ProjectId, QueueId)> {
-    Ok((ProjectId::parse(project_id)?, QueueId::parse(queue_id)?))
-}
 
 fn timestamp(instant: Timestamp) -> Option<PbTimestamp> {
     let micros = instant.0.rem_euclid(Timestamp::MICROS_PER_SECOND);

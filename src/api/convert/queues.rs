@@ -2,7 +2,6 @@
 
 use super::timestamp;
 use crate::domain::counters::{GroupCounters, QueueQuota};
-use crate::domain::ids::ProjectId;
 use crate::domain::limits::BATCH_BYTES_MAX;
 use crate::domain::queue::{self, Group, NewQueue, Queue, QueueDraft, QueueMode, QueueSummary};
 use crate::domain::{Error, ErrorKind, Result};
@@ -14,8 +13,7 @@ const QUOTA_MIN: i32 = 0;
 const QUOTA_MAX: i32 = 500;
 
 /// Checks a queue to create.
-pub fn create(request: &pb::CreateQueueRequest) -> Result<(ProjectId, NewQueue)> {
-    let project = ProjectId::parse(&request.project_id)?;
+pub fn create(request: &pb::CreateQueueRequest) -> Result<NewQueue> {
     let draft = QueueDraft {
         name: &request.name,
         mode: mode(request.queue_mode)?,
@@ -24,7 +22,7 @@ pub fn create(request: &pb::CreateQueueRequest) -> Result<(ProjectId, NewQueue)>
         max_consume_count: request.max_consume_count,
         retention_hours: request.retention_hours,
     };
-    Ok((project, NewQueue::parse(&draft)?))
+    NewQueue::parse(&draft)
 }
 
 fn mode(given: i32) -> Result<Option<QueueMode>> {
@@ -131,13 +129,13 @@ mod tests {
 
     use super::*;
     use crate::domain::clock::Timestamp;
-    use crate::domain::ids::{QueueId, StreamId};
+    use crate::domain::ids::{ProjectId, QueueId, StreamId};
 
     fn create_with(change: impl FnOnce(&mut pb::CreateQueueRequest)) -> Result<NewQueue> {
         let mut request =
             pb::CreateQueueRequest { project_id: "p".into(), name: "q".into(), ..pb::CreateQueueRequest::default() };
         change(&mut request);
-        create(&request).map(|(_, new)| new)
+        create(&request)
     }
 
     fn refusal(change: impl FnOnce(&mut pb::CreateQueueRequest)) -> Option<ErrorKind> {

@@ -26,7 +26,7 @@ pub async fn run(site: &mut Site, args: &BenchArgs) -> Result<bool> {
             site.start_service(args).await?;
         }
         let runner = Runner::new(site, args);
-        let section = compare(&runner, *comparison).await?;
+        let section = compare(&runner, *comparison).await?.with_durations(args);
         if *comparison == Comparison::N {
             site.stop_service();
         }

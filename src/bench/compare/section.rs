@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 
 use super::runner::{Measured, rate};
 use crate::bench::report::{Latency, Report};
+use crate::config::BenchArgs;
 
 /// What a figure should be.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,8 @@ pub struct Section {
     title: String,
     /// The value of `--compare`.
     flag: char,
+    /// What else the command needs to do the same again.
+    flags: String,
     runs: Vec<String>,
     figures: Vec<Figure>,
     notes: Vec<String>,
@@ -42,6 +45,13 @@ impl Section {
     /// An empty section.
     pub fn new(flag: char, title: &str) -> Self {
         Self { title: title.to_owned(), flag, ..Self::default() }
+    }
+
+    /// Tells how long its loads ran.
+    pub fn with_durations(mut self, args: &BenchArgs) -> Self {
+        let (duration, warmup) = (args.duration().as_secs(), args.warmup().as_secs());
+        self.flags = format!(" --duration {duration} --warmup {warmup} --rounds {}", args.rounds);
+        self
     }
 
     /// Adds what ran.
@@ -152,7 +162,7 @@ fn significant(value: f64) -> String {
 
 impl Display for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "## {}\n\n`dms bench --compare {} --pgmq-sql pgmq.sql`\n", self.title, self.flag)?;
+        writeln!(f, "## {}\n\n`dms bench --compare {}{} --pgmq-sql pgmq.sql`\n", self.title, self.flag, self.flags)?;
         if !self.runs.is_empty() {
             writeln!(
                 f,

@@ -50,7 +50,7 @@ impl Broker {
         let request =
             AppendRequest { stream: entry.queue.stream, payload, message_count: 0, delayed: Vec::new(), reply };
         let (request, ids) = encode(request, messages, self.core.clock.now());
-        self.core.append_lane(&entry.queue).push(request, size)?;
+        self.core.append_lane(&entry.queue).push(project, request, size)?;
         let stored = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
         if !stored {
             self.core.catalog.forget(queue);

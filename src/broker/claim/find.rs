@@ -47,17 +47,20 @@ impl ClaimLane {
         let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
         let rows = flush!(self.connection, conn => store::retries::read(conn, state.key, limit))?;
         let mut more = rows.len() >= wanted;
-        let (mut candidates, mut dropped, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut candidates, mut dropped, mut bytes, mut last) = (Vec::new(), Vec::new(), 0, None);
         for row in rows {
             if bytes > BYTES_MAX {
                 more = true;
                 break;
             }
             let live = if row.appended_at <= horizon { None } else { self.segment_at(state.key, row).await? };
+            // A message keeps its whole segment in memory.
+            if let Some(segment) = live.as_ref().filter(|segment| last != Some(segment.base_offset)) {
+                (bytes, last) = (bytes + segment.payload_bytes, Some(segment.base_offset));
+            }
             let message = live.as_ref().and_then(|segment| segment.message(row.offset));
             match message.filter(|message| selected(state.rule.as_ref(), message)) {
                 Some(message) => {
-                    bytes += message.size_bytes();
                     let at = MessageRef { attempts: row.attempts.saturating_add(1), ..row };
                     candidates.push(Candidate { at, message: message.clone(), skipped_before: 0 });
                 }
@@ -68,7 +71,7 @@ impl ClaimLane {
     }
 
     async fn segment_at(&mut self, key: SubscriptionKey, at: MessageRef) -> Result<Option<Arc<Segment>>> {
-        if let Some(segment) = self.core.cache.get(key.stream, at.offset) {
+        if let Some(segment) = self.core.cache.holding(key.stream, at) {
             return Ok(Some(segment));
         }
         let segment =
@@ -95,16 +98,24 @@ impl ClaimLane {
                 looked_at += 1;
                 continue;
             }
-            let from = ReadFrom { stream: state.key.stream, offset: scan.offset, not_before: scan.time, horizon };
+            // No further than what is in memory again: replicas append in turns.
+            let next = self.core.cache.next_behind(state.key.stream, scan.offset);
+            let not_after = next.as_ref().map(|segment| segment.appended_at);
+            let from =
+                ReadFrom { stream: state.key.stream, offset: scan.offset, not_before: scan.time, horizon, not_after };
             let segments = flush!(self.connection, conn => store::segments::read(conn, from, SEGMENTS_READ))?;
-            if segments.is_empty() {
-                // All has expired up to where the stream ended when the row was read. Beyond that there may be nothing: a crash
-                // takes back what a wake-up has told of.
-                scan.skip_to(state.tail);
-                if scan.offset < end {
-                    self.readers.get_mut(&state.key).into_iter().for_each(Reader::forget_state);
-                    break;
+            match next {
+                Some(next) if segments.is_empty() => scan.skip_to(next.base_offset),
+                None if segments.is_empty() => {
+                    // All has expired up to where the stream ended when the row was read. Beyond that there may be nothing: a
+                    // crash takes back what a wake-up has told of.
+                    scan.skip_to(state.tail);
+                    if scan.offset < end {
+                        self.readers.get_mut(&state.key).into_iter().for_each(Reader::forget_state);
+                        break;
+                    }
                 }
+                _ => {}
             }
             for segment in segments.into_iter().map(Arc::new) {
                 self.core.cache.insert(Arc::clone(&segment));

@@ -39,6 +39,16 @@ struct Planned {
     more_retries: bool,
 }
 
+impl Planned {
+    /// Lets the leases begin at this time.
+    fn lease_from(&mut self, now: Timestamp) {
+        for (lease, (_, expires_at, batch)) in self.claim.leases.iter_mut().zip(&mut self.batches) {
+            *expires_at = now.plus(batch.request.lease);
+            lease.expires_at = *expires_at;
+        }
+    }
+}
+
 impl ClaimLane {
     /// Serves readers that are ready.
     pub(super) async fn round(&mut self) {
@@ -75,6 +85,10 @@ impl ClaimLane {
         for key in keys {
             match self.plan(*key, now).await {
                 Ok(plan) => planned.extend(plan),
+                // What cannot be read of one reader is no matter of the others.
+                Err(error) if error.kind() != ErrorKind::Unavailable => {
+                    self.readers.get_mut(key).into_iter().for_each(|reader| reader.fail_all(&error));
+                }
                 Err(error) => {
                     planned.into_iter().for_each(|planned| self.give_back(planned));
                     return Err(error);
@@ -162,7 +176,10 @@ impl ClaimLane {
     }
 
     /// Carries out the claims and hands out what was claimed; readers that moved meanwhile are read and tried again.
-    async fn carry_out(&mut self, planned: Vec<Planned>) -> Result<()> {
+    async fn carry_out(&mut self, mut planned: Vec<Planned>) -> Result<()> {
+        // Finding messages may have taken its time; leases begin now.
+        let now = self.core.clock.now();
+        planned.iter_mut().for_each(|planned| planned.lease_from(now));
         let claims: Vec<Claim> = planned.iter().map(|planned| planned.claim.clone()).collect();
         let claimed = match self.same_session().await {
             Ok(true) => flush!(self.connection, conn => store::claims::claim(conn, &claims)),
@@ -172,7 +189,10 @@ impl ClaimLane {
         let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
-                planned.into_iter().for_each(|planned| self.give_back(planned));
+                for planned in planned {
+                    self.release(&planned);
+                    self.give_back(planned);
+                }
                 return Err(error);
             }
         };
@@ -186,6 +206,13 @@ impl ClaimLane {
             }
         }
         Ok(())
+    }
+
+    /// Has leases ended that may have been given out, by a claim whose outcome is not known: nobody holds them.
+    fn release(&self, planned: &Planned) {
+        for (lease, _, _) in &planned.batches {
+            self.core.settle_lane(lease.subscription.stream).push_event(SettleRequest::Release(*lease), LEASE_BYTES);
+        }
     }
 
     /// Puts consumers back at the head of the line.

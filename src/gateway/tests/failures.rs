@@ -14,6 +14,7 @@ async fn every_row_of_the_table_reaches_the_caller() {
         assert_eq!(reply.status.as_u16(), row.http, "{kind:?}");
         assert_eq!(reply.text, format!(r#"{{"error_code":"DMS.{}","error_msg":"queue_id: 'q' is wrong"}}"#, row.code));
         assert_eq!(reply.headers.get("retry-after"), None);
+        assert_eq!(reply.headers.contains_key("www-authenticate"), row.http == 401);
     }
 }
 

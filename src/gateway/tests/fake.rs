@@ -15,12 +15,14 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::Service;
 
 use crate::domain::ErrorKind;
+use crate::domain::signed_request::SignedRequest;
 
 /// One call as the service got it.
 #[derive(Clone)]
 pub struct Seen {
     pub path: String,
     pub headers: HeaderMap,
+    pub signed: Option<SignedRequest>,
     message: Bytes,
 }
 
@@ -85,7 +87,8 @@ impl Service<Request<Body>> for Fake {
             let (parts, body) = request.into_parts();
             let frame = axum::body::to_bytes(axum::body::Body::new(body), usize::MAX).await.unwrap();
             let path = parts.uri.path().to_owned();
-            seen.lock().unwrap().push(Seen { path, headers: parts.headers, message: frame.slice(5..) });
+            let signed = parts.extensions.get().cloned();
+            seen.lock().unwrap().push(Seen { path, headers: parts.headers, signed, message: frame.slice(5..) });
             Ok(match answer {
                 Ok(message) => unary(&message),
                 Err(status) => status.into_http(),

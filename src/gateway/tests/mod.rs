@@ -6,6 +6,7 @@ mod fake;
 mod messages;
 mod paths;
 mod queues;
+mod signed;
 mod tags;
 
 use axum::body::{Body, to_bytes};

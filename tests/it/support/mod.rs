@@ -2,8 +2,10 @@
 
 pub mod calls;
 pub mod consumers;
+pub mod credentials;
 pub mod panics;
 pub mod postgres;
 pub mod rest;
 pub mod service;
+pub mod signer;
 pub mod wire;

@@ -1,11 +1,14 @@
 //! A REST client as a stranger writes one: paths, JSON text, status codes. It checks of every answer what holds for all.
 
+use std::time::SystemTime;
+
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::panics;
 use super::service::{PROJECT, Replica, TestService};
+use super::signer::Signer;
 
 /// Calls below `/{version}/{project}`.
 #[derive(Debug, Clone)]
@@ -13,6 +16,16 @@ pub struct Rest {
     root: String,
     base: String,
     http: reqwest::Client,
+    shows: Shows,
+}
+
+/// What a client shows of itself.
+#[derive(Debug, Clone, Default)]
+enum Shows {
+    #[default]
+    Nothing,
+    Header(&'static str, String),
+    Signature(Signer),
 }
 
 /// What came back.
@@ -32,7 +45,17 @@ impl Rest {
     /// The same on any server.
     pub fn on(root: &str) -> Self {
         let root = root.to_owned();
-        Self { base: format!("{root}/v1.0/{PROJECT}"), root, http: reqwest::Client::new() }
+        Self { base: format!("{root}/v1.0/{PROJECT}"), root, http: reqwest::Client::new(), shows: Shows::Nothing }
+    }
+
+    /// With a header on every request.
+    pub fn showing(&self, header: &'static str, value: &str) -> Self {
+        Self { shows: Shows::Header(header, value.to_owned()), ..self.clone() }
+    }
+
+    /// With a signature on every request.
+    pub fn signing(&self, signer: &Signer) -> Self {
+        Self { shows: Shows::Signature(signer.clone()), ..self.clone() }
     }
 
     /// Below another version and project.
@@ -75,7 +98,18 @@ impl Rest {
 
     /// Sends a request made by hand.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap();
+        let mut request = request.build().unwrap();
+        match &self.shows {
+            Shows::Nothing => {}
+            Shows::Header(name, value) => drop(request.headers_mut().append(*name, value.parse().unwrap())),
+            Shows::Signature(signer) => signer.sign(&mut request, SystemTime::now()),
+        }
+        self.execute(request).await
+    }
+
+    /// Sends exactly this.
+    pub async fn execute(&self, request: reqwest::Request) -> Answer {
+        let response = self.http.execute(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
         assert!(headers.contains_key("x-request-id"), "{status} {text}");

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dms::api::TrafficLimits;
+use dms::auth::AuthOptions;
 use dms::broker::clock::ManualClock;
 use dms::broker::{BrokerOptions, Settings};
 use dms::domain::clock::{Clock, Timestamp};
@@ -22,6 +24,19 @@ pub const PROJECT: &str = "fdc60cfe407a4b2a96a498efda55c785";
 /// Long enough for an answer that is there; an empty one takes this long.
 const GLANCE: Duration = Duration::from_millis(150);
 
+/// Who may call a replica, and how much.
+pub struct Door {
+    pub auth: AuthOptions,
+    pub limits: TrafficLimits,
+}
+
+impl Door {
+    /// Anyone, as much as they like.
+    pub fn open() -> Self {
+        Self { auth: AuthOptions::Open, limits: TrafficLimits::default() }
+    }
+}
+
 /// One replica with its clients.
 pub struct Replica {
     server: Option<Server>,
@@ -37,10 +52,29 @@ pub struct Replica {
 impl Replica {
     /// On any migrated database; without a clock, on that of Postgres.
     pub async fn start(database_url: &str, settings: Settings, clock: Option<Arc<dyn Clock>>) -> Self {
+        Self::guarded(database_url, settings, clock, Door::open()).await
+    }
+
+    /// The same for other callers.
+    pub async fn guarded(
+        database_url: &str,
+        settings: Settings,
+        clock: Option<Arc<dyn Clock>>,
+        door: Door,
+    ) -> Self {
         let broker = BrokerOptions { database_url: database_url.to_owned(), settings, clock };
         let any = "127.0.0.1:0".parse().unwrap();
         let shutdown_limit = Duration::from_secs(10);
-        let options = ServerOptions { broker, grpc_addr: any, rest_addr: Some(any), shutdown_limit };
+        let options = ServerOptions {
+            broker,
+            auth: door.auth,
+            limits: door.limits,
+            grpc_addr: any,
+            grpc_tls: None,
+            rest_addr: Some(any),
+            rest_tls: None,
+            shutdown_limit,
+        };
         let server = Server::start(options).await.unwrap();
         let url = format!("http://{}", server.grpc_addr());
         let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
@@ -91,10 +125,24 @@ impl TestService {
 
     /// Other settings.
     pub async fn with(settings: Settings) -> Self {
+        Self::guarded_with(settings, Door::open()).await
+    }
+
+    /// Default settings, for callers with credentials.
+    pub async fn guarded(auth: AuthOptions) -> Self {
+        Self::guarded_with(Settings { pool_connections: 4, ..Settings::default() }, Door { auth, ..Door::open() }).await
+    }
+
+    /// Default settings, with limits for each project.
+    pub async fn limited(limits: TrafficLimits) -> Self {
+        Self::guarded_with(Settings { pool_connections: 4, ..Settings::default() }, Door { limits, ..Door::open() }).await
+    }
+
+    async fn guarded_with(settings: Settings, door: Door) -> Self {
         let database = TestDatabase::create().await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let clock = ManualClock::new(Timestamp(i64::try_from(now.as_micros()).unwrap()));
-        let replica = Replica::start(database.url(), settings, Some(Arc::new(clock.clone()))).await;
+        let replica = Replica::guarded(database.url(), settings, Some(Arc::new(clock.clone())), door).await;
         Self { replica, clock, database }
     }
 

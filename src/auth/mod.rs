@@ -1,0 +1,168 @@
+//! Authentication and authorisation: credentials in, a [`Principal`] or an error out. One file for each method.
+//!
+//! Nothing here knows gRPC or HTTP; `api` asks at the door of every call (`api/access.rs`), for gRPC and REST alike.
+
+mod access_keys;
+mod canonical;
+pub mod credentials;
+mod grant;
+mod jwt;
+mod jwt_keys;
+mod jwt_memory;
+mod jwt_provider;
+mod principal;
+mod replay;
+pub mod rights;
+mod sdk_date;
+mod signatures;
+mod tokens;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::access_keys::AccessKeys;
+pub use self::credentials::Credentials;
+pub use self::jwt::JwtRules;
+use self::jwt_keys::JwtKeys;
+pub use self::principal::Principal;
+use self::signatures::{Received, Signatures};
+use self::tokens::Tokens;
+use crate::domain::{Error, ErrorKind, Result};
+use crate::watched::{Source, Watched};
+
+/// How callers prove who they are.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
+pub enum AuthOptions {
+    /// Not at all: anyone may do anything.
+    Open,
+    /// In one of these ways.
+    Required(Methods),
+}
+
+/// The ways to prove it; at least one.
+#[derive(Debug, Clone, Default)]
+pub struct Methods {
+    /// Static bearer tokens.
+    pub tokens: Option<Source>,
+    /// JWTs.
+    pub jwt: Option<JwtOptions>,
+    /// Signed requests.
+    pub signatures: Option<SignatureOptions>,
+}
+
+/// How JWTs are checked.
+#[derive(Debug, Clone)]
+pub struct JwtOptions {
+    /// The public keys of the issuer.
+    pub keys: Source,
+    /// What a token must say.
+    pub rules: JwtRules,
+}
+
+/// How signed requests are checked.
+#[derive(Debug, Clone)]
+pub struct SignatureOptions {
+    /// The access keys and their secrets.
+    pub keys: Source,
+    /// How far the date of a request may be from now.
+    pub date_window: Duration,
+    /// How long a signature may come again after its first use.
+    pub replay_window: Duration,
+}
+
+/// Checks credentials. Clones share what they know.
+#[derive(Debug, Clone)]
+pub struct Authenticator(Arc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Set when nobody has to prove anything.
+    anyone: Option<Arc<Principal>>,
+    tokens: Option<Arc<Watched<Tokens>>>,
+    jwt: Option<(Arc<Watched<JwtKeys>>, JwtRules)>,
+    signatures: Option<(Arc<Watched<AccessKeys>>, Signatures)>,
+}
+
+impl Authenticator {
+    /// Lets anyone in.
+    pub fn open() -> Self {
+        Self(Arc::new(Known { anyone: Some(Arc::new(Principal::anyone())), ..Known::default() }))
+    }
+
+    /// Reads all sources; each must be good.
+    pub async fn load(options: AuthOptions) -> Result<Self> {
+        let methods = match options {
+            AuthOptions::Open => return Ok(Self::open()),
+            AuthOptions::Required(methods) => methods,
+        };
+        let mut known = Known::default();
+        if let Some(source) = methods.tokens {
+            known.tokens = Some(Arc::new(Watched::one("tokens", source, Tokens::parse).await?));
+        }
+        if let Some(JwtOptions { keys, rules }) = methods.jwt {
+            known.jwt = Some((Arc::new(Watched::one("JWKS", keys, JwtKeys::parse).await?), rules));
+        }
+        if let Some(SignatureOptions { keys, date_window, replay_window }) = methods.signatures {
+            let keys = Arc::new(Watched::one("access keys", keys, AccessKeys::parse).await?);
+            known.signatures = Some((keys, Signatures::new(date_window, replay_window)));
+        }
+        Ok(Self(Arc::new(known)))
+    }
+
+    /// Lets what is known follow its sources, for ever.
+    pub async fn follow_sources(self) {
+        let Known { tokens, jwt, signatures, .. } = &*self.0;
+        tokio::join!(
+            follow(tokens.as_ref()),
+            follow(jwt.as_ref().map(|(keys, _)| keys)),
+            follow(signatures.as_ref().map(|(keys, _)| keys)),
+        );
+    }
+
+    /// Who shows these credentials.
+    pub fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Arc<Principal>> {
+        if let Some(anyone) = &self.0.anyone {
+            return Ok(Arc::clone(anyone));
+        }
+        match credentials {
+            Credentials::None => Err(Error::new(ErrorKind::TokenMissing, "this call needs credentials")),
+            Credentials::Token(token) => self.owner_of(token),
+            Credentials::Signature(authorization, request) => match (&self.0.signatures, request) {
+                (Some((keys, signatures)), Some(request)) => {
+                    signatures.verify(&keys.get(), authorization, request, Received::now())
+                }
+                _ => Err(not_valid("no way to check a signature here")),
+            },
+            Credentials::Unreadable => Err(not_valid("unreadable")),
+        }
+    }
+
+    fn owner_of(&self, token: &str) -> Result<Arc<Principal>> {
+        let known = self.0.tokens.as_ref().and_then(|tokens| tokens.get().owner(token).map(Arc::clone));
+        match (known, &self.0.jwt) {
+            (Some(owner), _) => Ok(owner),
+            (None, Some((keys, rules))) if jwt::is_jwt(token) => {
+                rules.verify(&keys.get(), token).inspect_err(|error| {
+                    // It may be of a key that the issuer has had for a moment.
+                    if error.kind() == ErrorKind::TokenInvalid {
+                        keys.look_soon();
+                    }
+                })
+            }
+            _ => Err(not_valid("unknown token")),
+        }
+    }
+}
+
+async fn follow<T: Send + Sync + 'static>(set: Option<&Arc<Watched<T>>>) {
+    if let Some(set) = set {
+        Arc::clone(set).follow().await;
+    }
+}
+
+/// The reason is for the log: strangers all get the same answer.
+fn not_valid(reason: &'static str) -> Error {
+    tracing::debug!(reason, "credentials are refused");
+    Error::new(ErrorKind::TokenInvalid, "the credentials are not valid")
+}

@@ -1,0 +1,132 @@
+//! Requests signed with an access key and its secret, as the SDKs of the original service sign them:
+//! `Authorization: SDK-HMAC-SHA256 Access=..., SignedHeaders=..., Signature=...` and `X-Sdk-Date`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ring::hmac;
+
+use super::access_keys::AccessKeys;
+use super::canonical::{canonical, header, sha256_hex};
+use super::principal::Principal;
+use super::replay::Used;
+use super::sdk_date;
+use crate::domain::signed_request::{SIGNED_SCHEME, SignedRequest};
+use crate::domain::{Error, ErrorKind, Result};
+
+const DATE: &str = "x-sdk-date";
+/// Without these a signature would be good for another time or another host.
+const ALWAYS_SIGNED: [&str; 2] = ["host", DATE];
+/// Far more than any client signs; bounds the work for a stranger.
+const SIGNED_HEADERS_MAX: usize = 64;
+
+/// Checks signatures and remembers which were used.
+#[derive(Debug)]
+pub struct Signatures {
+    date_window: Duration,
+    used: Mutex<Used>,
+}
+
+/// When a request was received, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    /// To compare with its date.
+    pub wall: SystemTime,
+    /// To measure time with.
+    pub steady: Instant,
+}
+
+impl Received {
+    /// Just now.
+    pub fn now() -> Self {
+        Self { wall: SystemTime::now(), steady: Instant::now() }
+    }
+
+    fn unix_seconds(self) -> i64 {
+        let seconds = self.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        i64::try_from(seconds).unwrap_or(i64::MAX)
+    }
+}
+
+impl Signatures {
+    /// A date may be this far from now, and a signature may come again within `again_within` of its first use.
+    pub fn new(date_window: Duration, again_within: Duration) -> Self {
+        // From the first use at one end of the window to the other end.
+        let used = Used::new(again_within, date_window * 2, Instant::now());
+        Self { date_window, used: Mutex::new(used) }
+    }
+
+    /// Who has signed this request.
+    pub fn verify(
+        &self,
+        keys: &AccessKeys,
+        authorization: &str,
+        request: &SignedRequest,
+        received: Received,
+    ) -> Result<Arc<Principal>> {
+        let given = Authorization::parse(authorization).ok_or_else(|| invalid("malformed Authorization"))?;
+        let date = header(request, DATE).ok_or_else(|| invalid("no X-Sdk-Date"))?;
+        let seconds = sdk_date::parse(date).ok_or_else(|| invalid("malformed X-Sdk-Date"))?;
+        let form = canonical(request, &given.signed_headers).ok_or_else(|| invalid("a signed header is not there"))?;
+        let (key, owner) = keys.find(given.access);
+        let signed = [SIGNED_SCHEME.as_bytes(), b"\n", date, b"\n", sha256_hex(&form).as_bytes()].concat();
+        let right = hmac::verify(key, &signed, &given.signature).is_ok();
+        let owner = owner.filter(|_| right).ok_or_else(|| invalid("unknown access key or wrong signature"))?;
+        // Only the owner of a secret learns anything about time.
+        if received.unix_seconds().abs_diff(seconds) > self.date_window.as_secs() {
+            return Err(Error::new(ErrorKind::TokenExpired, "X-Sdk-Date is too far from the time of this service"));
+        }
+        let admitted =
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).admit(&given.signature, received.steady);
+        if !admitted {
+            return Err(Error::new(ErrorKind::TokenInvalid, "the signature was used before: sign each request anew"));
+        }
+        Ok(Arc::clone(owner))
+    }
+}
+
+/// The reason is for the log: strangers all get the same answer.
+fn invalid(reason: &'static str) -> Error {
+    tracing::debug!(reason, "a signed request is refused");
+    Error::new(ErrorKind::TokenInvalid, "the signature is not valid")
+}
+
+/// The header taken apart.
+struct Authorization<'a> {
+    access: &'a str,
+    signed_headers: Vec<&'a str>,
+    signature: [u8; 32],
+}
+
+impl<'a> Authorization<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let fields = text.strip_prefix(SIGNED_SCHEME)?.strip_prefix(' ')?;
+        let (mut access, mut headers, mut signature) = (None, None, None);
+        for field in fields.split(',') {
+            let (name, value) = field.trim().split_once('=')?;
+            let place = match name {
+                "Access" => &mut access,
+                "SignedHeaders" => &mut headers,
+                "Signature" => &mut signature,
+                _ => return None,
+            };
+            if place.replace(value).is_some() {
+                return None;
+            }
+        }
+        let signed_headers: Vec<_> = headers?.split(';').collect();
+        let complete = ALWAYS_SIGNED.iter().all(|name| signed_headers.contains(name));
+        let plain = signed_headers.len() <= SIGNED_HEADERS_MAX && signed_headers.iter().all(|name| is_lower_case(name));
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(signature?, &mut bytes).ok()?;
+        (complete && plain).then_some(Self { access: access?, signed_headers, signature: bytes })
+    }
+}
+
+fn is_lower_case(name: &str) -> bool {
+    !name.is_empty() && !name.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+#[cfg(test)]
+#[path = "signatures_tests.rs"]
+mod tests;

@@ -1,0 +1,145 @@
+//! Static bearer tokens. Only their SHA-256 is known here, so nothing that is stored or logged lets anybody in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use serde::Deserialize;
+use subtle::ConstantTimeEq as _;
+
+use super::grant::{Grant, at, from_json};
+use super::principal::Principal;
+use crate::watched::Malformed;
+
+/// The bytes of a digest that find its entry; the rest is compared in constant time.
+const INDEX_LEN: usize = 8;
+
+type Digest = [u8; SHA256_OUTPUT_LEN];
+
+/// All tokens and who has them.
+#[derive(Debug, Default)]
+pub struct Tokens(HashMap<[u8; INDEX_LEN], Vec<(Digest, Arc<Principal>)>>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    tokens: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    sha256: String,
+    #[serde(flatten)]
+    grant: Grant,
+}
+
+impl Tokens {
+    /// Reads `{"tokens":[{"sha256":"...","name":"...","projects":["..."],"roles":["..."]}]}`. Entries with the same digest are
+    /// one token with the rights of all.
+    pub fn parse(json: &[u8]) -> Result<Self, Malformed> {
+        let file: File = from_json(json)?;
+        let mut owners: HashMap<Digest, Principal> = HashMap::new();
+        for (index, entry) in file.tokens.iter().enumerate() {
+            let place = at("tokens", index);
+            let digest = digest_of_hex(&entry.sha256).map_err(&place)?;
+            let owner = owners.entry(digest).or_insert_with(|| Principal::new(entry.grant.name()));
+            entry.grant.add_to(owner).map_err(&place)?;
+        }
+        let mut tokens = Self::default();
+        for (digest, owner) in owners {
+            tokens.0.entry(index_of(&digest)).or_default().push((digest, Arc::new(owner)));
+        }
+        Ok(tokens)
+    }
+
+    /// Who has this token.
+    pub fn owner(&self, token: &str) -> Option<&Arc<Principal>> {
+        let given = digest(&SHA256, token.as_bytes());
+        let given: Digest = given.as_ref().try_into().ok()?;
+        let candidates = self.0.get(&index_of(&given))?;
+        candidates.iter().find(|(digest, _)| bool::from(digest.ct_eq(&given))).map(|(_, owner)| owner)
+    }
+}
+
+fn digest_of_hex(hex: &str) -> Result<Digest, Malformed> {
+    let mut digest = Digest::default();
+    hex::decode_to_slice(hex, &mut digest).map_err(|_| Malformed("sha256: not 64 hexadecimal digits".into()))?;
+    Ok(digest)
+}
+
+fn index_of(digest: &Digest) -> [u8; INDEX_LEN] {
+    let mut index = [0; INDEX_LEN];
+    index.copy_from_slice(&digest[..INDEX_LEN]);
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::rights::Right;
+    use crate::domain::ids::ProjectId;
+
+    /// `printf secret | sha256sum`
+    const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    /// `printf other | sha256sum`
+    const OTHER: &str = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa";
+
+    fn entry(sha256: &str, rest: &str) -> String {
+        format!(r#"{{"sha256":"{sha256}",{rest}}}"#)
+    }
+
+    fn parse(entries: &[String]) -> Result<Tokens, Malformed> {
+        Tokens::parse(format!(r#"{{"tokens":[{}]}}"#, entries.join(",")).as_bytes())
+    }
+
+    #[test]
+    fn a_token_is_known_by_its_digest() {
+        let rest = r#""name":"shop","projects":["p"],"roles":["producer"]"#;
+        let tokens = parse(&[entry(SECRET, rest), entry(&OTHER.to_uppercase(), rest)]).unwrap();
+        assert_eq!(tokens.0.len(), 2);
+        for (token, known) in [("secret", true), ("other", true), ("Secret", false), ("", false), (SECRET, false)] {
+            assert_eq!(tokens.owner(token).is_some(), known, "{token}");
+        }
+        assert_eq!(tokens.owner("secret").unwrap().name(), "'shop'");
+    }
+
+    #[test]
+    fn entries_of_one_token_add_up() {
+        let consumer = entry(SECRET, r#""name":"shop","projects":["p","q"],"roles":["consumer"]"#);
+        let producer = entry(SECRET, r#""name":"again","projects":["q"],"roles":["producer","read-only"]"#);
+        let tokens = parse(&[consumer, producer]).unwrap();
+        let owner = tokens.owner("secret").unwrap();
+        let may = |project: &str, right| owner.allow(&ProjectId::parse(project).unwrap(), right).is_ok();
+        assert_eq!(tokens.0.len(), 1);
+        assert!(may("p", Right::Consume) && may("q", Right::Consume) && may("q", Right::Produce));
+        assert!(!may("p", Right::Produce) && !may("q", Right::Administer) && !may("r", Right::Read));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_its_value() {
+        let whole = r#""name":"n","projects":["p"],"roles":["admin"]"#;
+        let cases = [
+            (parse(&[entry("hunter2", whole)]), "tokens[0]: sha256: not 64 hexadecimal digits"),
+            (parse(&[entry(SECRET, r#""name":"n","projects":["hunter 2"],"roles":["admin"]"#)]), "nor *"),
+            (parse(&[entry(SECRET, r#""name":"n","projects":[],"roles":["admin"]"#)]), "must not be empty"),
+            (
+                parse(&[entry(SECRET, r#""name":"n","projects":["p"],"roles":["hunter2"]"#)]),
+                "not of the documented form",
+            ),
+            (parse(&[entry(SECRET, r#""name":"n","projects":["p"]"#)]), "not of the documented form"),
+            (Tokens::parse(br#"{"tokens":"hunter2"}"#), "not of the documented form, at line 1 column 19"),
+            (Tokens::parse(br#"{"hunter2":[]}"#), "not of the documented form"),
+            (Tokens::parse(b"hunter2"), "not JSON, at line 1"),
+            (Tokens::parse(b""), "not JSON"),
+        ];
+        for (parsed, expected) in cases {
+            let Malformed(why) = parsed.unwrap_err();
+            assert!(why.contains(expected) && !why.contains("hunter"), "{expected}: {why}");
+        }
+    }
+
+    #[test]
+    fn no_token_at_all_is_a_way_to_lock_everybody_out() {
+        assert!(parse(&[]).unwrap().0.is_empty());
+    }
+}

@@ -1,0 +1,68 @@
+//! Certificates of the listeners, and of the way from a gateway to its service.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::tls::TlsOptions;
+use crate::watched::Source;
+
+/// Certificate and key of the listeners.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TLS")]
+pub struct TlsArgs {
+    /// Certificate chain (PEM) for all listeners, read again when it changes; without it they speak plain text
+    #[arg(long, env = "DMS_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of the certificate
+    #[arg(long, env = "DMS_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities (PEM) of client certificates: with it REST clients and REST probes must have one
+    #[arg(long, env = "DMS_REST_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub rest_client_ca: Option<PathBuf>,
+}
+
+/// The same for the gRPC listener.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TLS")]
+pub struct GrpcTlsArgs {
+    /// Authorities (PEM) of client certificates: with it gRPC clients and gRPC probes must have one
+    #[arg(long, env = "DMS_GRPC_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub grpc_client_ca: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// TLS of the REST listener, if any.
+    pub fn rest(&self) -> Option<TlsOptions> {
+        self.with_clients_of(self.rest_client_ca.as_ref())
+    }
+
+    /// TLS of the gRPC listener, if any.
+    pub fn grpc(&self, grpc: &GrpcTlsArgs) -> Option<TlsOptions> {
+        self.with_clients_of(grpc.grpc_client_ca.as_ref())
+    }
+
+    fn with_clients_of(&self, client_ca: Option<&PathBuf>) -> Option<TlsOptions> {
+        let file = |path: &PathBuf| Source::File(path.clone());
+        Some(TlsOptions {
+            certificate: file(self.tls_cert.as_ref()?),
+            key: file(self.tls_key.as_ref()?),
+            client_authorities: client_ca.map(file),
+        })
+    }
+}
+
+/// How a gateway on its own trusts its service, and shows itself to it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TLS")]
+pub struct UpstreamTlsArgs {
+    /// Authorities (PEM) of the certificate of the service, instead of those of this machine
+    #[arg(long, env = "DMS_UPSTREAM_CA", value_name = "FILE")]
+    pub upstream_ca: Option<PathBuf>,
+    /// Certificate chain (PEM) to show to the service
+    #[arg(long, env = "DMS_UPSTREAM_CERT", value_name = "FILE", requires = "upstream_key")]
+    pub upstream_cert: Option<PathBuf>,
+    /// Private key (PEM) of that certificate
+    #[arg(long, env = "DMS_UPSTREAM_KEY", value_name = "FILE", requires = "upstream_cert")]
+    pub upstream_key: Option<PathBuf>,
+}

@@ -1,0 +1,142 @@
+//! Signed requests over REST: right, altered, late, repeated; and that nobody can pass for the gateway.
+
+use std::time::{Duration, SystemTime};
+
+use dms::auth::{AuthOptions, Methods, SignatureOptions};
+use dms::watched::Source;
+use reqwest::Method;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tonic::transport::Endpoint;
+
+use crate::rest_paths::walk;
+use crate::support::calls::eventually;
+use crate::support::credentials::{SecretFile, call};
+use crate::support::rest::Rest;
+use crate::support::service::{PROJECT, TestService, code};
+use crate::support::signer::Signer;
+
+const LIST: &str = "/dms.v1.QueueService/ListQueues";
+
+fn keys(entries: &[(&str, &str, &str, &str)]) -> serde_json::Value {
+    let entry = |(access, secret, project, role): &(&str, &str, &str, &str)| json!({ "access": access, "secret": secret, "name": "test", "projects": [project], "roles": [role] });
+    json!({ "keys": entries.iter().map(entry).collect::<Vec<_>>() })
+}
+
+async fn service(keys: Source) -> TestService {
+    let (date_window, replay_window) = (Duration::from_secs(900), Duration::from_secs(4));
+    let signatures = Some(SignatureOptions { keys, date_window, replay_window });
+    TestService::guarded(AuthOptions::Required(Methods { signatures, ..Methods::default() })).await
+}
+
+async fn usual() -> (TestService, Rest) {
+    let entries =
+        [("AK", "SK", PROJECT, "admin"), ("OTHER", "SK2", "other", "admin"), ("READ", "SK3", PROJECT, "read-only")];
+    let service = service(Source::Text(keys(&entries).to_string())).await;
+    let rest = Rest::new(&service.replica);
+    (service, rest)
+}
+
+#[tokio::test]
+async fn a_signature_opens_the_whole_api_of_its_project() {
+    let (_service, rest) = usual().await;
+    let signed = rest.signing(&Signer::new("AK", "SK"));
+    walk(&signed, "/quotas/dms").await;
+    walk(&signed.at("v2", PROJECT), "/quotas").await;
+    // Two equal requests of one second have one signature.
+    for _ in 0..3 {
+        signed.get("/queues?include_deadletter=true&include_messages_num=false").await.ok(200);
+    }
+    signed.delete(&format!("/queue/{}/tags/%E4%B8%80%20~", uuid::Uuid::new_v4())).await.error();
+}
+
+#[tokio::test]
+async fn wrong_keys_and_roles_have_their_codes() {
+    let (_service, rest) = usual().await;
+    for (access, secret, status, expected) in [
+        ("AK", "SK2", 401, "DMS.10240101"),
+        ("NONE", "SK", 401, "DMS.10240101"),
+        ("OTHER", "SK2", 401, "DMS.10240104"),
+        ("READ", "SK3", 403, "DMS.10240310"),
+    ] {
+        let refused = rest.signing(&Signer::new(access, secret)).post("/queues", &json!({ "name": "q" })).await;
+        assert_eq!(refused.code(), (status, expected.into()), "{access}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_signed_cannot_be_altered_on_the_way() {
+    let (_service, rest) = usual().await;
+    let signer = Signer::new("AK", "SK");
+    let signed = |path: &str, body: &'static str| {
+        let mut request = rest.request(Method::POST, path).body(body).build().unwrap();
+        signer.sign(&mut request, SystemTime::now());
+        request
+    };
+    let mut body = signed("/queues", r#"{"name":"a"}"#);
+    *body.body_mut() = Some(r#"{"name":"b"}"#.into());
+    let mut path = signed("/queues", r#"{"name":"c"}"#);
+    let url = path.url().as_str().replace(PROJECT, "other");
+    *path.url_mut() = url.parse().unwrap();
+    let mut query = signed("/queues", r#"{"name":"d"}"#);
+    query.url_mut().set_query(Some("x=1"));
+    let mut method = signed("/queues", "");
+    *method.method_mut() = Method::GET;
+    for request in [body, path, query, method] {
+        assert_eq!(rest.execute(request).await.code(), (401, "DMS.10240101".into()));
+    }
+    rest.execute(signed("/queues", r#"{"name":"e"}"#)).await.ok(201);
+}
+
+#[tokio::test]
+async fn an_old_date_is_refused_and_a_recorded_request_too() {
+    let (_service, rest) = usual().await;
+    let signer = Signer::new("AK", "SK");
+    let signed_at = |at| {
+        let mut request = rest.request(Method::GET, "/queues").build().unwrap();
+        signer.sign(&mut request, at);
+        request
+    };
+    let now = SystemTime::now();
+    for far in [now - Duration::from_secs(1000), now + Duration::from_secs(1000)] {
+        assert_eq!(rest.execute(signed_at(far)).await.code(), (401, "DMS.10240102".into()));
+    }
+    let recorded = signed_at(now - Duration::from_secs(600));
+    rest.execute(recorded.try_clone().unwrap()).await.ok(200);
+    rest.execute(recorded.try_clone().unwrap()).await.ok(200);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(rest.execute(recorded).await.code(), (401, "DMS.10240101".into()));
+    rest.execute(signed_at(SystemTime::now())).await.ok(200);
+}
+
+#[tokio::test]
+async fn only_the_gateway_of_the_same_process_can_say_what_was_signed() {
+    let (service, rest) = usual().await;
+    let mut request = rest.request(Method::GET, "/queues").build().unwrap();
+    Signer::new("AK", "SK").sign(&mut request, SystemTime::now());
+    let authorization = request.headers()["authorization"].to_str().unwrap().to_owned();
+    let metadata =
+        [("authorization", authorization.as_str()), ("x-sdk-date", request.headers()["x-sdk-date"].to_str().unwrap())];
+    let refused = call(&service.replica.channel, LIST, PROJECT, &metadata).await.unwrap_err();
+    assert_eq!(code(&refused), "DMS.10240101");
+    // A gateway on its own passes the header on, and is believed as little.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let alone = Rest::on(&format!("http://{}", listener.local_addr().unwrap()));
+    let app = dms::gateway::router(Endpoint::from_shared(service.replica.grpc()).unwrap().connect_lazy());
+    let serving = tokio::spawn(axum::serve(listener, app).into_future());
+    let refused = alone.signing(&Signer::new("AK", "SK")).get("/queues").await;
+    assert_eq!(refused.code(), (401, "DMS.10240101".into()));
+    serving.abort();
+}
+
+#[tokio::test]
+async fn keys_are_rotated_by_writing_the_file_anew() {
+    let file = SecretFile::new(&keys(&[("OLD", "SK", PROJECT, "admin")]));
+    let service = service(file.source()).await;
+    let rest = Rest::new(&service.replica);
+    let status = async |access: &str| rest.signing(&Signer::new(access, "SK")).get("/queues").await.status;
+    assert_eq!((status("OLD").await, status("NEW").await), (200, 401));
+    file.write(&keys(&[("NEW", "SK", PROJECT, "admin")]));
+    eventually("the new key is good", async || status("NEW").await == 200).await;
+    assert_eq!(status("OLD").await, 401);
+}

@@ -1,0 +1,60 @@
+//! A service that is to be started without saying who may call it, or on a database that is not ready for it.
+
+use std::process::{Command, Output};
+
+use sqlx::{Connection as _, Executor as _, PgConnection};
+
+use crate::support::postgres::TestDatabase;
+
+fn serve(flags: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
+    command.args(["serve", "--grpc-addr=127.0.0.1:0", "--rest-addr=off"]).args(flags);
+    for name in ["DMS_AUTH", "DMS_AUTH_TOKENS", "DMS_AUTH_TOKENS_FILE"] {
+        command.env_remove(name);
+    }
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
+/// Flags, variables, and what the complaint says.
+type Case = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static [&'static str]);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_not_start_and_says_what_to_choose() {
+    let database = TestDatabase::create().await;
+    let url = format!("--database-url={}", database.url());
+    let cases: [Case; 6] = [
+        (&[], &[], &["--auth", "DMS_AUTH", "tokens", "jwt", "aksk", "none"]),
+        (&["--auth=none,jwt"], &[], &["none stands alone"]),
+        (&["--auth=passwords"], &[], &["invalid value 'passwords'", "none, tokens, jwt, aksk"]),
+        (&[], &[("DMS_AUTH", "tokens")], &["--auth-tokens-file", "DMS_AUTH_TOKENS_FILE"]),
+        (&["--auth=tokens", "--auth-tokens-file=/nowhere/tokens"], &[], &["'/nowhere/tokens' cannot be read"]),
+        (&["--auth=tokens"], &[("DMS_AUTH_TOKENS", "hunter2")], &["tokens: not JSON, at line 1"]),
+    ];
+    for (flags, variables, expected) in cases {
+        let output = serve(&[&[url.as_str()][..], flags].concat(), variables);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{flags:?}");
+        for words in expected {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_not_start_on_an_older_schema_and_says_what_to_run() {
+    let database = TestDatabase::create().await;
+    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let newest: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut sql).await.unwrap();
+    let url = format!("--database-url={}", database.url());
+    for (change, applied) in [
+        ("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)", newest - 1),
+        ("DROP TABLE _sqlx_migrations", 0),
+    ] {
+        sql.execute(change).await.unwrap();
+        let output = serve(&[url.as_str(), "--auth=none"], &[]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("at version {applied} and this program needs {newest}: run `dms migrate` first");
+        assert!(!output.status.success() && text.contains(&expected), "{text}");
+    }
+}
