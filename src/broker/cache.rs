@@ -90,7 +90,7 @@ impl SegmentCache {
 }
 
 fn cost(segment: &Segment) -> usize {
-    let messages = segment.messages.as_ref().map_or(0, Vec::len);
+    let messages = segment.messages.len();
     segment.payload_bytes + SEGMENT_OVERHEAD_BYTES + messages * MESSAGE_OVERHEAD_BYTES
 }
 

@@ -56,8 +56,8 @@ pub struct Segment {
     pub appended_at: Timestamp,
     /// How many offsets it covers.
     pub message_count: i64,
-    /// Its messages, `None` when the payload cannot be read.
-    pub messages: Option<Vec<Message>>,
+    /// Its messages in order, `None` for one that cannot be read; fewer than it covers when the rest cannot be.
+    pub messages: Vec<Option<Message>>,
     /// Size of the payload.
     pub payload_bytes: usize,
 }
@@ -71,22 +71,28 @@ impl Segment {
     /// The message at an offset of this segment.
     pub fn message(&self, offset: i64) -> Option<&Message> {
         let index = usize::try_from(offset - self.base_offset).ok()?;
-        self.messages.as_ref()?.get(index)
+        self.messages.get(index)?.as_ref()
     }
 
-    /// Decodes a payload; one that cannot be read is reported and left out, its offsets stay.
+    /// Decodes a payload. A message that cannot be read is reported and left out, its offset stays; what is beyond the number of
+    /// messages has no offset, and is reported too.
     pub fn decode(at: Appended, message_count: i32, codec: i16, payload: Bytes) -> Self {
         let payload_bytes = payload.len();
-        let messages = codec::decode(codec, payload).and_then(|messages| codec::expect_count(messages, message_count));
-        if let Err(error) = &messages {
-            tracing::error!(stream = at.stream_id.0, offset = at.base_offset, message_count, %error, "corrupt segment");
+        let decoded = codec::decode(codec, payload);
+        let (stream, records) = (at.stream_id.0, decoded.len());
+        if usize::try_from(message_count) != Ok(records) {
+            tracing::error!(stream, offset = at.base_offset, message_count, records, "corrupt segment: it has another number of messages than it says");
         }
+        let read = |(decoded, offset): (codec::Decoded, i64)| {
+            decoded.inspect_err(|error| tracing::error!(stream, offset, %error, "corrupt segment: a message cannot be read")).ok()
+        };
+        let messages = decoded.into_iter().zip(at.base_offset..at.base_offset + i64::from(message_count)).map(read);
         Self {
             stream: at.stream_id,
             base_offset: at.base_offset,
             appended_at: at.appended_at,
             message_count: i64::from(message_count),
-            messages: messages.ok(),
+            messages: messages.collect(),
             payload_bytes,
         }
     }
