@@ -49,6 +49,8 @@ pub enum Command {
     Gateway(GatewayArgs),
     /// Bring the schema of a database up to date
     Migrate(DatabaseArgs),
+    /// Ask a service whether it is ready, and end with 0 when it is: for containers
+    Healthcheck(HealthcheckArgs),
     /// Load a service over gRPC or REST, or a peer in SQL, check that nothing is lost or doubled, and report rates, latencies and costs
     Bench(BenchArgs),
     /// Run replicas under faults with clients that record everything, and check the guarantees over the record
@@ -136,6 +138,14 @@ pub struct DatabaseArgs {
     /// URL of the database, postgres://user:password@host:port/database
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: String,
+}
+
+/// Settings of `dms healthcheck`.
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    /// What to ask: /readyz or /healthz of the REST address; https must have a certificate that this machine trusts
+    #[arg(long, env = "DMS_HEALTHCHECK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080/readyz")]
+    pub url: http::Uri,
 }
 
 /// A Postgres server on this machine.

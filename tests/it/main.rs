@@ -25,6 +25,7 @@ mod gateway_alone;
 mod groups;
 mod grpc_bad_input;
 mod handlers;
+mod healthcheck;
 mod idle;
 mod kafka_queues;
 mod labels;
