@@ -14,6 +14,7 @@ pub mod groups;
 pub mod instance;
 pub mod leases;
 pub mod notifications;
+pub mod observe;
 pub mod partitions;
 pub mod peers;
 mod place;
