@@ -9,6 +9,7 @@
 //! `broker` knows `store`; all know `domain`, which knows nothing of the project.
 
 pub mod accepted;
+pub mod admin;
 pub mod api;
 pub mod auth;
 pub mod bench;
@@ -22,6 +23,7 @@ pub mod fetch;
 pub mod gateway;
 pub mod harness;
 pub mod listen;
+pub mod metrics;
 pub mod postgres;
 pub mod proto;
 pub mod serve;

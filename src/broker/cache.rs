@@ -59,6 +59,11 @@ impl SegmentCache {
         }
     }
 
+    /// Bytes kept.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// Forgets all.
     pub fn clear(&self) {
         *self.lock() = Inner::default();

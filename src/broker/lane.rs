@@ -124,6 +124,11 @@ impl<T> LaneQueue<T> {
         }
     }
 
+    /// Calls and events that wait, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.lock().shares.waiting()
+    }
+
     /// Takes no more calls; what waits is still flushed.
     pub fn close(&self) {
         self.lock().closed = true;

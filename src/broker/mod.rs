@@ -15,6 +15,7 @@ mod consume;
 mod core;
 mod fate;
 mod lane;
+mod observe;
 mod places;
 mod settings;
 mod settle;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -17,6 +18,7 @@ use crate::domain::ids::SubscriptionKey;
 use crate::domain::message::GroupAddress;
 use crate::domain::settle::{AckEntry, AckOutcome, AckStatus};
 use crate::domain::{Error, ErrorKind, Result};
+use crate::metrics::Lane;
 use crate::store;
 use crate::store::connection::{Durability, LaneConnection, flush};
 use crate::store::leases::LeaseKey;
@@ -92,6 +94,7 @@ fn bad_first(handler: Option<Handler>, key: Option<SubscriptionKey>) -> Error {
 pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<SettleRequest>>) {
     let mut connection = LaneConnection::new(&core.store, "dms-settle", Durability::Synchronous);
     while let Some(requests) = queue.next().await {
+        let (begun, calls) = (Instant::now(), requests.len());
         let (whole, mut rest) = split_whole(requests);
         if !whole.is_empty() {
             rest.splice(0..0, settle_whole(&core, &mut connection, whole).await);
@@ -99,6 +102,7 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<SettleRequest>>) {
         if !rest.is_empty() {
             settle_rest(&core, &mut connection, rest).await;
         }
+        core.metrics.lanes().flushed(Lane::Settle, calls, 0, begun.elapsed());
     }
     connection.close().await;
 }

@@ -1,6 +1,7 @@
 //! The command line. Every setting is a flag with an environment variable and a help line, checked here once; nothing else
 //! reads the environment. `docs/configuration.md` is generated from it.
 
+mod admin;
 mod auth;
 mod bench;
 mod broker;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use admin::AdminArgs;
 pub use auth::{AuthArgs, AuthMethod};
 pub use bench::{BenchArgs, Comparison, SIZE_BYTES_MIN, Scenario, System};
 pub use broker::BrokerArgs;
@@ -81,6 +83,9 @@ pub struct ServeArgs {
     /// TLS of the gRPC listener.
     #[command(flatten)]
     pub grpc_tls: GrpcTlsArgs,
+    /// What operators look at.
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// The message engine.
     #[command(flatten)]
     pub broker: BrokerArgs,

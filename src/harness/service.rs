@@ -73,6 +73,7 @@ impl Service {
         let mut arguments: Vec<OsString> = vec![program.into_os_string(), "serve".into(), "--log=warn".into()];
         // It listens on the loopback interface only.
         arguments.push("--auth=none".into());
+        arguments.push("--admin-addr=off".into());
         arguments.push(format!("--database-url={}", options.database_url).into());
         arguments.push(format!("--grpc-addr={}", options.grpc).into());
         arguments.push(format!("--rest-addr={}", options.rest).into());

@@ -8,7 +8,7 @@ use crate::support::postgres::TestDatabase;
 
 fn serve(flags: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
-    command.args(["serve", "--grpc-addr=127.0.0.1:0", "--rest-addr=off"]).args(flags);
+    command.args(["serve", "--grpc-addr=127.0.0.1:0", "--rest-addr=off", "--admin-addr=off"]).args(flags);
     for name in ["DMS_AUTH", "DMS_AUTH_TOKENS", "DMS_AUTH_TOKENS_FILE"] {
         command.env_remove(name);
     }

@@ -31,6 +31,7 @@ mod kafka_queues;
 mod labels;
 mod leases;
 mod limits;
+mod metrics;
 mod model;
 mod normal;
 mod outage;

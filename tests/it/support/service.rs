@@ -41,6 +41,7 @@ impl Door {
 pub struct Replica {
     server: Option<Server>,
     rest: String,
+    admin: String,
     /// The connection of the clients below.
     pub channel: Channel,
     pub queues: QueueServiceClient<Channel>,
@@ -73,6 +74,8 @@ impl Replica {
             grpc_tls: None,
             rest_addr: Some(any),
             rest_tls: None,
+            admin_addr: Some(any),
+            metrics_groups_max: 2,
             shutdown_limit,
         };
         let server = Server::start(options).await.unwrap();
@@ -80,6 +83,7 @@ impl Replica {
         let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
         Self {
             rest: format!("http://{}", server.rest_addr().unwrap()),
+            admin: format!("http://{}", server.admin_addr().unwrap()),
             server: Some(server),
             queues: QueueServiceClient::new(channel.clone()),
             messages: MessageServiceClient::new(channel.clone()),
@@ -92,6 +96,11 @@ impl Replica {
     /// `http://127.0.0.1:port`.
     pub fn rest(&self) -> &str {
         &self.rest
+    }
+
+    /// Root of the admin listener.
+    pub fn admin(&self) -> &str {
+        &self.admin
     }
 
     /// Where gRPC listens: `http://127.0.0.1:port`.
