@@ -18,6 +18,7 @@ pub mod chaos;
 pub mod child;
 pub mod config;
 pub mod dev;
+pub mod doctor;
 pub mod domain;
 pub mod fetch;
 pub mod gateway;

@@ -51,6 +51,8 @@ pub enum Command {
     Gateway(GatewayArgs),
     /// Bring the schema of a database up to date
     Migrate(DatabaseArgs),
+    /// Look at a database as the service would use it, and say what to do: settings, connections, schema, dead rows, clock
+    Doctor(DoctorArgs),
     /// Ask a service whether it is ready, and end with 0 when it is: for containers
     Healthcheck(HealthcheckArgs),
     /// Load a service over gRPC or REST, or a peer in SQL, check that nothing is lost or doubled, and report rates, latencies and costs
@@ -143,6 +145,21 @@ pub struct DatabaseArgs {
     /// URL of the database, postgres://user:password@host:port/database
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: String,
+}
+
+/// Settings of `dms doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Replicas that are to run on it, 1-1000
+    #[arg(long, env = "DMS_REPLICAS", value_name = "COUNT", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub replicas: u32,
+    /// The message engine.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
 }
 
 /// Settings of `dms healthcheck`.

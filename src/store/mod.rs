@@ -9,6 +9,7 @@ pub mod connection;
 pub mod counters;
 pub mod database;
 pub mod delayed;
+pub mod diagnosis;
 pub mod faults;
 pub mod groups;
 pub mod instance;

@@ -18,6 +18,7 @@ mod dead_letter_moves;
 mod dead_letters;
 mod delays;
 mod dev;
+mod doctor;
 mod error_table;
 mod fifo;
 mod foreign_projects;
