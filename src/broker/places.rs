@@ -85,7 +85,8 @@ mod tests {
     #[test]
     fn the_row_is_not_looked_for_while_another_replica_moves_it() {
         let mut places = Places::default();
-        for (base_offset, expected) in [(0, Some(1)), (1, Some(1)), (5, None), (9, None), (10, Some(1)), (11, Some(1))] {
+        for (base_offset, expected) in [(0, Some(1)), (1, Some(1)), (5, None), (9, None), (10, Some(1)), (11, Some(1))]
+        {
             places.remember(&landed(1, base_offset, 1), 1);
             assert_eq!(line(&places), expected, "{base_offset}");
         }
