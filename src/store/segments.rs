@@ -132,14 +132,17 @@ WITH locked AS (
     WHERE s.stream_id = i.stream_id AND s.stream_id = ANY ($1)"
 );
 
-/// The statement of [`append_at`], see `store/place.rs`; public for the test of its plan. It meets the rows in the order in
-/// which they are asked for.
+/// The statement of [`append_at`], see `store/place.rs`; public for the test of its plan. It meets the rows in the order of
+/// their keys, so that two flushes cannot deadlock.
 pub const APPEND_AT: &str = append_sql!(
     "
 WITH moved AS (
     UPDATE streams AS s
     SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at, $5)
-    FROM unnest($1::bigint[], $2::integer[], $6::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
+    FROM (
+        SELECT * FROM unnest($1::bigint[], $2::integer[], $6::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
+        ORDER BY 1
+    ) AS i
     WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id"
 );
 
@@ -162,8 +165,7 @@ pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp)
     run(conn, APPEND, appends, None, now).await
 }
 
-/// The same, looking for the rows of the streams where they were last seen; in the order of their ids, as all do, so that two
-/// flushes cannot deadlock. A stream whose row is not there is missing in the
+/// The same, looking for the rows of the streams where they were last seen. A stream whose row is not there is missing in the
 /// answer, and nothing was appended to it.
 pub async fn append_at(
     conn: &mut PgConnection,
