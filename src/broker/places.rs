@@ -24,16 +24,15 @@ struct Left {
 }
 
 impl Places {
-    /// An append of so many messages has landed. When it did not begin where the one before had ended, another replica was there
+    /// An append has landed. When it did not begin where the one before had ended, another replica was there
     /// meanwhile.
-    pub fn remember(&mut self, landed: &Landed, message_count: i32) {
+    pub fn remember(&mut self, landed: &Landed) {
         let stream = landed.at.stream_id;
         if self.0.len() >= STREAMS_MAX && !self.0.contains_key(&stream) {
             self.0.clear();
         }
         let alone = self.0.get(&stream).is_none_or(|left| left.end == landed.at.base_offset);
-        let end = landed.at.base_offset + i64::from(message_count);
-        self.0.insert(stream, Left { place: alone.then_some(landed.place), end });
+        self.0.insert(stream, Left { place: alone.then_some(landed.place), end: landed.end_offset });
     }
 
     /// Sets apart appends to streams whose place is known, with their places, from the others.
@@ -64,7 +63,7 @@ mod tests {
     /// An append of one message that landed at this offset, with its row on this line.
     fn landed(stream: i64, base_offset: i64, line: u16) -> Landed {
         let at = Appended { stream_id: StreamId(stream), base_offset, appended_at: Timestamp(0) };
-        Landed { at, place: Place { block: 1, line } }
+        Landed { at, end_offset: base_offset + 1, place: Place { block: 1, line } }
     }
 
     /// Where the row of the first stream is looked for.
@@ -75,8 +74,8 @@ mod tests {
     #[test]
     fn the_last_place_counts() {
         let mut places = Places::default();
-        places.remember(&landed(1, 0, 1), 1);
-        places.remember(&landed(1, 1, 2), 1);
+        places.remember(&landed(1, 0, 1));
+        places.remember(&landed(1, 1, 2));
         let ((known, at), unknown) = places.split(vec![append(1), append(2)]);
         assert_eq!((known[0].stream, &at[..]), (StreamId(1), &[Place { block: 1, line: 2 }][..]));
         assert_eq!((known.len(), unknown.len(), unknown[0].stream), (1, 1, StreamId(2)));
@@ -87,7 +86,7 @@ mod tests {
         let mut places = Places::default();
         for (base_offset, expected) in [(0, Some(1)), (1, Some(1)), (5, None), (9, None), (10, Some(1)), (11, Some(1))]
         {
-            places.remember(&landed(1, base_offset, 1), 1);
+            places.remember(&landed(1, base_offset, 1));
             assert_eq!(line(&places), expected, "{base_offset}");
         }
     }
@@ -96,7 +95,7 @@ mod tests {
     fn there_are_never_too_many() {
         let mut places = Places::default();
         for stream in 0..=i64::try_from(STREAMS_MAX).expect("small") {
-            places.remember(&landed(stream, 0, 1), 1);
+            places.remember(&landed(stream, 0, 1));
         }
         assert_eq!(places.0.len(), 1);
     }

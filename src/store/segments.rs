@@ -41,6 +41,8 @@ pub struct Landed {
     /// In the log.
     #[sqlx(flatten)]
     pub at: Appended,
+    /// Where the stream ends now.
+    pub end_offset: i64,
     /// Good once the append is committed.
     pub place: Place,
 }
@@ -104,13 +106,13 @@ macro_rules! append_sql {
         concat!(
             $moved,
             "
-    RETURNING s.stream_id, s.next_offset - i.message_count AS base_offset, s.last_appended_at AS appended_at, s.ctid AS place,
-              i.message_count, i.n
+    RETURNING s.stream_id, s.next_offset - i.message_count AS base_offset, s.next_offset AS end_offset,
+              s.last_appended_at AS appended_at, s.ctid AS place, i.message_count, i.n
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
     SELECT stream_id, base_offset, appended_at, message_count, $4, ($3::bytea[])[n] FROM moved
 )
-SELECT stream_id, base_offset, appended_at, place FROM moved"
+SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved"
         )
     };
 }
@@ -153,12 +155,13 @@ WITH moved AS (
     UPDATE streams
     SET next_offset = next_offset + $2, last_appended_at = greatest(last_appended_at, $5)
     WHERE ctid = $6 AND stream_id + 0 = $1
-    RETURNING stream_id, next_offset - $2 AS base_offset, last_appended_at AS appended_at, ctid AS place
+    RETURNING stream_id, next_offset - $2 AS base_offset, next_offset AS end_offset, last_appended_at AS appended_at,
+              ctid AS place
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
     SELECT m.stream_id, m.base_offset, m.appended_at, $2, $4, $3 FROM moved AS m
 )
-SELECT stream_id, base_offset, appended_at, place FROM moved";
+SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved";
 
 /// Appends to several streams at once, each named once. A stream that does not exist is missing in the answer.
 pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp) -> sqlx::Result<Vec<Landed>> {

@@ -130,10 +130,9 @@ impl Appender {
         let stored =
             flush!(connection, conn => store::delayed::append_and_delay(conn, &streams, &appends, delayed, now));
         match stored {
-            Ok(stored) => stored
-                .into_iter()
-                .map(|(stream, landed)| (stream, Ok(landed.map(|landed| self.landed(&appends, &landed)))))
-                .collect(),
+            Ok(stored) => {
+                stored.into_iter().map(|(stream, landed)| (stream, Ok(landed.map(|at| self.landed(at))))).collect()
+            }
             Err(error) => failed(&streams, &error),
         }
     }
@@ -145,30 +144,26 @@ impl Appender {
         let ((known, places), mut rest) = self.places.split(appends);
         if !known.is_empty() {
             match flush!(connection, conn => store::segments::append_at(conn, &known, &places, now)) {
-                Ok(landed) => self.add(&mut stored, &known, landed),
+                Ok(landed) => self.add(&mut stored, landed),
                 Err(error) => return failed(known.iter().chain(&rest).map(|append| &append.stream), &error),
             }
             rest.extend(known.into_iter().filter(|append| !stored.contains_key(&append.stream)));
-            rest.sort_by_key(|append| append.stream);
         }
         if !rest.is_empty() {
             match flush!(connection, conn => store::segments::append(conn, &rest, now)) {
-                Ok(landed) => self.add(&mut stored, &rest, landed),
+                Ok(landed) => self.add(&mut stored, landed),
                 Err(error) => stored.extend(failed(rest.iter().map(|append| &append.stream), &error)),
             }
         }
         stored
     }
 
-    fn add(&mut self, stored: &mut Stored, appends: &[Append], landed: Vec<Landed>) {
-        stored.extend(landed.iter().map(|landed| (landed.at.stream_id, Ok(Some(self.landed(appends, landed))))));
+    fn add(&mut self, stored: &mut Stored, landed: Vec<Landed>) {
+        stored.extend(landed.into_iter().map(|landed| (landed.at.stream_id, Ok(Some(self.landed(landed))))));
     }
 
-    /// One of these appends, which are sorted by stream, has landed.
-    fn landed(&mut self, appends: &[Append], landed: &Landed) -> Appended {
-        if let Ok(index) = appends.binary_search_by_key(&landed.at.stream_id, |append| append.stream) {
-            self.places.remember(landed, appends[index].message_count);
-        }
+    fn landed(&mut self, landed: Landed) -> Appended {
+        self.places.remember(&landed);
         landed.at
     }
 }
