@@ -41,6 +41,8 @@ pub struct Landed {
     /// In the log.
     #[sqlx(flatten)]
     pub at: Appended,
+    /// Where the stream ends now.
+    pub end_offset: i64,
     /// Good once the append is committed.
     pub place: Place,
 }
@@ -110,13 +112,13 @@ macro_rules! append_sql {
         concat!(
             $moved,
             "
-    RETURNING s.stream_id, s.next_offset - i.message_count AS base_offset, s.last_appended_at AS appended_at, s.ctid AS place,
-              i.message_count, i.n
+    RETURNING s.stream_id, s.next_offset - i.message_count AS base_offset, s.next_offset AS end_offset,
+              s.last_appended_at AS appended_at, s.ctid AS place, i.message_count, i.n
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
     SELECT stream_id, base_offset, appended_at, message_count, $4, ($3::bytea[])[n] FROM moved
 )
-SELECT stream_id, base_offset, appended_at, place FROM moved"
+SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved"
         )
     };
 }
@@ -138,14 +140,17 @@ WITH locked AS (
     WHERE s.stream_id = i.stream_id AND s.stream_id = ANY ($1)"
 );
 
-/// The statement of [`append_at`], see `store/place.rs`; public for the test of its plan. It meets the rows in the order in
-/// which they are asked for.
+/// The statement of [`append_at`], see `store/place.rs`; public for the test of its plan. It meets the rows in the order of
+/// their keys, so that two flushes cannot deadlock.
 pub const APPEND_AT: &str = append_sql!(
     "
 WITH moved AS (
     UPDATE streams AS s
     SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at, $5)
-    FROM unnest($1::bigint[], $2::integer[], $6::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
+    FROM (
+        SELECT * FROM unnest($1::bigint[], $2::integer[], $6::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
+        ORDER BY 1
+    ) AS i
     WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id"
 );
 
@@ -156,20 +161,20 @@ WITH moved AS (
     UPDATE streams
     SET next_offset = next_offset + $2, last_appended_at = greatest(last_appended_at, $5)
     WHERE ctid = $6 AND stream_id + 0 = $1
-    RETURNING stream_id, next_offset - $2 AS base_offset, last_appended_at AS appended_at, ctid AS place
+    RETURNING stream_id, next_offset - $2 AS base_offset, next_offset AS end_offset, last_appended_at AS appended_at,
+              ctid AS place
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
     SELECT m.stream_id, m.base_offset, m.appended_at, $2, $4, $3 FROM moved AS m
 )
-SELECT stream_id, base_offset, appended_at, place FROM moved";
+SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved";
 
 /// Appends to several streams at once, each named once. A stream that does not exist is missing in the answer.
 pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp) -> sqlx::Result<Vec<Landed>> {
     run(conn, APPEND, appends, None, now).await
 }
 
-/// The same, looking for the rows of the streams where they were last seen; in the order of their ids, as all do, so that two
-/// flushes cannot deadlock. A stream whose row is not there is missing in the
+/// The same, looking for the rows of the streams where they were last seen. A stream whose row is not there is missing in the
 /// answer, and nothing was appended to it.
 pub async fn append_at(
     conn: &mut PgConnection,

@@ -168,7 +168,7 @@ impl Appender {
     }
 
     fn landed(&mut self, landed: Landed) -> Appended {
-        self.places.remember(landed.at.stream_id, landed.place);
+        self.places.remember(&landed);
         landed.at
     }
 }
