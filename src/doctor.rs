@@ -148,16 +148,12 @@ fn server<'a>(setting: &impl Fn(&str) -> &'a str) -> Vec<Finding> {
     ]
 }
 
-fn connections<'a>(
-    setting: &impl Fn(&str) -> &'a str,
-    settings: &Settings,
-    replicas: u32,
-    sessions: i64,
-) -> Finding {
+fn connections<'a>(setting: &impl Fn(&str) -> &'a str, settings: &Settings, replicas: u32, sessions: i64) -> Finding {
     let most: i64 = setting("max_connections").parse().unwrap_or(0);
     // Three for a lane of sends, one each for KAFKA_HT, for listening and for notifying.
     let lanes = 3 * settings.append_lanes + 1 + settings.claim_lanes + settings.settle_lanes + 2;
-    let needed = (i64::try_from(lanes).unwrap_or(i64::MAX) + i64::from(settings.pool_connections)) * i64::from(replicas);
+    let needed =
+        (i64::try_from(lanes).unwrap_or(i64::MAX) + i64::from(settings.pool_connections)) * i64::from(replicas);
     Finding::new(
         needed <= most,
         Verdict::Bad,
@@ -260,7 +256,13 @@ mod tests {
         assert_eq!((retention(DAY * 4).verdict, retention(DAY * 5).verdict), (Verdict::Good, Verdict::Warning));
         let at = Duration::from_secs;
         assert_eq!((clock(at(10), at(11)).verdict, clock(at(10), at(7)).verdict), (Verdict::Good, Verdict::Warning));
-        assert_eq!((schema(2, 2).verdict, schema(3, 2).verdict, schema(1, 2).verdict), (Verdict::Good, Verdict::Good, Verdict::Bad));
-        assert_eq!((dead_rows("leases", 1, 5).verdict, dead_rows("leases", 1, 1_000_000).verdict), (Verdict::Good, Verdict::Warning));
+        assert_eq!(
+            (schema(2, 2).verdict, schema(3, 2).verdict, schema(1, 2).verdict),
+            (Verdict::Good, Verdict::Good, Verdict::Bad)
+        );
+        assert_eq!(
+            (dead_rows("leases", 1, 5).verdict, dead_rows("leases", 1, 1_000_000).verdict),
+            (Verdict::Good, Verdict::Warning)
+        );
     }
 }

@@ -28,7 +28,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Gateway(args) => serve::gateway(args).await,
         Command::Migrate(args) => Ok(store::migrate(&args.database_url).await?),
         Command::Doctor(args) => doctor::run(args).await,
-        Command::Healthcheck(args) => Ok(drop(fetch::get(&args.url).await?)),
+        Command::Healthcheck(args) => {
+            fetch::get(&args.url).await?;
+            Ok(())
+        }
         Command::Bench(args) => bench::run(args).await,
         Command::Chaos(args) => chaos::run(args).await,
         Command::PostgresBin(args) => {

@@ -11,9 +11,9 @@ use crate::api::{self, TrafficLimits, health::Health};
 use crate::auth::{AuthOptions, Authenticator};
 use crate::broker::{Broker, BrokerOptions};
 use crate::domain::Result;
-use crate::{admin, gateway};
 use crate::listen::Listener;
 use crate::tls::{self, Protocol, TlsOptions};
+use crate::{admin, gateway};
 
 /// Probes learn within the sum of both that Postgres has gone.
 const READINESS_INTERVAL: Duration = Duration::from_secs(1);

@@ -173,6 +173,7 @@ fn log(code: Code, elapsed: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::TrafficLimits;
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())])
@@ -225,7 +226,12 @@ mod tests {
 
     /// What the layer makes of a call to a service that answers after a while.
     async fn answer(calls_max: usize, timeout: &str) -> Response {
-        let gate = Gate::new(calls_max, Authenticator::open(), Traffic::new(TrafficLimits::default(), calls_max), Metrics::default());
+        let gate = Gate::new(
+            calls_max,
+            Authenticator::open(),
+            Traffic::new(TrafficLimits::default(), calls_max),
+            Metrics::default(),
+        );
         let service = axum::Router::new()
             .fallback(async || tokio::time::sleep(Duration::from_millis(200)).await)
             .layer(axum::middleware::from_fn_with_state(gate, around));

@@ -14,8 +14,8 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic_reflection::server::Builder;
 
-pub use self::traffic::TrafficLimits;
 use self::traffic::Traffic;
+pub use self::traffic::TrafficLimits;
 use crate::auth::Authenticator;
 use crate::broker::Broker;
 use crate::domain::{Error, Result};

@@ -105,7 +105,7 @@ mod tests {
     use crate::domain::clock::Timestamp;
 
     fn segment(base_offset: i64, payload_bytes: usize) -> Arc<Segment> {
-        let messages = Some(Vec::new());
+        let messages = Vec::new();
         let (stream, appended_at) = (StreamId(1), Timestamp(0));
         Arc::new(Segment { stream, base_offset, appended_at, message_count: 10, messages, payload_bytes })
     }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::clock::DatabaseClock;
 use super::core::Core;
 use super::settle::{LEASE_BYTES, SettleRequest};
-use crate::domain::{Error, Result};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::limits::RETENTION_DEFAULT;
+use crate::domain::{Error, Result};
 use crate::store;
 use crate::store::leases::LeaseKey;
 

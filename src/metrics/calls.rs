@@ -41,7 +41,11 @@ impl Calls {
         registry.register("calls", "Calls answered, by method and gRPC code", calls.ended.clone());
         let help = "Time from a call's headers to its answer, long polls included";
         registry.register_with_unit("call", help, Unit::Seconds, calls.seconds.clone());
-        registry.register("calls_in_flight", "Calls that are not answered yet, long polls included", calls.in_flight.clone());
+        registry.register(
+            "calls_in_flight",
+            "Calls that are not answered yet, long polls included",
+            calls.in_flight.clone(),
+        );
         calls
     }
 

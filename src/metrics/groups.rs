@@ -80,11 +80,8 @@ impl Groups {
         self.oldest.clear();
         self.retention_left.clear();
         for sample in samples {
-            let of = OfGroup {
-                project: sample.project.clone(),
-                queue: sample.queue.clone(),
-                group: sample.group.clone(),
-            };
+            let of =
+                OfGroup { project: sample.project.clone(), queue: sample.queue.clone(), group: sample.group.clone() };
             self.backlog.get_or_create(&of).set(sample.backlog);
             self.in_flight.get_or_create(&of).set(sample.in_flight);
             self.failed.get_or_create(&of).set(sample.failed);

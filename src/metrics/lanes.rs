@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -13,22 +13,29 @@ const BYTES: [f64; 8] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1
 const SECONDS: [f64; 11] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0];
 
 /// The kind of a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Commits sends.
-    #[prometheus(rename = "append")]
     Append,
     /// Gives out leases.
-    #[prometheus(rename = "claim")]
     Claim,
     /// Commits acknowledgements.
-    #[prometheus(rename = "settle")]
     Settle,
+}
+
+impl Lane {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Claim => "claim",
+            Self::Settle => "settle",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfLane {
-    lane: Lane,
+    lane: &'static str,
 }
 
 type Histograms = Family<OfLane, Histogram, fn() -> Histogram>;
@@ -68,7 +75,7 @@ impl Lanes {
 
     /// One transaction was committed, or given up.
     pub fn flushed(&self, lane: Lane, calls: usize, bytes: usize, elapsed: Duration) {
-        let of = OfLane { lane };
+        let of = OfLane { lane: lane.name() };
         self.calls.get_or_create(&of).observe(calls as f64);
         self.bytes.get_or_create(&of).observe(bytes as f64);
         self.seconds.get_or_create(&of).observe(elapsed.as_secs_f64());
@@ -76,7 +83,7 @@ impl Lanes {
 
     /// What waits now.
     pub fn set_waiting(&self, lane: Lane, calls: usize, bytes: usize) {
-        let of = OfLane { lane };
+        let of = OfLane { lane: lane.name() };
         self.waiting_calls.get_or_create(&of).set(i64::try_from(calls).unwrap_or(i64::MAX));
         self.waiting_bytes.get_or_create(&of).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }

@@ -1,6 +1,6 @@
 //! What `dms doctor` asks Postgres.
 
-use sqlx::{Connection as _, ConnectOptions as _, FromRow, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgConnection};
 
 use super::{connect_options, schema};
 use crate::domain::Result;
@@ -70,7 +70,9 @@ impl Diagnosis {
 
     /// Sessions there are.
     pub async fn sessions(&mut self) -> Result<i64> {
-        Ok(sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL").fetch_one(&mut self.0).await?)
+        Ok(sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL")
+            .fetch_one(&mut self.0)
+            .await?)
     }
 
     /// The version of the schema, 0 when there is none, and the one that this program needs.

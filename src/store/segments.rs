@@ -83,10 +83,20 @@ impl Segment {
         let decoded = codec::decode(codec, payload);
         let (stream, records) = (at.stream_id.0, decoded.len());
         if usize::try_from(message_count) != Ok(records) {
-            tracing::error!(stream, offset = at.base_offset, message_count, records, "corrupt segment: it has another number of messages than it says");
+            tracing::error!(
+                stream,
+                offset = at.base_offset,
+                message_count,
+                records,
+                "corrupt segment: it has another number of messages than it says"
+            );
         }
         let read = |(decoded, offset): (codec::Decoded, i64)| {
-            decoded.inspect_err(|error| tracing::error!(stream, offset, %error, "corrupt segment: a message cannot be read")).ok()
+            decoded
+                .inspect_err(
+                    |error| tracing::error!(stream, offset, %error, "corrupt segment: a message cannot be read"),
+                )
+                .ok()
         };
         let messages = decoded.into_iter().zip(at.base_offset..at.base_offset + i64::from(message_count)).map(read);
         Self {

@@ -45,7 +45,8 @@ async fn it_does_not_start_and_says_what_to_choose() {
 async fn it_does_not_start_on_an_older_schema_and_says_what_to_run() {
     let database = TestDatabase::create().await;
     let mut sql = PgConnection::connect(database.url()).await.unwrap();
-    let newest: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut sql).await.unwrap();
+    let newest: i64 =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut sql).await.unwrap();
     let url = format!("--database-url={}", database.url());
     for (change, applied) in [
         ("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)", newest - 1),

@@ -21,7 +21,8 @@ async fn it_looks_at_everything_and_says_what_to_do() {
     let database = TestDatabase::create().await;
     let output = doctor(database.url(), &["--replicas", "1"]).await;
     let text_of_all = text(&output);
-    for part in ["clocks of this machine", "Postgres 1", "fsync", "max_connections", "schema is at version", "leases: "] {
+    for part in ["clocks of this machine", "Postgres 1", "fsync", "max_connections", "schema is at version", "leases: "]
+    {
         assert!(text_of_all.contains(part), "{part}: {text_of_all}");
     }
     let output = doctor(database.url(), &["--replicas", "1000"]).await;

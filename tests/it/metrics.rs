@@ -54,7 +54,9 @@ async fn calls_and_lanes_are_counted() {
     assert_eq!(metrics.value(r#"dms_lane_waiting_calls{lane="settle"}"#), 0.0);
     assert!(metrics.value("dms_cache_bytes") > 0.0 && metrics.value("dms_cache_hits_total") >= 1.0);
     assert_eq!((metrics.value("dms_postgres_up"), metrics.value("dms_calls_in_flight")), (1.0, 0.0));
-    assert!(metrics.has(r#"dms_postgres_dead_rows{table="leases"}"#) && metrics.has("dms_postgres_oldest_snapshot_seconds"));
+    assert!(
+        metrics.has(r#"dms_postgres_dead_rows{table="leases"}"#) && metrics.has("dms_postgres_oldest_snapshot_seconds")
+    );
 }
 
 #[tokio::test]
@@ -69,9 +71,8 @@ async fn groups_tell_what_they_have_left_and_how_long_it_will_be_there() {
     let leased = service.consume(&group, 2).await;
     let Group { id, .. } = &group;
     let rest = crate::support::rest::Rest::new(&service.replica);
-    let answer = rest
-        .post(&format!("/queues/{queue}/groups/{id}/ack"), &ack_body(&[(&leased[0].handler, "fail")]))
-        .await;
+    let answer =
+        rest.post(&format!("/queues/{queue}/groups/{id}/ack"), &ack_body(&[(&leased[0].handler, "fail")])).await;
     assert_eq!(answer.status, 200);
     let metrics = Metrics::of(&service).await;
     let value = |name: &str| metrics.value(&of_group(name, "queue", "group"));
@@ -107,7 +108,9 @@ async fn only_the_largest_backlogs_are_shown() {
 async fn the_probes_are_here_too_and_a_bad_filter_of_the_log_is_refused() {
     let service = TestService::start().await;
     let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
-    let get = async |path: &str| http.get(format!("{}{path}", service.replica.admin())).send().await.unwrap().status().as_u16();
+    let get = async |path: &str| {
+        http.get(format!("{}{path}", service.replica.admin())).send().await.unwrap().status().as_u16()
+    };
     assert_eq!((get("/healthz").await, get("/readyz").await, get("/queues").await), (200, 200, 404));
     let refused = http.put(format!("{}/log", service.replica.admin())).body("dms=loud").send().await.unwrap();
     assert_eq!(refused.status(), 400);

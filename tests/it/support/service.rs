@@ -57,12 +57,7 @@ impl Replica {
     }
 
     /// The same for other callers.
-    pub async fn guarded(
-        database_url: &str,
-        settings: Settings,
-        clock: Option<Arc<dyn Clock>>,
-        door: Door,
-    ) -> Self {
+    pub async fn guarded(database_url: &str, settings: Settings, clock: Option<Arc<dyn Clock>>, door: Door) -> Self {
         let broker = BrokerOptions { database_url: database_url.to_owned(), settings, clock };
         let any = "127.0.0.1:0".parse().unwrap();
         let shutdown_limit = Duration::from_secs(10);
@@ -144,7 +139,8 @@ impl TestService {
 
     /// Default settings, with limits for each project.
     pub async fn limited(limits: TrafficLimits) -> Self {
-        Self::guarded_with(Settings { pool_connections: 4, ..Settings::default() }, Door { limits, ..Door::open() }).await
+        Self::guarded_with(Settings { pool_connections: 4, ..Settings::default() }, Door { limits, ..Door::open() })
+            .await
     }
 
     async fn guarded_with(settings: Settings, door: Door) -> Self {

@@ -40,7 +40,11 @@ fn order_is_that_of_the_answers_when_senders_are_several() {
     let script = |sent_ms| {
         let mut script = Script::fifo().sent(1).sent_by(1, 1, sent_ms);
         let delivery = Delivery { message: MessageId { producer: 1, sequence: 0 }, attempts: None };
-        script.0.groups[0].normal.batches.push(Batch { window: window(1_000), lease: LEASE, deliveries: vec![delivery] });
+        script.0.groups[0].normal.batches.push(Batch {
+            window: window(1_000),
+            lease: LEASE,
+            deliveries: vec![delivery],
+        });
         script.ack(1_200, 0, &[Acked]).batch(1_400, &[0]).violates()
     };
     assert_eq!(script(550), [], "at the same time");
