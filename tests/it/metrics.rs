@@ -38,21 +38,26 @@ async fn calls_and_lanes_are_counted() {
     let service = TestService::start().await;
     let queue = service.queue("queue").await;
     let group = service.group(&queue, "group").await;
-    service.send(&queue, &["1", "2"]).await;
-    assert_eq!(bodies(&service.consume(&group, 10).await).len(), 2);
+    // The first look at a Postgres trusts nothing in memory, the second does.
+    for body in ["1", "2"] {
+        service.send(&queue, &[body]).await;
+        assert_eq!(bodies(&service.consume(&group, 10).await), [body]);
+    }
     let bad = pb::SendMessagesRequest { project_id: PROJECT.into(), queue_id: "x".into(), ..Default::default() };
     service.replica.messages.clone().send_messages(bad).await.unwrap_err();
     let metrics = Metrics::of(&service).await;
     let calls = |method: &str, code: &str| {
         metrics.value(&format!(r#"dms_calls_total{{method="/dms.v1.MessageService/{method}",code="{code}"}}"#))
     };
-    assert_eq!((calls("SendMessages", "OK"), calls("SendMessages", "INVALID_ARGUMENT")), (1.0, 1.0));
-    assert_eq!(calls("ConsumeMessages", "OK"), 1.0);
-    assert_eq!(metrics.value(r#"dms_call_seconds_count{method="/dms.v1.MessageService/SendMessages"}"#), 2.0);
-    assert_eq!(metrics.value(r#"dms_lane_flush_calls_count{lane="append"}"#), 1.0);
-    assert_eq!(metrics.value(r#"dms_lane_flush_calls_sum{lane="append"}"#), 1.0);
+    assert_eq!((calls("SendMessages", "OK"), calls("SendMessages", "INVALID_ARGUMENT")), (2.0, 1.0));
+    assert_eq!(calls("ConsumeMessages", "OK"), 2.0);
+    assert_eq!(metrics.value(r#"dms_call_seconds_count{method="/dms.v1.MessageService/SendMessages"}"#), 3.0);
+    assert_eq!(metrics.value(r#"dms_lane_flush_calls_count{lane="append"}"#), 2.0);
+    assert_eq!(metrics.value(r#"dms_lane_flush_calls_sum{lane="append"}"#), 2.0);
     assert_eq!(metrics.value(r#"dms_lane_waiting_calls{lane="settle"}"#), 0.0);
-    assert!(metrics.value("dms_cache_bytes") > 0.0 && metrics.value("dms_cache_hits_total") >= 1.0);
+    assert!(metrics.value("dms_cache_bytes") > 0.0);
+    let looked_up = (metrics.value("dms_cache_hits_total"), metrics.value("dms_cache_misses_total"));
+    assert_eq!(looked_up, (1.0, 1.0));
     assert_eq!((metrics.value("dms_postgres_up"), metrics.value("dms_calls_in_flight")), (1.0, 0.0));
     assert!(
         metrics.has(r#"dms_postgres_dead_rows{table="leases"}"#) && metrics.has("dms_postgres_oldest_snapshot_seconds")
