@@ -13,6 +13,8 @@ impl Cluster {
     pub fn copy_as_standby(&self, data_dir: &Path, postgres_bin: Option<&Path>) -> Result<()> {
         let folders = Folders::kept(data_dir)?;
         let binaries = binaries::find(postgres_bin, version_of(&self.folders.cluster())?, folders.account)?;
+        // The account cannot make it where the folder above is ours.
+        folders.account.make_private_folder(&folders.cluster())?;
         let mut command = folders.account.command(binaries.folder.join("pg_basebackup"));
         command.arg("-D").arg(folders.cluster()).arg("-h").arg(&self.sockets).args(["-p", "5432", "-U", SUPERUSER]);
         command.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
