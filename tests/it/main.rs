@@ -35,6 +35,7 @@ mod limits;
 mod metrics;
 mod model;
 mod normal;
+mod observability;
 mod outage;
 mod places;
 mod readme;

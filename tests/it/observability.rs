@@ -1,0 +1,65 @@
+//! Alerts, dashboard and runbook speak of metrics that the service has, and the dashboard of all of them.
+
+use std::collections::BTreeSet;
+
+use crate::support::calls::eventually;
+use crate::support::service::TestService;
+
+const DASHBOARD: &str = include_str!("../../deploy/observability/dashboard.json");
+const FILES: [(&str, &str); 3] = [
+    ("alerts.yaml", include_str!("../../deploy/observability/alerts.yaml")),
+    ("dashboard.json", DASHBOARD),
+    ("operations.md", include_str!("../../docs/operations.md")),
+];
+/// Labels that alerts select by.
+const SELECTED: [&str; 6] = [
+    r#"dms_pool_connections{state="idle"}"#,
+    r#"dms_pool_connections{state="used"}"#,
+    r#"dms_upkeep_failures_total{task="leases"}"#,
+    r#"dms_upkeep_failures_total{task="delays"}"#,
+    r#"dms_lane_waiting_bytes{lane="append"}"#,
+    r#"dms_calls_total{method="/dms.v1.MessageService/AckMessages",code="OK"}"#,
+];
+
+/// What reads like a metric of ours.
+fn named(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    words.filter(|word| word.starts_with("dms_")).collect()
+}
+
+/// A service that has done something of everything, as it shows itself.
+async fn scraped() -> String {
+    let service = TestService::start().await;
+    let queue = service.queue("queue").await;
+    let group = service.group(&queue, "group").await;
+    // One message stays, so that the group has an oldest one.
+    service.send(&queue, &["1", "2"]).await;
+    let leased = service.consume(&group, 1).await;
+    service.ack(&group, &[(&leased[0].handler, true)]).await.unwrap();
+    let mut text = String::new();
+    eventually("both steps of the upkeep have run", async || {
+        text = reqwest::get(format!("{}/metrics", service.replica.admin())).await.unwrap().text().await.unwrap();
+        ["leases", "delays"].iter().all(|task| text.contains(&format!(r#"dms_upkeep_seconds{{task="{task}"}}"#)))
+    })
+    .await;
+    text
+}
+
+#[tokio::test]
+async fn alerts_dashboard_and_runbook_name_metrics_that_there_are() {
+    let text = scraped().await;
+    let samples = || text.lines().filter(|line| !line.starts_with('#'));
+    let there: BTreeSet<&str> = samples().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    for (file, content) in FILES {
+        let named = named(content);
+        assert!(!named.is_empty(), "{file} names no metric");
+        let missing: Vec<_> = named.difference(&there).collect();
+        assert!(missing.is_empty(), "{file}: {missing:?}\n{text}");
+    }
+    for series in SELECTED {
+        assert!(samples().any(|line| line.starts_with(series)), "{series}\n{text}");
+    }
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let unseen: Vec<_> = families.filter(|family| !DASHBOARD.contains(family)).collect();
+    assert!(unseen.is_empty(), "not on the dashboard: {unseen:?}");
+}
