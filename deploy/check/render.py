@@ -1,0 +1,76 @@
+"""What is checked: each overlay alone, and with the components that go together, as kustomize renders them."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import yaml
+
+KUBERNETES = Path(__file__).resolve().parent.parent / "kubernetes"
+OVERLAYS = KUBERNETES / "overlays"
+COMPONENTS = KUBERNETES / "components"
+
+# Components in the order that they ask for.
+COMPOSITIONS = {
+    "dev": ("dev", []),
+    "dev behind an ingress": ("dev", ["ingress", "public-certificate"]),
+    "dev with a gateway of its own": ("dev", ["gateway"]),
+    "production": ("production", []),
+    "production behind a Gateway, for clients of the original service": (
+        "production", ["gateway-api", "public-certificate", "monitoring", "auth-aksk"]),
+    "production with TLS": ("production", ["tls"]),
+    "production with all that goes together": (
+        "production",
+        ["gateway", "ingress", "public-certificate", "tls", "monitoring", "autoscaling-on-load", "auth-jwt"]),
+    "external-postgres": ("external-postgres", []),
+    "external-postgres with a gateway of its own": ("external-postgres", ["gateway", "gateway-api", "monitoring"]),
+}
+
+
+class RenderError(Exception):
+    """kustomize refused."""
+
+
+def kustomize():
+    """The command that renders: kustomize itself, or the one inside of kubectl."""
+    if shutil.which("kustomize"):
+        return ["kustomize", "build"]
+    if shutil.which("kubectl"):
+        return ["kubectl", "kustomize"]
+    raise RenderError("neither kustomize nor kubectl is installed")
+
+
+def render(folder):
+    """The objects of a kustomization."""
+    run = subprocess.run([*kustomize(), str(folder)], capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise RenderError(run.stderr.strip())
+    if "deprecated" in run.stderr.lower():
+        raise RenderError(run.stderr.strip())
+    return [document for document in yaml.safe_load_all(run.stdout) if document]
+
+
+def compose(overlay, components):
+    """The objects of an overlay with components, as a kustomization of somebody who uses this folder would have them."""
+    with tempfile.TemporaryDirectory() as folder:
+        # kustomize follows no symbolic links out of a folder, and takes no absolute paths.
+        here = Path(folder).resolve()
+        relative = lambda path: os.path.relpath(path, here)  # noqa: E731
+        kustomization = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [relative(OVERLAYS / overlay)],
+            "components": [relative(COMPONENTS / component) for component in components],
+        }
+        (here / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        return render(here)
+
+
+def never_composed():
+    """Overlays and components that no composition has."""
+    composed = {overlay for overlay, _ in COMPOSITIONS.values()}
+    composed |= {component for _, components in COMPOSITIONS.values() for component in components}
+    present = {path.name for folder in (OVERLAYS, COMPONENTS) for path in folder.iterdir()}
+    return sorted(present - composed)
