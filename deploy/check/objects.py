@@ -44,7 +44,7 @@ def containers(pod, with_init=True):
 
 def is_dms(container):
     """Whether it runs our image."""
-    return re.split("[:@]", container.get("image", ""))[0].split("/")[-1] == "dms"
+    return re.split("[:@]", container.get("image", "").rsplit("/", 1)[-1])[0] == "dms"
 
 
 def selects(labels_wanted, labels):

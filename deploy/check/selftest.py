@@ -83,7 +83,7 @@ FAULTS = [
      lambda o: _spec(o, "Cluster", "dms-postgres")["postgresql"].pop("synchronous")),
     (object_policies.postgres_keeps_what_was_answered,
      lambda o: _spec(o, "HorizontalPodAutoscaler", "dms").update(maxReplicas=20)),
-    (object_policies.everything_has_one_namespace, lambda o: o[0]["metadata"].update(labels={})),
+    (object_policies.everything_has_one_namespace, lambda o: find(o, "Namespace", "dms")["metadata"].pop("labels")),
     (object_policies.everything_has_one_namespace,
      lambda o: find(o, "Service", "dms-grpc")["metadata"].update(namespace="default")),
     (fits_its_schema, lambda o: _spec(o, "Cluster", "dms-postgres").update(instance=3)),
