@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 /// `$1` is the signal that ends the server, `$2` a folder to remove afterwards (or nothing), the rest the server's command.
 ///
 /// We hold the other end of its standard input. When that closes, because we close it or because we are dead, the watcher
-/// ends the server. The script outlives us by the time this takes; signals meant for us do not concern it.
+/// ends the server, one that was stopped too. The script outlives us by the time this takes; signals meant for us do not
+/// concern it.
 const WRAPPER: &str = r#"
 trap '' HUP INT TERM
 signal=$1 remove=$2
@@ -19,7 +20,7 @@ shift 2
 exec 3<&0 </dev/null
 "$@" 3<&- &
 server=$!
-{ read -r _ <&3; kill "-$signal" "$server"; } &
+{ read -r _ <&3; kill "-$signal" "$server"; kill -CONT "$server"; } &
 watcher=$!
 exec 3<&-
 wait "$server"

@@ -46,7 +46,8 @@ async fn run_service(args: &DevArgs, url: String, cluster: Option<&mut Cluster>)
     store::database::create_if_absent(&url).await?;
     store::migrate(&url).await?;
     let auth = args.auth.options_or_open()?;
-    let server = Server::start(serve::server_options(url.clone(), auth, &args.traffic, &args.listen, &args.broker)).await?;
+    let server =
+        Server::start(serve::server_options(url.clone(), auth, &args.traffic, &args.listen, &args.broker)).await?;
     announce(&server, &url, cluster.as_deref())?;
     let ended = tokio::select! {
         () = signals.first() => Ok(()),

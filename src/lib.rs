@@ -9,17 +9,22 @@
 //! `broker` knows `store`; all know `domain`, which knows nothing of the project.
 
 pub mod accepted;
+pub mod admin;
 pub mod api;
 pub mod auth;
 pub mod bench;
 pub mod broker;
+pub mod chaos;
 pub mod child;
 pub mod config;
 pub mod dev;
+pub mod doctor;
 pub mod domain;
 pub mod fetch;
 pub mod gateway;
+pub mod harness;
 pub mod listen;
+pub mod metrics;
 pub mod postgres;
 pub mod proto;
 pub mod serve;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use dms::config::{Cli, Command};
-use dms::{bench, dev, postgres, serve, store, telemetry};
+use dms::{bench, chaos, dev, doctor, fetch, postgres, serve, store, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,7 +27,13 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Dev(args) => dev::run(args).await,
         Command::Gateway(args) => serve::gateway(args).await,
         Command::Migrate(args) => Ok(store::migrate(&args.database_url).await?),
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Healthcheck(args) => {
+            fetch::get(&args.url).await?;
+            Ok(())
+        }
         Command::Bench(args) => bench::run(args).await,
+        Command::Chaos(args) => chaos::run(args).await,
         Command::PostgresBin(args) => {
             let binaries = postgres::find_binaries(args.postgres_bin.as_deref())?;
             writeln!(std::io::stdout(), "{}", binaries.folder.display()).context("cannot write")

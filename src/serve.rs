@@ -20,6 +20,11 @@ pub async fn service(args: ServeArgs) -> Result<()> {
     let signals = Signals::catch()?;
     let auth = args.auth.options()?;
     let options = server_options(args.database.database_url, auth, &args.traffic, &args.listen, &args.broker);
+    let options = ServerOptions {
+        admin_addr: args.admin.admin_addr.0,
+        metrics_groups_max: args.admin.metrics_groups_max,
+        ..options
+    };
     let options = ServerOptions { grpc_tls: args.tls.grpc(&args.grpc_tls), rest_tls: args.tls.rest(), ..options };
     let server = Server::start(options).await?;
     signals.first().await;
@@ -43,6 +48,8 @@ pub(crate) fn server_options(
         grpc_tls: None,
         rest_addr: listen.rest.rest_addr.0,
         rest_tls: None,
+        admin_addr: None,
+        metrics_groups_max: 0,
         shutdown_limit: listen.shutdown.shutdown_limit.0,
     }
 }

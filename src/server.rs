@@ -11,9 +11,9 @@ use crate::api::{self, TrafficLimits, health::Health};
 use crate::auth::{AuthOptions, Authenticator};
 use crate::broker::{Broker, BrokerOptions};
 use crate::domain::Result;
-use crate::gateway;
 use crate::listen::Listener;
 use crate::tls::{self, Protocol, TlsOptions};
+use crate::{admin, gateway};
 
 /// Probes learn within the sum of both that Postgres has gone.
 const READINESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,6 +38,10 @@ pub struct ServerOptions {
     pub rest_addr: Option<SocketAddr>,
     /// TLS of that listener.
     pub rest_tls: Option<TlsOptions>,
+    /// Where to listen for operators, if at all.
+    pub admin_addr: Option<SocketAddr>,
+    /// Groups with metrics of their own.
+    pub metrics_groups_max: u32,
     /// How long calls in flight may take to end at a shutdown.
     pub shutdown_limit: Duration,
 }
@@ -49,6 +53,7 @@ pub struct Server {
     health: Health,
     grpc_addr: SocketAddr,
     rest_addr: Option<SocketAddr>,
+    admin_addr: Option<SocketAddr>,
     stop: CancellationToken,
     background: Vec<JoinHandle<()>>,
     listeners: Vec<JoinHandle<()>>,
@@ -71,6 +76,7 @@ impl Server {
         let health = Health::new().await;
         let routes = api::routes(broker.clone(), auth.clone(), options.limits);
         let stop = CancellationToken::new();
+        let mut admin_addr = None;
         // Health stands outside of what bounds calls and asks for credentials.
         let grpc_routes = api::with_reflection(routes.clone(), &auth)?.add_service(health.grpc());
         let mut listeners = vec![tokio::spawn(grpc.serve(grpc_routes, stop.clone()))];
@@ -78,11 +84,17 @@ impl Server {
             let app = gateway::router(routes).merge(health.rest());
             listeners.push(tokio::spawn(rest.serve(app.into(), stop.clone())));
         }
+        if let Some(addr) = options.admin_addr {
+            let admin = listener(addr, Protocol::Rest, None, &mut background).await?;
+            let app = admin::router(broker.clone(), &health, options.metrics_groups_max);
+            admin_addr = Some(admin.address());
+            listeners.push(tokio::spawn(admin.serve(app.into(), stop.clone())));
+        }
         background.push(tokio::spawn(watch_readiness(broker.clone(), health.clone())));
         background.push(tokio::spawn(auth.follow_sources()));
         health.set(true).await;
         let shutdown_limit = options.shutdown_limit;
-        Ok(Self { broker, health, grpc_addr, rest_addr, stop, background, listeners, shutdown_limit })
+        Ok(Self { broker, health, grpc_addr, rest_addr, admin_addr, stop, background, listeners, shutdown_limit })
     }
 
     /// Where gRPC listens.
@@ -93,6 +105,11 @@ impl Server {
     /// Where REST listens, if it does.
     pub fn rest_addr(&self) -> Option<SocketAddr> {
         self.rest_addr
+    }
+
+    /// Where operators look, if they can.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
     }
 
     /// Stops in order: probes told, long polls answered, no new connections, calls in flight ended, broker stopped.

@@ -16,8 +16,9 @@ use uuid::Uuid;
 
 use super::traffic::Traffic;
 use super::{access, status};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, rights};
 use crate::domain::{Error, text};
+use crate::metrics::Metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 64;
@@ -36,12 +37,13 @@ pub struct Gate {
     calls: Arc<Semaphore>,
     auth: Authenticator,
     traffic: Traffic,
+    metrics: Metrics,
 }
 
 impl Gate {
     /// A gate for so many calls at a time, of callers with good credentials.
-    pub fn new(calls_max: usize, auth: Authenticator, traffic: Traffic) -> Self {
-        Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic }
+    pub fn new(calls_max: usize, auth: Authenticator, traffic: Traffic, metrics: Metrics) -> Self {
+        Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic, metrics }
     }
 }
 
@@ -59,6 +61,8 @@ pub async fn around(State(gate): State<Gate>, request: Request, next: Next) -> R
 
 async fn admit(gate: &Gate, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let method = rights::method(request.uri().path());
+    let _in_flight = gate.metrics.calls().begun();
     let response = match gate.calls.try_acquire() {
         Ok(_held_until_answered) => match access::identify(&gate.auth, &gate.traffic, &mut request) {
             Ok(_held_too) => within_deadline(request, next).await,
@@ -67,7 +71,11 @@ async fn admit(gate: &Gate, mut request: Request, next: Next) -> Response {
         Err(_) => refusal(Error::overloaded("too many calls in flight: retry later").into()),
     };
     let response = with_details(response);
-    log(code(&response), started.elapsed());
+    let (code, elapsed) = (code(&response), started.elapsed());
+    if let Some(method) = method {
+        gate.metrics.calls().ended(method, status::name(code), elapsed);
+    }
+    log(code, elapsed);
     response
 }
 
@@ -165,6 +173,7 @@ fn log(code: Code, elapsed: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::TrafficLimits;
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())])
@@ -217,7 +226,12 @@ mod tests {
 
     /// What the layer makes of a call to a service that answers after a while.
     async fn answer(calls_max: usize, timeout: &str) -> Response {
-        let gate = Gate::new(calls_max, Authenticator::open(), Traffic::new(TrafficLimits::default(), calls_max));
+        let gate = Gate::new(
+            calls_max,
+            Authenticator::open(),
+            Traffic::new(TrafficLimits::default(), calls_max),
+            Metrics::default(),
+        );
         let service = axum::Router::new()
             .fallback(async || tokio::time::sleep(Duration::from_millis(200)).await)
             .layer(axum::middleware::from_fn_with_state(gate, around));

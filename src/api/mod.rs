@@ -14,8 +14,8 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic_reflection::server::Builder;
 
-pub use self::traffic::TrafficLimits;
 use self::traffic::Traffic;
+pub use self::traffic::TrafficLimits;
 use crate::auth::Authenticator;
 use crate::broker::Broker;
 use crate::domain::{Error, Result};
@@ -40,6 +40,7 @@ pub const CALLS_MAX: usize = 20_000;
 
 /// All services behind their layers, for callers with good credentials. Clones share one bound on calls in flight.
 pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits) -> Routes {
+    let metrics = broker.metrics().clone();
     let queues = queue_service::Queues(broker.clone());
     let messages = message_service::Messages(broker.clone());
     let tags = tag_service::Tags(broker);
@@ -47,7 +48,7 @@ pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits) -> Rou
         .add_service(MessageServiceServer::new(messages.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(DeadLetterServiceServer::new(messages).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(TagServiceServer::new(tags).max_decoding_message_size(REQUEST_BYTES_MAX));
-    let gate = layers::Gate::new(CALLS_MAX, auth, Traffic::new(limits, CALLS_MAX));
+    let gate = layers::Gate::new(CALLS_MAX, auth, Traffic::new(limits, CALLS_MAX), metrics);
     let around = axum::middleware::from_fn_with_state(gate, layers::around);
     services.into_axum_router().layer(around).into()
 }

@@ -128,6 +128,11 @@ pub const NEEDED: [(&str, Right); 19] = [
     ("/dms.v1.TagService/SearchQueues", Right::Read),
 ];
 
+/// The method at this path, under its one name.
+pub fn method(path: &str) -> Option<&'static str> {
+    NEEDED.iter().find(|(method, _)| *method == path).map(|(method, _)| *method)
+}
+
 /// What the method at this path needs; `None` for a path that is no method of ours.
 pub fn needed(path: &str) -> Option<Right> {
     NEEDED.iter().find(|(method, _)| *method == path).map(|(_, right)| *right)

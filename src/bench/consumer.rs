@@ -11,8 +11,8 @@ use tonic::{Code, Status};
 use super::client::{Client, Delivered, Receipt, Topic};
 use super::load::Load;
 use super::meter::{Call, Meter, back_off};
-use super::payload::MessageId;
 use crate::config::System;
+use crate::harness::payload::MessageId;
 
 /// How long messages are hidden from the other consumers.
 pub const LEASE: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::payload::MessageId;
+use crate::harness::payload::MessageId;
 
 /// A set of message ids, one bit a message.
 #[derive(Debug, Default)]

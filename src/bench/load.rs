@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Client, Topic};
 use super::ledger::{Faults, Ledger};
 use super::meter::Meter;
-use super::payload::{MessageId, Payloads};
 use super::workload::Workload;
 use super::{consumer, producer};
+use crate::harness::payload::{MessageId, Payloads};
 
 /// What producers send, and until when: whichever comes first.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,9 @@
 //! `dms bench`: loads a service and reports what it reaches and what a message costs.
 //!
-//! - `workload` is what to run; `site` is where: `service` processes on a private Postgres, or running ones; `topics` makes the
-//!   queues.
+//! - `workload` is what to run; `site` is where: processes of the service on a private Postgres, or running ones; `topics` makes
+//!   the queues.
 //! - `scenario` runs one load from fresh queues to a report; `load` is what its tasks share, `producer` and `consumer` are the
-//!   tasks, `client` is how they call the service, its gateway or a peer; `payload` writes and checks bodies.
+//!   tasks, `client` is how they call the service, its gateway or a peer.
 //! - `meter` measures, `postgres_usage` reads what was spent, `ledger` proves the results right, `progress` and `report` show
 //!   it all.
 //! - `compare` puts loads against each other: the rows of `docs/benchmarks.md`.
@@ -19,13 +19,11 @@ mod fake_service;
 mod ledger;
 mod load;
 mod meter;
-mod payload;
 mod postgres_usage;
 mod producer;
 mod progress;
 mod report;
 mod scenario;
-mod service;
 mod site;
 mod topics;
 mod workload;

@@ -1,16 +1,11 @@
 //! What Postgres, the service and this process spent: CPU time from `/proc`, WAL and commits from Postgres itself. A figure that cannot be
 //! had (another machine, no `/proc`, a standby) is absent, never guessed.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::site::Site;
+use crate::harness::process::ProcessStat;
 use crate::store::instance::Instance;
-
-/// The kernel's unit of CPU time in `/proc`, the same on every Linux that Rust's std supports.
-const TICK: Duration = Duration::from_millis(10);
-/// Of the machines that the benchmark is for; with larger pages it tells too little memory.
-const PAGE_BYTES: u64 = 4_096;
 
 /// Totals since some start, or the difference of two readings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -108,67 +103,14 @@ fn family_cpu(postmaster: u32) -> Option<Duration> {
     Some(own.own_cpu + own.ended_children_cpu + children)
 }
 
-/// The fields of `/proc/PID/stat` that matter here.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ProcessStat {
-    /// Of the program.
-    pub name: String,
-    /// Memory that it holds.
-    pub resident_bytes: u64,
-    parent: u32,
-    own_cpu: Duration,
-    ended_children_cpu: Duration,
-}
-
-impl ProcessStat {
-    /// The processes that this one started.
-    pub fn children_of(parent: u32) -> Vec<u32> {
-        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-        let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        processes.filter(|process| Self::read(*process).is_some_and(|stat| stat.parent == parent)).collect()
-    }
-
-    /// Of a running process.
-    pub fn read(pid: u32) -> Option<Self> {
-        let path = Path::new("/proc").join(pid.to_string()).join("stat");
-        Self::parse(&std::fs::read_to_string(path).ok()?)
-    }
-
-    /// `pid (name) state ppid ...`; the name may hold spaces and parentheses.
-    fn parse(line: &str) -> Option<Self> {
-        let (head, rest) = line.rsplit_once(')')?;
-        let (_, name) = head.split_once('(')?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        // proc(5) counts from 1 and the state is its field 3.
-        let ticks = |number: usize| fields.get(number - 3)?.parse::<u32>().ok();
-        Some(Self {
-            name: name.to_owned(),
-            resident_bytes: fields.get(24 - 3)?.parse::<u64>().ok()? * PAGE_BYTES,
-            parent: ticks(4)?,
-            own_cpu: TICK * (ticks(14)?.checked_add(ticks(15)?)?),
-            ended_children_cpu: TICK * (ticks(16)?.checked_add(ticks(17)?)?),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn stat_lines_with_odd_names_are_read() {
-        let line = "4242 (postgres: a) b) S 17 4242 4242 0 -1 4194560 900 80 0 0 150 50 7 3 20 0 1 0 12345 1 2 3";
-        let stat = ProcessStat::parse(line).unwrap();
-        assert_eq!((stat.name.as_str(), stat.parent), ("postgres: a) b", 17));
-        assert_eq!(stat.resident_bytes, 2 * PAGE_BYTES);
-        assert_eq!((stat.own_cpu, stat.ended_children_cpu), (TICK * 200, TICK * 10));
-        assert_eq!(ProcessStat::parse("4242 (postgres) S"), None);
-    }
-
-    #[test]
     fn differences_need_both_readings() {
         let early = Usage { wal_bytes: Some(100), commits: Some(5), ..Usage::default() };
-        let late = Usage { wal_bytes: Some(350), client_cpu: Some(TICK), ..Usage::default() };
+        let late = Usage { wal_bytes: Some(350), client_cpu: Some(Duration::from_millis(10)), ..Usage::default() };
         assert_eq!(late.since(&early), Usage { wal_bytes: Some(250), ..Usage::default() });
     }
 

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::client::Client;
 use super::load::{Load, Until};
 use super::meter::{Call, Meter, back_off};
-use super::payload::MessageId;
 use crate::config::Scenario;
+use crate::harness::payload::MessageId;
 
 /// Sends batches one after the other until told to stop.
 pub async fn produce(load: Arc<Load>, meter: Arc<Meter>, mut client: Client, index: u32, until: Until) {

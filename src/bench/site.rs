@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use tonic::transport::{Channel, Endpoint};
 
 use super::client::{Client, GrpcClient, PgmqClient, RawClient, RestClient};
-use super::service::{Address, Service};
 use super::workload::Workload;
 use crate::config::{BenchArgs, System};
 use crate::domain::limits;
+use crate::harness::service::{Address, Service};
 use crate::postgres::{Cluster, ClusterOptions};
 use crate::store;
 use crate::store::peers::Peer;

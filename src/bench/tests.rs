@@ -7,10 +7,10 @@ use clap::Parser;
 use super::fake_service::{FakeService, Misdeed, STALL};
 use super::report::Report;
 use super::scenario;
-use super::service::Address;
 use super::site::Site;
 use super::workload::Workload;
 use crate::config::{BenchArgs, Scenario};
+use crate::harness::service::Address;
 
 #[derive(Parser)]
 struct Program {

@@ -59,6 +59,11 @@ impl SegmentCache {
         }
     }
 
+    /// Bytes kept.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// Forgets all.
     pub fn clear(&self) {
         *self.lock() = Inner::default();
@@ -90,7 +95,7 @@ impl SegmentCache {
 }
 
 fn cost(segment: &Segment) -> usize {
-    let messages = segment.messages.as_ref().map_or(0, Vec::len);
+    let messages = segment.messages.len();
     segment.payload_bytes + SEGMENT_OVERHEAD_BYTES + messages * MESSAGE_OVERHEAD_BYTES
 }
 
@@ -100,7 +105,7 @@ mod tests {
     use crate::domain::clock::Timestamp;
 
     fn segment(base_offset: i64, payload_bytes: usize) -> Arc<Segment> {
-        let messages = Some(Vec::new());
+        let messages = Vec::new();
         let (stream, appended_at) = (StreamId(1), Timestamp(0));
         Arc::new(Segment { stream, base_offset, appended_at, message_count: 10, messages, payload_bytes })
     }

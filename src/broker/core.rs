@@ -13,6 +13,7 @@ use super::cache::SegmentCache;
 use super::catalog::Catalog;
 use super::claim::ClaimMessage;
 use super::lane::{LaneLimits, LaneQueue};
+use super::observe::LastRead;
 use super::settings::Settings;
 use super::settle::SettleRequest;
 use super::timers::LeaseTimers;
@@ -21,6 +22,7 @@ use crate::domain::Result;
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::ids::{StreamId, SubscriptionKey};
 use crate::domain::queue::Queue;
+use crate::metrics::Metrics;
 use crate::store::leases::LeaseKey;
 use crate::store::segments::Segment;
 use crate::store::{self, Store};
@@ -100,6 +102,10 @@ pub struct Core {
     pub delays: Notify,
     /// Queues in front of the lanes.
     pub lanes: Lanes,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// When Postgres was last read for them.
+    pub observed: LastRead,
     /// Parked consumers are answered.
     pub stop_waiting: CancellationToken,
     /// Everything ends.
@@ -121,6 +127,8 @@ impl Core {
             timers: LeaseTimers::default(),
             outbox: Outbox::default(),
             delays: Notify::new(),
+            metrics: Metrics::default(),
+            observed: LastRead::default(),
             stop_waiting: CancellationToken::new(),
             stop: CancellationToken::new(),
             partitions_until: AtomicI64::new(i64::MIN),

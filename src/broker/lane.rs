@@ -4,12 +4,31 @@
 //! project too; beyond that a call is refused with a hint to retry. Projects take turns.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::shares::Shares;
 use crate::domain::ids::ProjectId;
 use crate::domain::{Error, Result};
+
+/// A lane that has panicked rests for this long.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
+/// Runs a lane to its end, and again should it panic: whoever was in its hands learns that the outcome is not known, and whoever
+/// waits in front of it is served.
+pub async fn keep_running<F>(name: &'static str, run: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while let Err(ended) = tokio::spawn(run()).await {
+        if !ended.is_panic() {
+            return;
+        }
+        tracing::error!(lane = name, "a lane has panicked and is started again: please report this");
+        tokio::time::sleep(RESTART_PAUSE).await;
+    }
+}
 
 /// How much may wait, and how much one flush takes.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +124,11 @@ impl<T> LaneQueue<T> {
         }
     }
 
+    /// Calls and events that wait, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.lock().shares.waiting()
+    }
+
     /// Takes no more calls; what waits is still flushed.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -114,6 +138,8 @@ impl<T> LaneQueue<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::domain::ErrorKind;
 
@@ -147,6 +173,25 @@ mod tests {
         (0..4).for_each(|item| queue.push(&project(), item, 1).expect("fits"));
         assert_eq!(queue.push(&project(), 5, 1).expect_err("too many calls").kind(), ErrorKind::Overloaded);
         queue.push_event(6, 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_panics_goes_on_with_what_waits() {
+        let queue = Arc::new(queue());
+        (1..=3).for_each(|item| queue.push_event(item, 50));
+        queue.close();
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let run = || {
+            let (queue, served) = (Arc::clone(&queue), Arc::clone(&served));
+            async move {
+                while let Some(items) = queue.next().await {
+                    assert_ne!(items, [2], "a panic of the test");
+                    served.lock().expect("no panic while it is locked").extend(items);
+                }
+            }
+        };
+        keep_running("test", run).await;
+        assert_eq!(*served.lock().expect("no panic while it is locked"), [1, 3]);
     }
 
     #[tokio::test]

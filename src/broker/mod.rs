@@ -15,6 +15,7 @@ mod consume;
 mod core;
 mod fate;
 mod lane;
+mod observe;
 mod places;
 mod settings;
 mod settle;
@@ -88,16 +89,21 @@ impl Broker {
 
     fn start_lanes(&self) {
         let core = || Arc::clone(&self.core);
-        for lane in &self.core.lanes.append {
-            self.writes.spawn(append::run(core(), Arc::clone(lane), Durability::Synchronous));
+        let unflushed = (&self.core.lanes.append_unflushed, Durability::Asynchronous);
+        for (lane, durability) in
+            self.core.lanes.append.iter().map(|lane| (lane, Durability::Synchronous)).chain([unflushed])
+        {
+            let (core, lane) = (core(), Arc::clone(lane));
+            let run = move || append::run(Arc::clone(&core), Arc::clone(&lane), durability);
+            self.writes.spawn(lane::keep_running("append", run));
         }
-        let unflushed = Arc::clone(&self.core.lanes.append_unflushed);
-        self.writes.spawn(append::run(core(), unflushed, Durability::Asynchronous));
         for lane in &self.core.lanes.settle {
-            self.writes.spawn(settle::run(core(), Arc::clone(lane)));
+            let (core, lane) = (core(), Arc::clone(lane));
+            self.writes.spawn(lane::keep_running("settle", move || settle::run(Arc::clone(&core), Arc::clone(&lane))));
         }
         for lane in &self.core.lanes.claim {
-            self.claims.spawn(claim::run(core(), Arc::clone(lane)));
+            let (core, lane) = (core(), Arc::clone(lane));
+            self.claims.spawn(lane::keep_running("claim", move || claim::run(Arc::clone(&core), Arc::clone(&lane))));
         }
     }
 

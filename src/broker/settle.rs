@@ -5,18 +5,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use super::Broker;
 use super::core::Core;
-use super::fate::{Op, decide};
+use super::fate::{Op, Outcomes, decide};
 use super::lane::LaneQueue;
 use crate::domain::handler::Handler;
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::message::GroupAddress;
 use crate::domain::settle::{AckEntry, AckOutcome, AckStatus};
 use crate::domain::{Error, ErrorKind, Result};
+use crate::metrics::Lane;
 use crate::store;
 use crate::store::connection::{Durability, LaneConnection, flush};
 use crate::store::leases::LeaseKey;
@@ -92,6 +94,7 @@ fn bad_first(handler: Option<Handler>, key: Option<SubscriptionKey>) -> Error {
 pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<SettleRequest>>) {
     let mut connection = LaneConnection::new(&core.store, "dms-settle", Durability::Synchronous);
     while let Some(requests) = queue.next().await {
+        let (begun, calls) = (Instant::now(), requests.len());
         let (whole, mut rest) = split_whole(requests);
         if !whole.is_empty() {
             rest.splice(0..0, settle_whole(&core, &mut connection, whole).await);
@@ -99,6 +102,7 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<SettleRequest>>) {
         if !rest.is_empty() {
             settle_rest(&core, &mut connection, rest).await;
         }
+        core.metrics.lanes().flushed(Lane::Settle, calls, 0, begun.elapsed());
     }
     connection.close().await;
 }
@@ -159,24 +163,40 @@ async fn settle_whole(core: &Core, connection: &mut LaneConnection, whole: Vec<(
     rest
 }
 
-/// Settles deliveries one by one.
+/// Settles deliveries one by one. When they cannot be settled together for another reason than the state of the database, each is
+/// tried alone: a row that cannot be read is no matter of the others.
 async fn settle_rest(core: &Core, connection: &mut LaneConnection, requests: Vec<SettleRequest>) {
-    let (ops, replies) = into_ops(requests);
+    let (ops, mut replies) = into_ops(requests);
+    match settle_ops(core, connection, &ops).await {
+        Err(error) if error.kind() != ErrorKind::Unavailable && ops.len() > 1 => {
+            for (index, op) in ops.into_iter().enumerate() {
+                let settled = settle_ops(core, connection, &[op]).await;
+                answer(core, settled, replies.remove(&index).map(|reply| (0, reply)));
+            }
+        }
+        settled => answer(core, settled, replies),
+    }
+}
+
+async fn settle_ops(core: &Core, connection: &mut LaneConnection, ops: &[Op]) -> Result<(Settled, Outcomes)> {
     let keys: Vec<LeaseKey> = ops.iter().flat_map(Op::leases).collect::<BTreeSet<_>>().into_iter().collect();
     let now = core.clock.now();
-    let settled = match core.ensure_partitions(now).await {
-        Err(error) => Err(error),
-        Ok(()) => {
-            let cached = |stream, at| core.cache.message(stream, at);
-            flush!(connection, conn => store::settlement::settle(conn, &keys, now, |l, p| decide(&ops, l, p, now), cached))
-        }
-    };
+    core.ensure_partitions(now).await?;
+    let cached = |stream, at| core.cache.message(stream, at);
+    flush!(connection, conn => store::settlement::settle(conn, &keys, now, |l, p| decide(ops, l, p, now), cached))
+}
+
+/// Tells the callers, and whoever the change concerns.
+fn answer(
+    core: &Core,
+    settled: Result<(Settled, Outcomes)>,
+    replies: impl IntoIterator<Item = (usize, oneshot::Sender<Result<Vec<AckOutcome>>>)>,
+) {
     match settled {
-        Ok((settled, outcomes)) => {
+        Ok((settled, mut outcomes)) => {
             after_settling(core, settled);
             for (index, reply) in replies {
-                let outcomes = outcomes.get(&index).cloned().unwrap_or_default();
-                drop(reply.send(Ok(outcomes)));
+                drop(reply.send(Ok(outcomes.remove(&index).unwrap_or_default())));
             }
         }
         Err(error) => replies.into_iter().for_each(|(_, reply)| drop(reply.send(Err(error.clone())))),

@@ -36,10 +36,9 @@ impl<T> Default for Shares<T> {
 }
 
 impl<T> Shares<T> {
-    /// Items in all.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.len
+    /// Items in all, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.len, self.bytes)
     }
 
     /// Whether one more item of this owner fits within its share of the limits.
@@ -105,7 +104,7 @@ mod tests {
         assert_eq!(shares.next_bytes(), Some(1));
         let taken: Vec<_> = std::iter::from_fn(|| shares.pop()).collect();
         assert_eq!(taken, [1, 10, 20, 2, 11, 3]);
-        assert_eq!((shares.len(), shares.bytes, shares.shares.len(), shares.turns.len()), (0, 0, 0, 0));
+        assert_eq!((shares.waiting(), shares.shares.len(), shares.turns.len()), ((0, 0), 0, 0));
     }
 
     #[test]

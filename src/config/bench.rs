@@ -103,6 +103,10 @@ pub enum Comparison {
     N,
     /// Send, 16 KB in batches of 10: against plain INSERTs and pgmq (no target)
     O,
+    /// A project beside another with twenty times its load
+    P,
+    /// Three times the peak offered
+    Q,
 }
 
 /// The scenarios to run.

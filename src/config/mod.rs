@@ -1,9 +1,11 @@
 //! The command line. Every setting is a flag with an environment variable and a help line, checked here once; nothing else
 //! reads the environment. `docs/configuration.md` is generated from it.
 
+mod admin;
 mod auth;
 mod bench;
 mod broker;
+mod chaos;
 mod listen;
 mod log;
 mod reference;
@@ -15,9 +17,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use admin::AdminArgs;
 pub use auth::{AuthArgs, AuthMethod};
 pub use bench::{BenchArgs, Comparison, SIZE_BYTES_MIN, Scenario, System};
 pub use broker::BrokerArgs;
+pub use chaos::{ChaosArgs, Fault, Sabotage};
 pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use reference::reference;
@@ -47,8 +51,14 @@ pub enum Command {
     Gateway(GatewayArgs),
     /// Bring the schema of a database up to date
     Migrate(DatabaseArgs),
+    /// Look at a database as the service would use it, and say what to do: settings, connections, schema, dead rows, clock
+    Doctor(DoctorArgs),
+    /// Ask a service whether it is ready, and end with 0 when it is: for containers
+    Healthcheck(HealthcheckArgs),
     /// Load a service over gRPC or REST, or a peer in SQL, check that nothing is lost or doubled, and report rates, latencies and costs
     Bench(BenchArgs),
+    /// Run replicas under faults with clients that record everything, and check the guarantees over the record
+    Chaos(ChaosArgs),
     /// Print the folder of the Postgres server that `dms dev` would use
     #[command(hide = true)]
     PostgresBin(PostgresArgs),
@@ -75,6 +85,9 @@ pub struct ServeArgs {
     /// TLS of the gRPC listener.
     #[command(flatten)]
     pub grpc_tls: GrpcTlsArgs,
+    /// What operators look at.
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// The message engine.
     #[command(flatten)]
     pub broker: BrokerArgs,
@@ -132,6 +145,29 @@ pub struct DatabaseArgs {
     /// URL of the database, postgres://user:password@host:port/database
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: String,
+}
+
+/// Settings of `dms doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Replicas that are to run on it, 1-1000
+    #[arg(long, env = "DMS_REPLICAS", value_name = "COUNT", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub replicas: u32,
+    /// The message engine.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+}
+
+/// Settings of `dms healthcheck`.
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    /// What to ask: /readyz or /healthz of the REST address; https must have a certificate that this machine trusts
+    #[arg(long, env = "DMS_HEALTHCHECK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080/readyz")]
+    pub url: http::Uri,
 }
 
 /// A Postgres server on this machine.

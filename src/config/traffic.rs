@@ -21,9 +21,6 @@ pub struct TrafficArgs {
 
 impl From<&TrafficArgs> for TrafficLimits {
     fn from(args: &TrafficArgs) -> Self {
-        Self {
-            calls_per_second: args.project_calls_per_second,
-            bytes_per_second: args.project_bytes_per_second.0,
-        }
+        Self { calls_per_second: args.project_calls_per_second, bytes_per_second: args.project_bytes_per_second.0 }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::thread;
@@ -13,7 +14,7 @@ use super::binaries::{self, Binaries};
 use super::folders::Folders;
 use crate::child::Launch;
 
-const SUPERUSER: &str = "postgres";
+pub(super) const SUPERUSER: &str = "postgres";
 /// Recovery after a crash may have much to read.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -35,8 +36,8 @@ pub struct ClusterOptions {
 /// A running server. Dropping it stops the server too.
 #[derive(Debug)]
 pub struct Cluster {
-    folders: Folders,
-    sockets: PathBuf,
+    pub(super) folders: Folders,
+    pub(super) sockets: PathBuf,
     wrapper: Child,
 }
 
@@ -59,6 +60,16 @@ impl Cluster {
     pub fn url(&self, database: &str) -> String {
         let host = percent_encoded(&self.sockets.to_string_lossy());
         format!("postgres:///{database}?host={host}&port=5432&user={SUPERUSER}&sslmode=disable")
+    }
+
+    /// The same for whoever reaches its [`Cluster::socket`] by way of a TCP address.
+    pub fn url_at(address: SocketAddr, database: &str) -> String {
+        format!("postgres://{SUPERUSER}@{address}/{database}?sslmode=disable")
+    }
+
+    /// The unix socket it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.sockets.join(".s.PGSQL.5432")
     }
 
     /// The folder that holds the cluster.
@@ -188,7 +199,7 @@ fn server_arguments(binaries: &Binaries, cluster: &Path, sockets: &Path, options
 }
 
 /// The major version that made the cluster, when there is one.
-fn version_of(cluster: &Path) -> Result<Option<u32>> {
+pub(super) fn version_of(cluster: &Path) -> Result<Option<u32>> {
     if !cluster.exists() {
         return Ok(None);
     }

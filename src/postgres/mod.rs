@@ -3,7 +3,7 @@
 //!
 //! - `binaries` finds `initdb` and `postgres`; `account` is the user they run as, since Postgres refuses to run as root.
 //! - `folders` is where a cluster lives: a kept data directory, or a throw-away one.
-//! - `cluster` puts it together and runs the server so that it cannot outlive this process.
+//! - `cluster` puts it together and runs the server so that it cannot outlive this process; `standby` copies it.
 //!
 //! The server listens on a unix socket in a folder of mode 0700 only, so nobody else on the machine reaches it.
 
@@ -11,6 +11,7 @@ mod account;
 mod binaries;
 mod cluster;
 mod folders;
+mod standby;
 
 pub use binaries::{Binaries, find_binaries};
 pub use cluster::{Cluster, ClusterOptions};

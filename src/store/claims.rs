@@ -38,17 +38,21 @@ pub struct Claim {
 // Failed messages come first: a claim of new ones is refused while there are any. Whether a batch is in flight needs no second
 // look: only claims give out leases, so what was read of them holds while the version does. Rows are found by place only (see
 // `store/place.rs`): one that has moved has most likely been claimed from, and is read again. Ragged arrays travel flat with
-// bounds; a row knows its part of them, so that nothing is joined row by row.
+// bounds; a row knows its part of them, so that nothing is joined row by row. Rows are met in the order of their keys, whatever
+// the order of the claims, so that two rounds cannot deadlock.
 /// The statement of [`claim`]; public for the test of its plan.
 pub const CLAIM: &str = "
 WITH moved AS (
     UPDATE subscriptions AS s
     SET version = s.version + 1, cursor_offset = i.cursor_offset, cursor_time = i.cursor_time,
         skipped = s.skipped + i.skipped
-    FROM unnest($1::bigint[], $2::bigint[], $3::tid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bigint[],
-                $8::integer[], $9::integer[], $10::integer[], $11::integer[])
-        AS i (stream_id, subscription_id, place, version, cursor_offset, cursor_time, skipped,
-              first_retry, last_retry, first_lease, last_lease)
+    FROM (
+        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::tid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bigint[],
+                             $8::integer[], $9::integer[], $10::integer[], $11::integer[])
+            AS i (stream_id, subscription_id, place, version, cursor_offset, cursor_time, skipped,
+                  first_retry, last_retry, first_lease, last_lease)
+        ORDER BY 1, 2
+    ) AS i
     WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id AND s.subscription_id + 0 = i.subscription_id
       AND s.version = i.version
       AND CASE WHEN i.first_retry <= i.last_retry THEN true ELSE (SELECT true FROM retries AS r

@@ -52,26 +52,26 @@ fn encode_origin(origin: &DeadLetterOrigin) -> storage::DeadLetter {
     }
 }
 
-/// Reads all records of a payload; bodies are slices of it.
-pub fn decode(codec: i16, mut payload: Bytes) -> Result<Vec<Message>, CorruptPayload> {
+/// A record of a payload, read or not.
+pub type Decoded = Result<Message, CorruptPayload>;
+
+/// Reads the records of a payload; bodies are slices of it. A record that cannot be read is an error in its place; when not even
+/// its length can be, it is the last one.
+pub fn decode(codec: i16, mut payload: Bytes) -> Vec<Decoded> {
     if codec != CODEC_PLAIN {
-        return Err(CorruptPayload(format!("codec {codec} is not known")));
+        return vec![Err(CorruptPayload(format!("codec {codec} is not known")))];
     }
     let mut messages = Vec::new();
     while !payload.is_empty() {
-        let record =
-            storage::Record::decode_length_delimited(&mut payload).map_err(|e| CorruptPayload(e.to_string()))?;
-        messages.push(decode_record(record)?);
+        let length = prost::decode_length_delimiter(&mut payload).ok().filter(|length| *length <= payload.len());
+        let Some(length) = length else {
+            messages.push(Err(CorruptPayload("a record of an impossible length".into())));
+            break;
+        };
+        let record = storage::Record::decode(payload.split_to(length));
+        messages.push(record.map_err(|error| CorruptPayload(error.to_string())).and_then(decode_record));
     }
-    Ok(messages)
-}
-
-/// Checks that a payload held as many records as its row says.
-pub fn expect_count(messages: Vec<Message>, count: i32) -> Result<Vec<Message>, CorruptPayload> {
-    if usize::try_from(count).is_ok_and(|count| count == messages.len()) {
-        return Ok(messages);
-    }
-    Err(CorruptPayload(format!("{} records, expected {count}", messages.len())))
+    messages
 }
 
 fn decode_record(record: storage::Record) -> Result<Message, CorruptPayload> {
@@ -128,7 +128,8 @@ mod tests {
         let messages = [message("1"), message("\"\\ud800\"")];
         let mut payload = BytesMut::new();
         messages.iter().for_each(|message| encode(message, &mut payload));
-        assert_eq!(decode(CODEC_PLAIN, payload.freeze()).expect("decodes"), messages);
+        let decoded: Result<Vec<_>, _> = decode(CODEC_PLAIN, payload.freeze()).into_iter().collect();
+        assert_eq!(decoded.expect("decodes"), messages);
     }
 
     #[test]
@@ -137,8 +138,24 @@ mod tests {
         encode(&message("1"), &mut payload);
         let whole = payload.freeze();
         for cut in 1..whole.len() {
-            assert!(decode(CODEC_PLAIN, whole.slice(..cut)).is_err(), "cut at {cut}");
+            let decoded = decode(CODEC_PLAIN, whole.slice(..cut));
+            assert!(matches!(decoded[..], [Err(_)]), "cut at {cut}: {decoded:?}");
         }
-        assert!(decode(9, whole).is_err());
+        assert!(matches!(decode(9, whole)[..], [Err(_)]));
+    }
+
+    #[test]
+    fn a_broken_record_leaves_those_beside_it_readable() {
+        let mut payload = BytesMut::new();
+        let mut ends = Vec::new();
+        for body in ["1", "2", "3"] {
+            encode(&message(body), &mut payload);
+            ends.push(payload.len());
+        }
+        // The field number of the id of the second one.
+        payload[ends[0] + 1] = 0xff;
+        let decoded = decode(CODEC_PLAIN, payload.freeze());
+        let readable: Vec<_> = decoded.iter().map(|message| message.as_ref().ok()).collect();
+        assert_eq!(readable, [Some(&message("1")), None, Some(&message("3"))]);
     }
 }

@@ -17,7 +17,13 @@ pub async fn migrate(database_url: &str) -> Result<()> {
     })
 }
 
-const APPLIED: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+/// The version of the schema.
+pub(super) const APPLIED: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+
+/// The version that this program was made for.
+pub(super) fn needed() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
 
 /// Whether the schema is at least the one that this program was made for. A newer one is fine: it keeps what the version
 /// before it needs.
@@ -25,7 +31,7 @@ const APPLIED: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WH
 /// # Errors
 /// `Internal`, saying what to do.
 pub async fn check(pool: &PgPool) -> Result<()> {
-    let needed = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let needed = needed();
     let applied: i64 = match sqlx::query_scalar(APPLIED).fetch_one(pool).await {
         Ok(applied) => applied,
         Err(error) if sqlstate::is_missing_table(&error) => 0,

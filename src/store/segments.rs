@@ -41,6 +41,8 @@ pub struct Landed {
     /// In the log.
     #[sqlx(flatten)]
     pub at: Appended,
+    /// Where the stream ends now.
+    pub end_offset: i64,
     /// Good once the append is committed.
     pub place: Place,
 }
@@ -56,8 +58,8 @@ pub struct Segment {
     pub appended_at: Timestamp,
     /// How many offsets it covers.
     pub message_count: i64,
-    /// Its messages, `None` when the payload cannot be read.
-    pub messages: Option<Vec<Message>>,
+    /// Its messages in order, `None` for one that cannot be read; fewer than it covers when the rest cannot be.
+    pub messages: Vec<Option<Message>>,
     /// Size of the payload.
     pub payload_bytes: usize,
 }
@@ -71,22 +73,38 @@ impl Segment {
     /// The message at an offset of this segment.
     pub fn message(&self, offset: i64) -> Option<&Message> {
         let index = usize::try_from(offset - self.base_offset).ok()?;
-        self.messages.as_ref()?.get(index)
+        self.messages.get(index)?.as_ref()
     }
 
-    /// Decodes a payload; one that cannot be read is reported and left out, its offsets stay.
+    /// Decodes a payload. A message that cannot be read is reported and left out, its offset stays; what is beyond the number of
+    /// messages has no offset, and is reported too.
     pub fn decode(at: Appended, message_count: i32, codec: i16, payload: Bytes) -> Self {
         let payload_bytes = payload.len();
-        let messages = codec::decode(codec, payload).and_then(|messages| codec::expect_count(messages, message_count));
-        if let Err(error) = &messages {
-            tracing::error!(stream = at.stream_id.0, offset = at.base_offset, message_count, %error, "corrupt segment");
+        let decoded = codec::decode(codec, payload);
+        let (stream, records) = (at.stream_id.0, decoded.len());
+        if usize::try_from(message_count) != Ok(records) {
+            tracing::error!(
+                stream,
+                offset = at.base_offset,
+                message_count,
+                records,
+                "corrupt segment: it has another number of messages than it says"
+            );
         }
+        let read = |(decoded, offset): (codec::Decoded, i64)| {
+            decoded
+                .inspect_err(
+                    |error| tracing::error!(stream, offset, %error, "corrupt segment: a message cannot be read"),
+                )
+                .ok()
+        };
+        let messages = decoded.into_iter().zip(at.base_offset..at.base_offset + i64::from(message_count)).map(read);
         Self {
             stream: at.stream_id,
             base_offset: at.base_offset,
             appended_at: at.appended_at,
             message_count: i64::from(message_count),
-            messages: messages.ok(),
+            messages: messages.collect(),
             payload_bytes,
         }
     }
@@ -104,13 +122,13 @@ macro_rules! append_sql {
         concat!(
             $moved,
             "
-    RETURNING s.stream_id, s.next_offset - i.message_count AS base_offset, s.last_appended_at AS appended_at, s.ctid AS place,
-              i.message_count, i.n
+    RETURNING s.stream_id, s.next_offset - i.message_count AS base_offset, s.next_offset AS end_offset,
+              s.last_appended_at AS appended_at, s.ctid AS place, i.message_count, i.n
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
     SELECT stream_id, base_offset, appended_at, message_count, $4, ($3::bytea[])[n] FROM moved
 )
-SELECT stream_id, base_offset, appended_at, place FROM moved"
+SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved"
         )
     };
 }
@@ -132,14 +150,17 @@ WITH locked AS (
     WHERE s.stream_id = i.stream_id AND s.stream_id = ANY ($1)"
 );
 
-/// The statement of [`append_at`], see `store/place.rs`; public for the test of its plan. It meets the rows in the order in
-/// which they are asked for.
+/// The statement of [`append_at`], see `store/place.rs`; public for the test of its plan. It meets the rows in the order of
+/// their keys, so that two flushes cannot deadlock.
 pub const APPEND_AT: &str = append_sql!(
     "
 WITH moved AS (
     UPDATE streams AS s
     SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at, $5)
-    FROM unnest($1::bigint[], $2::integer[], $6::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
+    FROM (
+        SELECT * FROM unnest($1::bigint[], $2::integer[], $6::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
+        ORDER BY 1
+    ) AS i
     WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id"
 );
 
@@ -150,20 +171,20 @@ WITH moved AS (
     UPDATE streams
     SET next_offset = next_offset + $2, last_appended_at = greatest(last_appended_at, $5)
     WHERE ctid = $6 AND stream_id + 0 = $1
-    RETURNING stream_id, next_offset - $2 AS base_offset, last_appended_at AS appended_at, ctid AS place
+    RETURNING stream_id, next_offset - $2 AS base_offset, next_offset AS end_offset, last_appended_at AS appended_at,
+              ctid AS place
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
     SELECT m.stream_id, m.base_offset, m.appended_at, $2, $4, $3 FROM moved AS m
 )
-SELECT stream_id, base_offset, appended_at, place FROM moved";
+SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved";
 
 /// Appends to several streams at once, each named once. A stream that does not exist is missing in the answer.
 pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp) -> sqlx::Result<Vec<Landed>> {
     run(conn, APPEND, appends, None, now).await
 }
 
-/// The same, looking for the rows of the streams where they were last seen; in the order of their ids, as all do, so that two
-/// flushes cannot deadlock. A stream whose row is not there is missing in the
+/// The same, looking for the rows of the streams where they were last seen. A stream whose row is not there is missing in the
 /// answer, and nothing was appended to it.
 pub async fn append_at(
     conn: &mut PgConnection,

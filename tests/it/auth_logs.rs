@@ -41,6 +41,7 @@ impl Service {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
         command.args([
             "serve",
+            "--admin-addr=off",
             "--log=trace",
             "--auth=tokens,jwt,aksk",
             "--auth-jwt-issuer=i",

@@ -8,7 +8,7 @@ use crate::support::postgres::TestDatabase;
 
 fn serve(flags: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
-    command.args(["serve", "--grpc-addr=127.0.0.1:0", "--rest-addr=off"]).args(flags);
+    command.args(["serve", "--grpc-addr=127.0.0.1:0", "--rest-addr=off", "--admin-addr=off"]).args(flags);
     for name in ["DMS_AUTH", "DMS_AUTH_TOKENS", "DMS_AUTH_TOKENS_FILE"] {
         command.env_remove(name);
     }
@@ -45,7 +45,8 @@ async fn it_does_not_start_and_says_what_to_choose() {
 async fn it_does_not_start_on_an_older_schema_and_says_what_to_run() {
     let database = TestDatabase::create().await;
     let mut sql = PgConnection::connect(database.url()).await.unwrap();
-    let newest: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut sql).await.unwrap();
+    let newest: i64 =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut sql).await.unwrap();
     let url = format!("--database-url={}", database.url());
     for (change, applied) in [
         ("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)", newest - 1),

@@ -245,6 +245,86 @@ async fn of_claims_at_one_place_one_holds() {
     assert_eq!(service.number("SELECT count(*) FROM leases").await, 2);
 }
 
+/// Two streams with a reader each, the first one's row locked by somebody else.
+async fn first_of_two_is_locked(service: &TestService, table: &str) -> ([SubscriptionKey; 2], PgConnection) {
+    for name in ["one", "two"] {
+        let queue = service.queue(name).await;
+        service.group(&queue, "group").await;
+    }
+    let mut sql = service.sql().await;
+    let rows: Vec<(i64, i64)> = sqlx::query_as("SELECT stream_id, subscription_id FROM subscriptions ORDER BY 1")
+        .fetch_all(&mut sql)
+        .await
+        .unwrap();
+    let key =
+        |index: usize| SubscriptionKey { stream: StreamId(rows[index].0), subscription: SubscriptionId(rows[index].1) };
+    let keys = [key(0), key(1)];
+    sql.execute("BEGIN").await.unwrap();
+    let lock = format!("SELECT FROM {table} WHERE stream_id = {} FOR UPDATE", keys[0].stream.0);
+    sql.execute(AssertSqlSafe(lock)).await.unwrap();
+    (keys, sql)
+}
+
+/// While a statement waits for the first row, the second one is free: two of them cannot wait for each other.
+async fn assert_second_is_free(service: &TestService, table: &str, keys: [SubscriptionKey; 2]) {
+    blocked(service).await;
+    let lock = format!("SELECT FROM {table} WHERE stream_id = {} FOR UPDATE NOWAIT", keys[1].stream.0);
+    service.sql().await.execute(AssertSqlSafe(lock)).await.unwrap();
+}
+
+#[tokio::test]
+async fn claims_lock_readers_in_the_order_of_their_keys_whatever_comes_first() {
+    let service = TestService::start().await;
+    let (keys, mut other) = first_of_two_is_locked(&service, "subscriptions").await;
+    let (mut lane, now) = (lane(&service), service.clock.now());
+    let states = read_states(lane.open().await.unwrap(), &keys.map(|key| (key, false))).await.unwrap();
+    let mut claims: Vec<Claim> = states
+        .iter()
+        .map(|state| Claim {
+            key: state.key,
+            place: state.place,
+            version: state.version,
+            cursor: 1,
+            cursor_time: now,
+            skipped: 0,
+            retries: Vec::new(),
+            leases: Vec::new(),
+        })
+        .collect();
+    claims.sort_by_key(|claim| std::cmp::Reverse(claim.key));
+    let claiming = tokio::spawn(async move { claim(lane.open().await.unwrap(), &claims).await.unwrap().len() });
+    assert_second_is_free(&service, "subscriptions", keys).await;
+    other.execute("ROLLBACK").await.unwrap();
+    assert_eq!(claiming.await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn appends_lock_streams_in_the_order_of_their_keys_whatever_comes_first() {
+    let service = TestService::start().await;
+    let (keys, mut other) = first_of_two_is_locked(&service, "streams").await;
+    let (mut lane, now) = (lane(&service), service.clock.now());
+    let appends = [keys[1], keys[0]].map(|key| append_to(key.stream));
+    let appending = tokio::spawn(async move { append(lane.open().await.unwrap(), &appends, now).await.unwrap() });
+    assert_second_is_free(&service, "streams", keys).await;
+    other.execute("ROLLBACK").await.unwrap();
+    let landed = appending.await.unwrap();
+    assert_eq!(landed.len(), 2);
+
+    let mut lane = self::lane(&service);
+    let (places, streams): (Vec<Place>, Vec<StreamId>) =
+        landed.iter().rev().map(|landed| (landed.place, landed.at.stream_id)).unzip();
+    assert!(streams[0] > streams[1]);
+    other.execute("BEGIN").await.unwrap();
+    let lock = format!("SELECT FROM streams WHERE stream_id = {} FOR UPDATE", keys[0].stream.0);
+    other.execute(AssertSqlSafe(lock)).await.unwrap();
+    let appends: Vec<Append> = streams.into_iter().map(append_to).collect();
+    let appending =
+        tokio::spawn(async move { append_at(lane.open().await.unwrap(), &appends, &places, now).await.unwrap() });
+    assert_second_is_free(&service, "streams", keys).await;
+    other.execute("ROLLBACK").await.unwrap();
+    assert_eq!(appending.await.unwrap().len(), 2);
+}
+
 /// Sends, consumes and acknowledges one message through each replica in turns.
 async fn take_turns(service: &TestService, other: &Replica, group: &Group, rounds: i32) {
     for round in 0..rounds {

@@ -83,6 +83,8 @@ impl Secured {
             grpc_tls: Some(tls.clone()),
             rest_addr: Some(any),
             rest_tls: Some(tls),
+            admin_addr: None,
+            metrics_groups_max: 0,
             shutdown_limit: Duration::from_secs(5),
         });
         Self { server: server.await.unwrap(), certificate, key, _database: database }

@@ -84,8 +84,12 @@ async fn a_project_that_fills_the_lanes_leaves_room_for_another() {
     for _ in 0..200 {
         let (mut messages, queue_id) = (service.replica.messages.clone(), greedy.clone());
         let messages_of_one = vec![message("1")];
-        let request =
-            pb::SendMessagesRequest { project_id: PROJECT.into(), queue_id, messages: messages_of_one, return_ids: false };
+        let request = pb::SendMessagesRequest {
+            project_id: PROJECT.into(),
+            queue_id,
+            messages: messages_of_one,
+            return_ids: false,
+        };
         sends.spawn(async move { messages.send_messages(request).await.map(drop) });
     }
     let mut refused = 0;

@@ -1,69 +1,36 @@
-//! A client of the REST gateway, on an HTTP/1.1 connection of its own, as the clients of the old service have.
+//! A client of the REST gateway, on an HTTP/1.1 connection of its own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use tokio::net::TcpStream;
+use bytes::Bytes;
+use http::{Method, StatusCode};
 use tonic::{Code, Status};
 
 use super::{Delivered, Receipt, Topic, handlers};
 use crate::bench::consumer::{LEASE, WAIT};
+use crate::harness::rest::{self, Acked, Leased, RestConnection};
 
 /// See [`super::Client`].
 #[derive(Debug)]
 pub struct RestClient {
     project_id: String,
-    address: SocketAddr,
-    connection: Option<SendRequest<Full<Bytes>>>,
-}
-
-#[derive(Deserialize)]
-struct Leased<'a> {
-    #[serde(borrow)]
-    message: Message<'a>,
-    handler: String,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    body: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct Acked {
-    success: usize,
+    connection: RestConnection,
 }
 
 impl RestClient {
     /// Connects with the first call.
     pub fn new(project_id: String, address: SocketAddr) -> Self {
-        Self { project_id, address, connection: None }
+        Self { project_id, connection: RestConnection::new(address) }
     }
 
     pub(super) async fn send(&mut self, topic: &Topic, bodies: Vec<Bytes>) -> Result<(), Status> {
-        let bytes = bodies.iter().map(|body| body.len() + 12).sum::<usize>();
-        let mut json = BytesMut::with_capacity(bytes + 32);
-        json.put_slice(br#"{"messages":["#);
-        for (index, body) in bodies.iter().enumerate() {
-            json.put_slice(if index == 0 { br#"{"body":"# } else { br#",{"body":"# });
-            json.put_slice(body);
-            json.put_u8(b'}');
-        }
-        json.put_slice(b"]}");
-        let path = format!("/v1.0/{}/queues/{}/messages", self.project_id, topic.queue_id);
-        self.call(Method::POST, path, json.freeze()).await.map(drop)
+        let path = format!("{}/messages", rest::queue_path(&self.project_id, &topic.queue_id));
+        self.call(Method::POST, path, rest::messages(&bodies, Duration::ZERO)).await.map(drop)
     }
 
     pub(super) async fn consume(&mut self, topic: &Topic, group: usize, max: u32) -> Result<Vec<Delivered>, Status> {
-        let (wait, lease) = (WAIT.as_secs(), LEASE.as_secs());
-        let path = self.group_path(topic, group, &format!("messages?max_msgs={max}&time_wait={wait}&ack_wait={lease}"));
+        let path = format!("{}/messages?{}", self.group_path(topic, group), rest::consume_query(max, WAIT, LEASE));
         let answer = self.call(Method::GET, path, Bytes::new()).await?;
         let leased: Vec<Leased<'_>> = serde_json::from_slice(&answer).map_err(unreadable)?;
         let delivered = leased.into_iter().map(|leased| Delivered {
@@ -80,52 +47,22 @@ impl RestClient {
         receipts: Vec<Receipt>,
     ) -> Result<Vec<bool>, Status> {
         let count = receipts.len();
-        let entries: Vec<String> =
-            handlers(receipts).map(|handler| format!(r#"{{"handler":"{handler}","status":"success"}}"#)).collect();
-        let json = format!(r#"{{"message":[{}]}}"#, entries.join(","));
-        let answer = self.call(Method::POST, self.group_path(topic, group, "ack"), json.into()).await?;
+        let handlers: Vec<String> = handlers(receipts).collect();
+        let body = rest::acknowledgement(handlers.iter().map(|handler| (handler.as_str(), true)));
+        let answer = self.call(Method::POST, format!("{}/ack", self.group_path(topic, group)), body).await?;
         let acked: Acked = serde_json::from_slice(&answer).map_err(unreadable)?;
         // Entries are settled in order up to the first that is refused.
         Ok((0..count).map(|index| index < acked.success).collect())
     }
 
-    fn group_path(&self, topic: &Topic, group: usize, rest: &str) -> String {
-        let Topic { queue_id, group_ids } = topic;
-        format!("/v1.0/{}/queues/{queue_id}/groups/{}/{rest}", self.project_id, group_ids[group])
+    fn group_path(&self, topic: &Topic, group: usize) -> String {
+        rest::group_path(&self.project_id, &topic.queue_id, &topic.group_ids[group])
     }
 
     async fn call(&mut self, method: Method, path: String, body: Bytes) -> Result<Bytes, Status> {
-        let answer = self.exchange(method, path, body).await;
-        if answer.is_err() {
-            self.connection = None;
-        }
+        let answer = self.connection.call(method, path, body).await;
         let (status, body) = answer.map_err(|error| Status::unavailable(error.to_string()))?;
         if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
-    }
-
-    async fn exchange(&mut self, method: Method, path: String, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, self.address.to_string())
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))?;
-        let connection = self.connection().await?;
-        connection.ready().await?;
-        let response = connection.send_request(request).await?;
-        let status = response.status();
-        Ok((status, response.into_body().collect().await?.to_bytes()))
-    }
-
-    async fn connection(&mut self) -> anyhow::Result<&mut SendRequest<Full<Bytes>>> {
-        if self.connection.is_none() {
-            let stream = TcpStream::connect(self.address).await?;
-            stream.set_nodelay(true)?;
-            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(connection);
-            self.connection = Some(sender);
-        }
-        self.connection.as_mut().ok_or_else(|| anyhow::anyhow!("no connection"))
     }
 }
 

@@ -17,11 +17,12 @@ use super::runner::Runner;
 use super::section::{Section, Target};
 use crate::bench::client::{GrpcClient, Topic};
 use crate::bench::meter::empty_histogram;
-use crate::bench::postgres_usage::{ProcessStat, UsageProbe};
+use crate::bench::postgres_usage::UsageProbe;
 use crate::bench::site::Site;
 use crate::bench::topics;
 use crate::bench::workload::Workload;
 use crate::config::Scenario;
+use crate::harness::process::ProcessStat;
 use crate::store::instance::STATISTICS_LAG;
 
 const POLLS: u32 = 10_000;

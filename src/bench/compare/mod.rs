@@ -2,6 +2,7 @@
 //! and tell ratios of their medians.
 
 mod idle;
+mod neighbour;
 mod pinned;
 mod rows;
 mod runner;
@@ -51,6 +52,8 @@ async fn compare(runner: &Runner<'_>, comparison: Comparison) -> Result<Section>
         Comparison::M => rows::rest(runner).await,
         Comparison::N => rows::two_replicas(runner).await,
         Comparison::O => rows::send_16_kb(runner).await,
+        Comparison::P => neighbour::compare(runner).await,
+        Comparison::Q => neighbour::overload(runner).await,
     }
 }
 

@@ -18,11 +18,14 @@ const PGMQ_READ_RATE: u64 = 15_000;
 const DEEP: u64 = 10_000_000;
 const SHALLOW: u64 = 1_000;
 
-fn ratio(of: &Measured, to: &Measured) -> Option<f64> {
+pub(super) fn ratio(of: &Measured, to: &Measured) -> Option<f64> {
     (to.rate() > 0.0).then(|| of.rate() / to.rate())
 }
 
-fn latency(call: &'static str, quantile: fn(&crate::bench::report::Latency) -> f64) -> impl Fn(&Report) -> Option<f64> {
+pub(super) fn latency(
+    call: &'static str,
+    quantile: fn(&crate::bench::report::Latency) -> f64,
+) -> impl Fn(&Report) -> Option<f64> {
     move |report| report.latencies.iter().find(|latency| latency.call == call).map(quantile)
 }
 

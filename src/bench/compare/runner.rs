@@ -74,6 +74,11 @@ impl<'a> Runner<'a> {
         Ok(measured)
     }
 
+    /// How many times each load runs.
+    pub fn rounds(&self) -> u32 {
+        self.args.rounds
+    }
+
     /// How long one run measures.
     pub fn duration(&self) -> Duration {
         self.args.duration()

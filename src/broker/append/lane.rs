@@ -5,6 +5,7 @@
 //! connection. Both commits of a flush use one connection: it would not be there any more, had Postgres crashed in between.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::task::JoinSet;
 
@@ -15,6 +16,7 @@ use crate::broker::lane::LaneQueue;
 use crate::broker::places::Places;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
+use crate::metrics::Lane;
 use crate::store;
 use crate::store::connection::{Durability, LaneConnection, flush};
 use crate::store::segments::{Append, Appended, Landed};
@@ -34,14 +36,17 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<AppendRequest>>, durabili
         appender: Appender { core, places: Places::default() },
     };
     while let Some(requests) = queue.next().await {
+        let (begun, calls) = (Instant::now(), requests.len());
         let flush = Flush::new(requests);
-        let overlap = durability == Durability::Synchronous && flush.size_bytes() >= OVERLAP_BYTES_MIN;
+        let bytes = flush.size_bytes();
+        let overlap = durability == Durability::Synchronous && bytes >= OVERLAP_BYTES_MIN;
         // Delayed messages are a transaction of several statements, which is committed as it should be.
         if overlap && flush.delayed.is_empty() {
             lane.commit_and_confirm(flush).await;
         } else {
             lane.commit(flush).await;
         }
+        lane.appender.core.metrics.lanes().flushed(Lane::Append, calls, bytes, begun.elapsed());
     }
     lane.close().await;
 }
@@ -163,7 +168,7 @@ impl Appender {
     }
 
     fn landed(&mut self, landed: Landed) -> Appended {
-        self.places.remember(landed.at.stream_id, landed.place);
+        self.places.remember(&landed);
         landed.at
     }
 }

@@ -93,7 +93,9 @@ impl ClaimLane {
         let mut looked_at = 0;
         while scan.candidates.len() < wanted && scan.bytes < BYTES_MAX && scan.offset < end && looked_at < SEGMENTS_MAX
         {
-            if let Some(segment) = self.core.cache.get(state.key.stream, scan.offset) {
+            let in_memory = self.core.cache.get(state.key.stream, scan.offset);
+            self.core.metrics.replica().looked_up(in_memory.is_some());
+            if let Some(segment) = in_memory {
                 scan.take(&segment, wanted);
                 looked_at += 1;
                 continue;

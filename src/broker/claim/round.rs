@@ -20,6 +20,7 @@ use crate::domain::lease::{Lease, SubscriptionState};
 use crate::domain::message::Delivery;
 use crate::domain::place::Place;
 use crate::domain::{Error, ErrorKind, Result};
+use crate::metrics::Lane;
 use crate::store;
 use crate::store::claims::Claim;
 use crate::store::connection::flush;
@@ -58,7 +59,10 @@ impl ClaimLane {
         for key in &keys {
             self.ready.remove(key);
         }
-        if let Err(error) = self.serve(&keys).await {
+        let begun = Instant::now();
+        let served = self.serve(&keys).await;
+        self.core.metrics.lanes().flushed(Lane::Claim, keys.len(), 0, begun.elapsed());
+        if let Err(error) = served {
             for key in keys {
                 if let Some(reader) = self.readers.get_mut(&key) {
                     reader.forget_state();

@@ -53,7 +53,7 @@ impl<'a> LogScan<'a> {
         }
         self.skip_to(segment.base_offset);
         self.time = segment.appended_at;
-        if segment.appended_at <= self.horizon || segment.messages.is_none() {
+        if segment.appended_at <= self.horizon {
             return self.skip_to(segment.end_offset());
         }
         while self.offset < segment.end_offset() && self.candidates.len() < enough {
@@ -97,7 +97,7 @@ mod tests {
             base_offset,
             appended_at: Timestamp(appended_at),
             message_count: i64::try_from(tags.len()).expect("small"),
-            messages: Some(tags.iter().map(message).collect()),
+            messages: tags.iter().map(message).map(Some).collect(),
             payload_bytes: 0,
         }
     }
@@ -120,7 +120,7 @@ mod tests {
         let mut scan = LogScan::new(None, Timestamp(5), 0, Timestamp(0));
         scan.take(&segment(2, 5, &["a", "b"]), 10);
         assert_eq!((scan.offset, scan.skipped), (4, 4), "a gap of two, then an expired segment of two");
-        let corrupt = Segment { messages: None, ..segment(4, 6, &["a"]) };
+        let corrupt = Segment { messages: Vec::new(), ..segment(4, 6, &["a"]) };
         scan.take(&corrupt, 10);
         scan.take(&segment(5, 7, &["a"]), 10);
         assert_eq!(found(&scan), [(5, 5)]);

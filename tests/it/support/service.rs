@@ -41,6 +41,7 @@ impl Door {
 pub struct Replica {
     server: Option<Server>,
     rest: String,
+    admin: String,
     /// The connection of the clients below.
     pub channel: Channel,
     pub queues: QueueServiceClient<Channel>,
@@ -56,12 +57,7 @@ impl Replica {
     }
 
     /// The same for other callers.
-    pub async fn guarded(
-        database_url: &str,
-        settings: Settings,
-        clock: Option<Arc<dyn Clock>>,
-        door: Door,
-    ) -> Self {
+    pub async fn guarded(database_url: &str, settings: Settings, clock: Option<Arc<dyn Clock>>, door: Door) -> Self {
         let broker = BrokerOptions { database_url: database_url.to_owned(), settings, clock };
         let any = "127.0.0.1:0".parse().unwrap();
         let shutdown_limit = Duration::from_secs(10);
@@ -73,6 +69,8 @@ impl Replica {
             grpc_tls: None,
             rest_addr: Some(any),
             rest_tls: None,
+            admin_addr: Some(any),
+            metrics_groups_max: 2,
             shutdown_limit,
         };
         let server = Server::start(options).await.unwrap();
@@ -80,6 +78,7 @@ impl Replica {
         let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
         Self {
             rest: format!("http://{}", server.rest_addr().unwrap()),
+            admin: format!("http://{}", server.admin_addr().unwrap()),
             server: Some(server),
             queues: QueueServiceClient::new(channel.clone()),
             messages: MessageServiceClient::new(channel.clone()),
@@ -92,6 +91,11 @@ impl Replica {
     /// `http://127.0.0.1:port`.
     pub fn rest(&self) -> &str {
         &self.rest
+    }
+
+    /// Root of the admin listener.
+    pub fn admin(&self) -> &str {
+        &self.admin
     }
 
     /// Where gRPC listens: `http://127.0.0.1:port`.
@@ -135,7 +139,8 @@ impl TestService {
 
     /// Default settings, with limits for each project.
     pub async fn limited(limits: TrafficLimits) -> Self {
-        Self::guarded_with(Settings { pool_connections: 4, ..Settings::default() }, Door { limits, ..Door::open() }).await
+        Self::guarded_with(Settings { pool_connections: 4, ..Settings::default() }, Door { limits, ..Door::open() })
+            .await
     }
 
     async fn guarded_with(settings: Settings, door: Door) -> Self {

@@ -1,8 +1,10 @@
-//! A replica of the service as a process of its own, so that its CPU and memory are its own too.
+//! A replica of the service as a process of its own, so that its CPU and memory are its own too, and its end is.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,11 +14,31 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::postgres_usage::ProcessStat;
+use super::process::ProcessStat;
+use super::signal::{self, Signal};
 use crate::child::Launch;
 use crate::config::BrokerArgs;
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
+/// The longest that one look at the health may take.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
+
+/// How to run a replica.
+#[derive(Debug)]
+pub struct ServiceOptions<'a> {
+    /// A migrated database.
+    pub database_url: &'a str,
+    /// Where to listen for gRPC.
+    pub grpc: SocketAddr,
+    /// Where to listen for REST.
+    pub rest: SocketAddr,
+    /// The message engine.
+    pub broker: &'a BrokerArgs,
+    /// More flags of `dms serve`.
+    pub flags: &'a [&'a str],
+    /// Takes what it says.
+    pub log: File,
+}
 
 /// A running replica. Dropping it ends it.
 #[derive(Debug)]
@@ -40,27 +62,44 @@ pub struct Address {
 impl Service {
     /// Starts this program as `dms serve` on a migrated database and waits until it serves.
     pub async fn start(database_url: &str, broker: &BrokerArgs) -> Result<Self> {
+        let log = std::io::stderr().as_fd().try_clone_to_owned().context("cannot share standard error")?.into();
         let (grpc, rest) = (free_address()?, free_address()?);
+        Self::start_at(ServiceOptions { database_url, grpc, rest, broker, flags: &[], log }).await
+    }
+
+    /// The same at given addresses.
+    pub async fn start_at(options: ServiceOptions<'_>) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
-        let mut arguments = vec![program.into_os_string(), "serve".into(), "--log=warn".into()];
+        let mut arguments: Vec<OsString> = vec![program.into_os_string(), "serve".into(), "--log=warn".into()];
         // It listens on the loopback interface only.
         arguments.push("--auth=none".into());
-        arguments.push(format!("--database-url={database_url}").into());
-        arguments.push(format!("--grpc-addr={grpc}").into());
-        arguments.push(format!("--rest-addr={rest}").into());
-        arguments.extend(broker.flags().into_iter().map(Into::into));
-        let log = std::io::stderr().as_fd().try_clone_to_owned().context("cannot share standard error")?.into();
-        let launch = Launch { arguments, log, signal: "TERM", remove: None };
+        arguments.push("--admin-addr=off".into());
+        arguments.push(format!("--database-url={}", options.database_url).into());
+        arguments.push(format!("--grpc-addr={}", options.grpc).into());
+        arguments.push(format!("--rest-addr={}", options.rest).into());
+        arguments.extend(options.broker.flags().into_iter().map(Into::into));
+        arguments.extend(options.flags.iter().map(Into::into));
+        let launch = Launch { arguments, log: options.log, signal: "TERM", remove: None };
         let wrapper = launch.start(Command::new("/bin/sh"))?;
-        let mut service =
-            Self { address: Address { grpc: format!("http://{grpc}"), rest: Some(rest), process: None }, wrapper };
+        let address = Address { grpc: format!("http://{}", options.grpc), rest: Some(options.rest), process: None };
+        let mut service = Self { address, wrapper };
         service.wait_until_ready().await?;
         service.address.process = ProcessStat::children_of(service.wrapper.id()).into_iter().find(is_service);
         Ok(service)
     }
 
+    /// Sends its process a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        signal::send(signal, &[self.address.process.context("the process of the service is not known")?])
+    }
+
+    /// How it ended, when it has ended.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.wrapper.try_wait()?)
+    }
+
     async fn wait_until_ready(&mut self) -> Result<()> {
-        let channel = Channel::from_shared(self.address.grpc.clone())?.timeout(READY_LIMIT).connect_lazy();
+        let channel = Channel::from_shared(self.address.grpc.clone())?.timeout(CHECK_LIMIT).connect_lazy();
         let mut health = HealthClient::new(channel);
         let deadline = Instant::now() + READY_LIMIT;
         while !is_serving(&mut health).await {
@@ -95,7 +134,7 @@ fn is_service(process: &u32) -> bool {
 }
 
 /// An address that nobody listens on at the moment.
-fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     Ok(listener.local_addr()?)
 }

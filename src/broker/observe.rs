@@ -1,0 +1,133 @@
+//! Metrics that are read instead of counted: brought up to date when somebody asks, and not more often than every few seconds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+use super::Broker;
+use super::core::Core;
+use super::lane::LaneQueue;
+use super::upkeep::in_time;
+use crate::domain::Result;
+use crate::domain::clock::Timestamp;
+use crate::domain::limits::RETENTION_DEFAULT;
+use crate::metrics::{GroupSample, Lane, Metrics, PostgresSample};
+use crate::store::observe::GroupBacklog;
+use crate::store::{self};
+
+/// What was read of Postgres less than this ago is fresh.
+const FRESH: Duration = Duration::from_secs(5);
+const SECONDS_PER_HOUR: f64 = 3600.0;
+
+/// When Postgres was last read for metrics. Whoever asks meanwhile waits for the same reading.
+#[derive(Debug, Default)]
+pub struct LastRead(Mutex<Option<Instant>>);
+
+impl Broker {
+    /// The metrics of this replica.
+    pub fn metrics(&self) -> &Metrics {
+        &self.core.metrics
+    }
+
+    /// Brings the metrics up to date that nothing counts; shows at most `groups_max` groups. What cannot be read stays as it was.
+    pub async fn observe(&self, groups_max: u32) {
+        let core = &self.core;
+        core.show_lanes();
+        core.metrics.replica().set_cache_bytes(core.cache.bytes());
+        let idle = core.store.pool.num_idle();
+        core.metrics.replica().set_pool(idle, (core.store.pool.size() as usize).saturating_sub(idle));
+        let mut last = core.observed.0.lock().await;
+        if last.is_some_and(|last| last.elapsed() < FRESH) {
+            return;
+        }
+        let read = async {
+            show_groups(core, groups_max).await?;
+            show_postgres(core).await
+        };
+        let read = in_time(core, read).await;
+        core.metrics.replica().set_postgres_up(read.is_ok());
+        if let Err(error) = read {
+            tracing::debug!(%error, "metrics of queues and Postgres not read");
+        }
+        *last = Some(Instant::now());
+    }
+}
+
+impl Core {
+    fn show_lanes(&self) {
+        let lanes = &self.lanes;
+        let append = lanes.append.iter().chain([&lanes.append_unflushed]);
+        self.show_waiting(Lane::Append, append);
+        self.show_waiting(Lane::Claim, &lanes.claim);
+        self.show_waiting(Lane::Settle, &lanes.settle);
+    }
+
+    fn show_waiting<'a, T: 'a>(&self, lane: Lane, queues: impl IntoIterator<Item = &'a Arc<LaneQueue<T>>>) {
+        let waiting = queues.into_iter().map(|queue| queue.waiting());
+        let (calls, bytes) = waiting.fold((0, 0), |(calls, bytes), one| (calls + one.0, bytes + one.1));
+        self.metrics.lanes().set_waiting(lane, calls, bytes);
+    }
+}
+
+async fn show_groups(core: &Core, groups_max: u32) -> Result<()> {
+    let now = core.clock.now();
+    let groups = store::observe::groups(&core.store.pool, now.minus(RETENTION_DEFAULT), i64::from(groups_max)).await?;
+    let total = groups.first().map_or(0, |group| group.total);
+    let samples: Vec<GroupSample> = groups.into_iter().map(|group| sample(group, now)).collect();
+    core.metrics.groups().show(&samples, total - i64::try_from(samples.len()).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+fn sample(group: GroupBacklog, now: Timestamp) -> GroupSample {
+    let oldest_seconds = group.oldest.map(|oldest| now.since(oldest).as_secs_f64());
+    let kept_seconds = f64::from(group.retention_hours) * SECONDS_PER_HOUR;
+    GroupSample {
+        project: group.project_id,
+        queue: group.queue,
+        group: group.name,
+        backlog: group.unclaimed + group.leased + group.failed,
+        in_flight: group.leased,
+        failed: group.failed,
+        dead_letters: group.dead_letters,
+        oldest_seconds,
+        retention_left_seconds: oldest_seconds.map(|age| kept_seconds - age),
+    }
+}
+
+async fn show_postgres(core: &Core) -> Result<()> {
+    let pool = &core.store.pool;
+    let sample = PostgresSample {
+        dead_rows: store::observe::dead_rows(pool).await?,
+        oldest_snapshot_seconds: store::observe::oldest_snapshot(pool).await?,
+    };
+    core.metrics.replica().show_postgres(&sample);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_and_what_is_left_of_the_retention_come_from_the_oldest_message() {
+        let group = GroupBacklog {
+            project_id: "p".into(),
+            queue: "q".into(),
+            name: "g".into(),
+            retention_hours: 2,
+            unclaimed: 5,
+            leased: 3,
+            failed: 1,
+            dead_letters: 7,
+            oldest: Some(Timestamp(0)),
+            total: 1,
+        };
+        let hour = Timestamp(0).plus(Duration::from_secs(3600));
+        let shown = sample(group.clone(), hour);
+        assert_eq!((shown.backlog, shown.in_flight, shown.failed), (9, 3, 1));
+        assert_eq!((shown.oldest_seconds, shown.retention_left_seconds), (Some(3600.0), Some(3600.0)));
+        let empty = sample(GroupBacklog { oldest: None, ..group }, hour);
+        assert_eq!((empty.oldest_seconds, empty.retention_left_seconds), (None, None));
+    }
+}

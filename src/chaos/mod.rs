@@ -1,0 +1,141 @@
+//! `dms chaos`: replicas of the service under faults, clients that record everything, and a checker of the guarantees.
+//!
+//! - `site` is where: `postgres`, private and killed at times, `replica` processes, and a `proxy` on each of their connections;
+//!   `topology` is the queues and groups.
+//! - `clients` are the tasks: each `producer` and `consumer` on a `client` of its own, a `trespasser` with handlers of others;
+//!   `manners` is how a consumer treats a batch; `load` is what they share.
+//! - `injector` draws `faults`; `ending` brings the run to its end.
+//! - `recorder` takes a `history` down, and `checker` verifies it; `report` is for people.
+//! - `sabotage` breaks a guarantee on purpose: the checker has to notice.
+//!
+//! The service is as it always is. Nothing here knows more of it than its API, but for faults, which know its tables.
+
+mod checker;
+mod client;
+mod clients;
+mod consumer;
+mod ending;
+mod faults;
+mod history;
+mod injector;
+mod load;
+mod manners;
+mod postgres;
+mod producer;
+mod proxy;
+mod recorder;
+mod replica;
+mod report;
+mod sabotage;
+mod site;
+mod topology;
+mod trespasser;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::time::{Instant, sleep};
+
+use crate::config::{ChaosArgs, Sabotage};
+use crate::shutdown::Signals;
+use clients::{Clients, Seeds};
+use injector::Injector;
+use load::Load;
+use report::Report;
+use site::Site;
+use topology::Topology;
+
+/// How far apart the clocks of two replicas may be: they read that of Postgres, and go on by themselves.
+const CLOCK_ERROR: Duration = Duration::from_millis(500);
+/// What is not asked to be on disk is written there three times in this at least.
+const TAKEN_BACK: Duration = Duration::from_secs(1);
+/// The same with the settings of a sabotage.
+const TAKEN_BACK_BY_SABOTAGE: Duration = Duration::from_secs(60);
+/// How often a run without faults looks whether it has sent enough.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Runs everything and prints the report on stdout; an error when a guarantee does not hold.
+pub async fn run(args: ChaosArgs) -> Result<()> {
+    args.check()?;
+    let seed = args.seed.unwrap_or_else(rand::random);
+    print(&format!("seed {seed}"))?;
+    // Until here a signal simply ends us, and everything with us.
+    let (site, topology) = Site::open(&args).await?;
+    let signals = Signals::catch()?;
+    let report = tokio::select! {
+        report = campaign(&args, seed, Arc::new(site), topology) => report,
+        () = signals.first() => Err(anyhow!("interrupted")),
+    }?;
+    print(&report.to_string())?;
+    judge(&args, &report)
+}
+
+/// Faults and load, the end, and the check.
+async fn campaign(args: &ChaosArgs, seed: u64, site: Arc<Site>, topology: Topology) -> Result<Report> {
+    let mut seeds = Seeds::new(seed);
+    let load = Arc::new(Load::new(topology, site.doors(), Arc::clone(&site.recorder), seed));
+    let mut injector = Injector::new(
+        Arc::clone(&site),
+        seeds.generator(),
+        args.kinds(),
+        args.fault_time.0,
+        clients::probes(&load, &mut seeds),
+    );
+    let began = Instant::now();
+    let mut clients = Clients::start(&load, args.rate, &mut seeds);
+    rounds(args, &site, &mut injector).await?;
+    load.sent.cancel();
+    clients.join_producers().await?;
+    ending::drain(&site, &load).await?;
+    clients.join_others().await?;
+    load.late.close();
+    load.late.wait().await;
+    site.close().await?;
+    let duration = began.elapsed();
+    let (history, mut findings) = site.recorder.finish(taken_back(args), CLOCK_ERROR);
+    checker::check(&history, &mut findings);
+    Ok(Report::new(&history, findings, injector.into_tally(), site.recorder.errors(), duration))
+}
+
+/// As many rounds as are asked for, and until enough was sent.
+async fn rounds(args: &ChaosArgs, site: &Site, injector: &mut Injector) -> Result<()> {
+    let deadline = Instant::now() + args.time_limit.0;
+    let enough = || site.recorder.sent_count() >= args.messages;
+    while (injector.tally().rounds < args.rounds || !enough()) && Instant::now() < deadline {
+        if args.rounds == 0 {
+            sleep(LOOK_PAUSE).await;
+        } else {
+            injector.round().await?;
+        }
+    }
+    Ok(())
+}
+
+/// What a crash of Postgres may take back.
+fn taken_back(args: &ChaosArgs) -> Option<Duration> {
+    match args.sabotage {
+        Some(Sabotage::AnsweredEarly) => Some(TAKEN_BACK_BY_SABOTAGE),
+        _ if args.broker.synchronous_leases => None,
+        _ => Some(TAKEN_BACK),
+    }
+}
+
+fn judge(args: &ChaosArgs, report: &Report) -> Result<()> {
+    let rules = report.findings.rules();
+    if let Some(sabotage) = args.sabotage {
+        let expected = sabotage::breaks(sabotage);
+        let noticed = if rules.contains(&expected) { "was noticed" } else { "WAS NOT NOTICED" };
+        print(&format!("{} {noticed} as {}", sabotage.name(), expected.name()))?;
+    }
+    let names: Vec<&str> = rules.iter().map(|rule| rule.name()).collect();
+    match names[..] {
+        [] => Ok(()),
+        _ => bail!("the checker found {} violations of: {}", report.findings.count(), names.join(", ")),
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")
+}

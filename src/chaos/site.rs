@@ -1,0 +1,133 @@
+//! Where a run takes place: a private Postgres, replicas behind proxies, and a folder for what they leave.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use tokio::sync::Mutex;
+
+use super::client::{self, Doors};
+use super::postgres::{Postgres, session};
+use super::proxy::Weather;
+use super::recorder::Recorder;
+use super::replica::Replica;
+use super::sabotage;
+use super::topology::Topology;
+use crate::config::ChaosArgs;
+use crate::store;
+
+/// How often a fault of the network concerns all replicas.
+const ALL: f64 = 0.3;
+
+/// A running site. Dropping it ends everything.
+#[derive(Debug)]
+pub struct Site {
+    /// The replicas.
+    pub replicas: Vec<Replica>,
+    /// The server.
+    pub postgres: Mutex<Postgres>,
+    /// Its database, past all proxies.
+    pub database_url: String,
+    /// Takes down what happens to it.
+    pub recorder: Arc<Recorder>,
+    // Last, when nothing uses it any more.
+    _folder: Folder,
+}
+
+impl Site {
+    /// Starts everything and makes the queues.
+    pub async fn open(args: &ChaosArgs) -> Result<(Self, Topology)> {
+        let folder = Folder::make(args.data_dir.as_deref())?;
+        let settings = args.sabotage.map(sabotage::settings).unwrap_or_default();
+        let bin = args.postgres.postgres_bin.clone();
+        let mut postgres = Postgres::start(&folder.path, bin, settings).await?;
+        let database_url = postgres.url();
+        store::migrate(&database_url).await?;
+        if args.standby {
+            postgres.add_standby().await?;
+        }
+        let mut replicas = Vec::new();
+        for number in 0..args.replicas as usize {
+            replicas.push(Replica::start(number, postgres.upstream(), &args.broker, &folder.path).await?);
+        }
+        let topology = Topology::create(client::channel(replicas[0].direct)).await?;
+        if let Some(sabotage) = args.sabotage {
+            sabotage::install(&database_url, sabotage).await?;
+        }
+        let rules = topology.queues.iter().map(|queue| queue.rules).collect();
+        let groups: Vec<usize> = topology.groups.iter().map(|group| group.queue).collect();
+        let recorder = Arc::new(Recorder::new(rules, &groups));
+        let site = Self { replicas, postgres: Mutex::new(postgres), database_url, recorder, _folder: folder };
+        Ok((site, topology))
+    }
+
+    /// Where clients reach the replicas.
+    pub fn doors(&self) -> Arc<[Doors]> {
+        let doors = |replica: &Replica| Doors { grpc: replica.grpc.address(), rest: replica.rest.address() };
+        self.replicas.iter().map(doors).collect()
+    }
+
+    /// Any replica.
+    pub fn any_replica(&self, rng: &mut StdRng) -> &Replica {
+        &self.replicas[rng.random_range(0..self.replicas.len())]
+    }
+
+    /// Any one of the replicas, or all.
+    pub fn some_replicas(&self, rng: &mut StdRng) -> Vec<&Replica> {
+        if rng.random_bool(ALL) { self.replicas.iter().collect() } else { vec![self.any_replica(rng)] }
+    }
+
+    /// Ends all faults: everything runs, nothing stands in the way.
+    pub async fn heal(&self) -> Result<()> {
+        for replica in &self.replicas {
+            [&replica.database, &replica.grpc, &replica.rest]
+                .into_iter()
+                .for_each(|proxy| proxy.set(Weather::default()));
+        }
+        self.postgres.lock().await.start_again().await?;
+        session(&self.database_url).await?.accept_appends().await.context("a fault does not end")?;
+        for replica in &self.replicas {
+            replica.ensure_running(&self.recorder).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends everything in order, and notes what does not.
+    pub async fn close(&self) -> Result<()> {
+        for replica in &self.replicas {
+            replica.close(&self.recorder).await?;
+        }
+        self.postgres.lock().await.stop().await
+    }
+}
+
+/// The data of Postgres and the logs of the replicas.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl Folder {
+    fn make(given: Option<&Path>) -> Result<Self> {
+        let temporary = given.is_none();
+        let path = match given {
+            Some(path) => path.to_owned(),
+            None => std::env::temp_dir().join(format!("dms-chaos-{:016x}", rand::random::<u64>())),
+        };
+        ensure!(!path.join("postgres-0").exists(), "data-dir: {} has the data of an earlier run", path.display());
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self { path, temporary })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Queues and their groups, as Postgres has them: read when somebody asks, for so many groups at most.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// One group as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupSample {
+    /// The project.
+    pub project: String,
+    /// Name of the queue.
+    pub queue: String,
+    /// Name of the group.
+    pub group: String,
+    /// Messages not acknowledged yet: never claimed, leased, or failed.
+    pub backlog: i64,
+    /// Messages in leases.
+    pub in_flight: i64,
+    /// Messages that have failed and are due again.
+    pub failed: i64,
+    /// Messages that have become dead letters.
+    pub dead_letters: i64,
+    /// Age of the oldest message of the backlog; none when there is none.
+    pub oldest_seconds: Option<f64>,
+    /// Time until the oldest message of the backlog expires; none when there is none.
+    pub retention_left_seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfGroup {
+    project: String,
+    queue: String,
+    group: String,
+}
+
+type Count = Family<OfGroup, Gauge<i64, AtomicI64>>;
+type Seconds = Family<OfGroup, Gauge<f64, AtomicU64>>;
+
+/// All groups that are shown.
+#[derive(Debug, Default)]
+pub struct Groups {
+    backlog: Count,
+    in_flight: Count,
+    failed: Count,
+    dead_letters: Count,
+    oldest: Seconds,
+    retention_left: Seconds,
+    left_out: Gauge,
+}
+
+impl Groups {
+    pub(super) fn registered(registry: &mut Registry) -> Self {
+        let groups = Self::default();
+        for (name, help, metric) in [
+            ("group_backlog_messages", "Messages a group has not acknowledged yet", &groups.backlog),
+            ("group_in_flight_messages", "Messages of a group in leases", &groups.in_flight),
+            ("group_failed_messages", "Messages of a group that have failed and are due again", &groups.failed),
+            ("group_dead_letter_messages", "Dead letters a group has ever had", &groups.dead_letters),
+        ] {
+            registry.register(name, help, metric.clone());
+        }
+        let help = "Age of the oldest message of a group's backlog";
+        registry.register_with_unit("group_oldest", help, Unit::Seconds, groups.oldest.clone());
+        let help = "Time until the oldest message of a group's backlog expires";
+        registry.register_with_unit("group_retention_left", help, Unit::Seconds, groups.retention_left.clone());
+        let help = "Groups that are not shown: those with the smallest backlogs, beyond the limit";
+        registry.register("groups_left_out", help, groups.left_out.clone());
+        groups
+    }
+
+    /// Shows these groups and no others.
+    pub fn show(&self, samples: &[GroupSample], left_out: i64) {
+        for family in [&self.backlog, &self.in_flight, &self.failed, &self.dead_letters] {
+            family.clear();
+        }
+        self.oldest.clear();
+        self.retention_left.clear();
+        for sample in samples {
+            let of =
+                OfGroup { project: sample.project.clone(), queue: sample.queue.clone(), group: sample.group.clone() };
+            self.backlog.get_or_create(&of).set(sample.backlog);
+            self.in_flight.get_or_create(&of).set(sample.in_flight);
+            self.failed.get_or_create(&of).set(sample.failed);
+            self.dead_letters.get_or_create(&of).set(sample.dead_letters);
+            if let Some(seconds) = sample.oldest_seconds {
+                self.oldest.get_or_create(&of).set(seconds);
+            }
+            if let Some(seconds) = sample.retention_left_seconds {
+                self.retention_left.get_or_create(&of).set(seconds);
+            }
+        }
+        self.left_out.set(left_out);
+    }
+}

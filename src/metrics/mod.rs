@@ -1,0 +1,96 @@
+//! What the service says of itself in numbers, for Prometheus: counted where it happens, read at `/metrics` of the admin port.
+//!
+//! Knows nothing of the project but `domain`: the rest of it counts here.
+
+mod calls;
+mod groups;
+mod lanes;
+mod replica;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
+pub use self::calls::Calls;
+pub use self::groups::{GroupSample, Groups};
+pub use self::lanes::{Lane, Lanes};
+pub use self::replica::{PostgresSample, Replica};
+
+/// The content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics of a replica. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<All>);
+
+#[derive(Debug)]
+struct All {
+    registry: Mutex<Registry>,
+    calls: Calls,
+    lanes: Lanes,
+    groups: Groups,
+    replica: Replica,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("dms");
+        let calls = Calls::registered(&mut registry);
+        let lanes = Lanes::registered(&mut registry);
+        let groups = Groups::registered(&mut registry);
+        let replica = Replica::registered(&mut registry);
+        Self(Arc::new(All { registry: Mutex::new(registry), calls, lanes, groups, replica }))
+    }
+}
+
+impl Metrics {
+    /// Calls of the API.
+    pub fn calls(&self) -> &Calls {
+        &self.0.calls
+    }
+
+    /// Lanes.
+    pub fn lanes(&self) -> &Lanes {
+        &self.0.lanes
+    }
+
+    /// Queues and groups.
+    pub fn groups(&self) -> &Groups {
+        &self.0.groups
+    }
+
+    /// This replica and its Postgres.
+    pub fn replica(&self) -> &Replica {
+        &self.0.replica
+    }
+
+    /// All of them as text, in the OpenMetrics format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // A String takes all that is written.
+        let _written = encode(&mut text, &registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_there_in_one_text() {
+        let metrics = Metrics::default();
+        metrics.calls().ended("/dms.v1.MessageService/SendMessages", "OK", std::time::Duration::from_millis(3));
+        metrics.lanes().flushed(Lane::Append, 3, 4096, std::time::Duration::from_millis(2));
+        let text = metrics.text();
+        for line in [
+            r#"dms_calls_total{method="/dms.v1.MessageService/SendMessages",code="OK"} 1"#,
+            r#"dms_lane_flush_calls_count{lane="append"} 1"#,
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+}
