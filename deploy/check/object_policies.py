@@ -6,9 +6,7 @@ from pathlib import Path
 from objects import (CLUSTER_WIDE, at, containers, find, is_dms, name_of, of_kind, pods, port_names, selector_selects,
                      selects, settings)
 
-CONFIGURATION = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
-# Settings that the manifests have before the page has them; one that is on the page must go from here.
-NOT_YET = {"DMS_METRICS_ADDR"}
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 # Made by whoever installs, or by the operator of Postgres.
 SECRETS_OF_OTHERS = {"dms-database", "dms-tokens", "dms-aksk", "dms-public-tls", "dms-postgres-app", "dms-postgres-ca"}
 # 3 x append lanes + 1 + claim lanes + settle lanes + pool + 2, with the defaults (docs/operations.md).
@@ -16,15 +14,14 @@ CONNECTIONS_OF_A_REPLICA = 21
 
 
 def settings_exist(objects):
-    page = CONFIGURATION.read_text()
-    known = set(re.findall(r"`(DMS_[A-Z_]+|DATABASE_URL)`", page))
-    for setting in sorted(NOT_YET & known):
-        yield f"{setting} is in docs/configuration.md: remove it from NOT_YET"
+    known = set()
+    for file in (SOURCE / "config").glob("*.rs"):
+        known |= set(re.findall(r'env = "([A-Z_]+)"', file.read_text()))
     for workload, pod, _ in pods(objects):
         for container in filter(is_dms, containers(pod)):
             used = {setting for setting in settings(objects, container) if setting.startswith("DMS_")}
-            for setting in sorted(used - known - NOT_YET):
-                yield f"{name_of(workload)}: {setting} is not in docs/configuration.md"
+            for setting in sorted(used - known):
+                yield f"{name_of(workload)}: src/config knows no {setting}"
 
 
 def callers_must_prove_who_they_are(objects):
@@ -73,10 +70,6 @@ def what_is_named_is_there(objects):
         target = scaler["spec"]["scaleTargetRef"]
         if not find(objects, target["kind"], target["name"]):
             yield f"{name_of(scaler)}: there is no {target['kind']} {target['name']}"
-    for cluster in of_kind(objects, "Cluster"):
-        for query in at(cluster, "spec", "monitoring", "customQueriesConfigMap", default=[]):
-            if query["key"] not in at(find(objects, "ConfigMap", query["name"]), "data", default={}):
-                yield f"{name_of(cluster)}: there is no ConfigMap {query['name']} with {query['key']}"
 
 
 def services_reach_pods(objects):

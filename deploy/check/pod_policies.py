@@ -91,7 +91,9 @@ def probes_fit_tls(objects):
             has_tls = "DMS_TLS_CERT" in settings(objects, container)
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 way = container.get(probe, {})
-                if "httpGet" in way and (way["httpGet"].get("scheme") == "HTTPS") != has_tls:
+                # The admin port never speaks TLS.
+                speaks = has_tls and at(way, "httpGet", "port") != "admin"
+                if "httpGet" in way and (way["httpGet"].get("scheme") == "HTTPS") != speaks:
                     yield f"{name_of(workload)}: {probe} and the listener differ on TLS"
                 if "grpc" in way and has_tls:
                     yield f"{name_of(workload)}: {probe}: gRPC probes know no TLS"

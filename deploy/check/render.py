@@ -1,7 +1,7 @@
 """What is checked: each overlay alone, and with the components that go together, as kustomize renders them."""
 
+import json
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -33,18 +33,16 @@ class RenderError(Exception):
     """kustomize refused."""
 
 
-def kustomize():
-    """The command that renders: kustomize itself, or the one inside of kubectl."""
-    if shutil.which("kustomize"):
-        return ["kustomize", "build"]
-    if shutil.which("kubectl"):
-        return ["kubectl", "kustomize"]
-    raise RenderError("neither kustomize nor kubectl is installed")
+def version():
+    """What renders."""
+    run = subprocess.run(["kubectl", "version", "--client", "--output=json"], capture_output=True, check=True)
+    versions = json.loads(run.stdout)
+    return f"kubectl {versions['clientVersion']['gitVersion']} with kustomize {versions['kustomizeVersion']}"
 
 
 def render(folder):
     """The objects of a kustomization."""
-    run = subprocess.run([*kustomize(), str(folder)], capture_output=True, text=True, check=False)
+    run = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise RenderError(run.stderr.strip())
     if "deprecated" in run.stderr.lower():

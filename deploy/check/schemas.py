@@ -3,14 +3,10 @@
 import re
 from pathlib import Path
 
+import kubernetes_validate
 import yaml
 
 from objects import name_of
-
-try:
-    import kubernetes_validate
-except ImportError:
-    kubernetes_validate = None
 
 # The oldest version that has all that is used here, and the newest that there are schemas of.
 VERSIONS = ("1.30", "1.37")
@@ -65,6 +61,6 @@ def fits_its_schema(objects):
     for thing in objects:
         if f"{thing['apiVersion']} {thing['kind']}" in CUSTOM:
             yield from (f"{name_of(thing)}: {difference}" for difference in _custom(thing))
-        elif kubernetes_validate:
+        else:
             for version in VERSIONS:
                 yield from (f"{name_of(thing)}: {difference}" for difference in _built_in(thing, version))
