@@ -7,7 +7,7 @@ import image_policies
 import object_policies
 import pod_policies
 import selftest
-from render import COMPOSITIONS, RenderError, compose, never_composed, version
+from render import COMPOSITIONS, EXAMPLE, RenderError, compose, compose_example, never_composed, version
 from schemas import VERSIONS, fits_its_schema
 
 POLICIES = [fits_its_schema, *pod_policies.POLICIES, *object_policies.POLICIES, *admin_policies.POLICIES]
@@ -20,9 +20,9 @@ def main():
     findings += [f"image: {text} ({policy.__name__})" for policy in image_policies.POLICIES for text in policy(image)]
     findings += [f"self-test: {text}" for text in image_policies.missed()]
     complete, count = None, 0
-    for title, (overlay, components) in COMPOSITIONS.items():
+    for title in (*COMPOSITIONS, EXAMPLE):
         try:
-            objects = compose(overlay, components)
+            objects = compose_example() if title == EXAMPLE else compose(*COMPOSITIONS[title])
         except RenderError as error:
             findings.append(f"{title}: {error}")
             continue
@@ -39,7 +39,7 @@ def main():
     for finding in findings:
         print(finding)
     print(f"{version()}; schemas of Kubernetes {' and '.join(VERSIONS)}; {len(POLICIES)} policies on {count} objects of "
-          f"{len(COMPOSITIONS)} compositions, {len(image_policies.POLICIES)} on the image; self-test with "
+          f"{len(COMPOSITIONS) + 1} compositions, {len(image_policies.POLICIES)} on the image; self-test with "
           f"{len(selftest.FAULTS) + len(image_policies.FAULTS)} faults: {len(findings)} findings")
     return 1 if findings else 0
 

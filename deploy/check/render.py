@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 KUBERNETES = Path(__file__).resolve().parent.parent / "kubernetes"
 OVERLAYS = KUBERNETES / "overlays"
 COMPONENTS = KUBERNETES / "components"
+README = KUBERNETES.parent / "README.md"
+EXAMPLE = "the example of README.md"
 
 # Components in the order that they ask for.
 COMPOSITIONS = {
@@ -52,16 +55,30 @@ def render(folder):
 
 def compose(overlay, components):
     """The objects of an overlay with components, as a kustomization of somebody who uses this folder would have them."""
+    return render_apart({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [OVERLAYS / overlay],
+        "components": [COMPONENTS / component for component in components],
+    })
+
+
+def compose_example():
+    """The objects of the kustomization that README.md shows."""
+    text = re.search(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    kustomization = yaml.safe_load(text)
+    for kind in ("resources", "components"):
+        kustomization[kind] = [KUBERNETES / path.removeprefix("../dms/deploy/kubernetes/") for path in kustomization[kind]]
+    return render_apart(kustomization)
+
+
+def render_apart(kustomization):
+    """The objects of a kustomization that is in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         # kustomize follows no symbolic links out of a folder, and takes no absolute paths.
         here = Path(folder).resolve()
-        relative = lambda path: os.path.relpath(path, here)  # noqa: E731
-        kustomization = {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [relative(OVERLAYS / overlay)],
-            "components": [relative(COMPONENTS / component) for component in components],
-        }
+        for kind in ("resources", "components"):
+            kustomization[kind] = [os.path.relpath(path, here) for path in kustomization[kind]]
         (here / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
         return render(here)
 
