@@ -14,6 +14,14 @@ POLICIES = [fits_its_schema, *pod_policies.POLICIES, *object_policies.POLICIES, 
 COMPLETE = "production with all that goes together"
 
 
+def held_to(policy, objects):
+    """What a policy finds; objects that it cannot be held to are wrong as well."""
+    try:
+        return list(policy(objects))
+    except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+        return [f"cannot be judged: {type(error).__name__}: {error}"]
+
+
 def main():
     findings = [f"{name} is in no composition (deploy/check/render.py)" for name in never_composed()]
     image = image_policies.read()
@@ -26,7 +34,7 @@ def main():
         except RenderError as error:
             findings.append(f"{title}: {error}")
             continue
-        found = [f"{title}: {text} ({policy.__name__})" for policy in POLICIES for text in policy(objects)]
+        found = [f"{title}: {text} ({policy.__name__})" for policy in POLICIES for text in held_to(policy, objects)]
         print(f"{'wrong' if found else 'right'}: {title}: {len(objects)} objects")
         findings += found
         count += len(objects)
