@@ -1,0 +1,139 @@
+"""What every pod must keep to. A policy yields a text for each thing that is wrong."""
+
+from objects import at, containers, is_dms, name_of, of_kind, pods, port_names, quantity, seconds, settings
+
+# How long the broker may take to end after the calls in flight: BROKER_LIMIT in src/server.rs.
+BROKER_SECONDS = 5
+
+
+def runs_without_root(objects):
+    for workload, pod, _ in pods(objects):
+        context = pod.get("securityContext", {})
+        if context.get("runAsNonRoot") is not True:
+            yield f"{name_of(workload)}: runAsNonRoot is not true"
+        if not context.get("runAsUser"):
+            yield f"{name_of(workload)}: runAsUser is not a user other than root"
+        for container in containers(pod):
+            own = container.get("securityContext", {})
+            if own.get("runAsNonRoot") is False or own.get("runAsUser") == 0:
+                yield f"{name_of(workload)}: container {container['name']} may be root"
+
+
+def is_confined(objects):
+    for workload, pod, _ in pods(objects):
+        if at(pod, "securityContext", "seccompProfile", "type") != "RuntimeDefault":
+            yield f"{name_of(workload)}: seccompProfile is not RuntimeDefault"
+        for setting in ("hostNetwork", "hostPID", "hostIPC"):
+            if pod.get(setting):
+                yield f"{name_of(workload)}: {setting}"
+        for volume in pod.get("volumes", []):
+            if "hostPath" in volume:
+                yield f"{name_of(workload)}: volume {volume['name']} is a path of the node"
+        for container in containers(pod):
+            context = container.get("securityContext", {})
+            where = f"{name_of(workload)}: container {container['name']}"
+            if context.get("allowPrivilegeEscalation") is not False:
+                yield f"{where}: allowPrivilegeEscalation is not false"
+            if context.get("privileged"):
+                yield f"{where}: privileged"
+            capabilities = context.get("capabilities", {})
+            if capabilities.get("drop") != ["ALL"] or capabilities.get("add"):
+                yield f"{where}: has capabilities"
+
+
+def cannot_write_its_image(objects):
+    for workload, pod, _ in pods(objects):
+        for container in containers(pod):
+            if at(container, "securityContext", "readOnlyRootFilesystem") is not True:
+                yield f"{name_of(workload)}: container {container['name']}: the root file system can be written"
+
+
+def has_no_token(objects):
+    for account in of_kind(objects, "ServiceAccount"):
+        if account.get("automountServiceAccountToken") is not False:
+            yield f"{name_of(account)}: automountServiceAccountToken is not false"
+    for workload, pod, _ in pods(objects):
+        if pod.get("automountServiceAccountToken") is not False:
+            yield f"{name_of(workload)}: automountServiceAccountToken is not false"
+
+
+def has_limits(objects):
+    for workload, pod, _ in pods(objects):
+        for container in containers(pod):
+            for what in ("cpu", "memory"):
+                where = f"{name_of(workload)}: container {container['name']}: {what}"
+                request = at(container, "resources", "requests", what)
+                limit = at(container, "resources", "limits", what)
+                if request is None or limit is None:
+                    yield f"{where}: no request, or no limit"
+                elif quantity(request) > quantity(limit):
+                    yield f"{where}: the request is larger than the limit"
+
+
+def has_probes(objects):
+    for workload, pod, _ in pods(objects):
+        if workload["kind"] == "Job":
+            continue
+        for container in containers(pod, with_init=False):
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                where = f"{name_of(workload)}: container {container['name']}: {probe}"
+                ways = set(container.get(probe, {})) & {"httpGet", "grpc", "tcpSocket", "exec"}
+                if len(ways) != 1:
+                    yield f"{where}: there must be one way to ask, not {len(ways)}"
+                for way in ways - {"exec"}:
+                    if container[probe][way].get("port") not in port_names(pod):
+                        yield f"{where}: asks at a port that is not declared"
+
+
+def probes_fit_tls(objects):
+    for workload, pod, _ in pods(objects):
+        for container in filter(is_dms, containers(pod, with_init=False)):
+            has_tls = "DMS_TLS_CERT" in settings(objects, container)
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                way = container.get(probe, {})
+                # The admin port never speaks TLS.
+                speaks = has_tls and at(way, "httpGet", "port") != "admin"
+                if "httpGet" in way and (way["httpGet"].get("scheme") == "HTTPS") != speaks:
+                    yield f"{name_of(workload)}: {probe} and the listener differ on TLS"
+                if "grpc" in way and has_tls:
+                    yield f"{name_of(workload)}: {probe}: gRPC probes know no TLS"
+
+
+def ends_in_time(objects):
+    for workload, pod, _ in pods(objects):
+        for container in filter(is_dms, containers(pod, with_init=False)):
+            rest = at(container, "lifecycle", "preStop", "sleep", "seconds", default=0)
+            if not rest:
+                yield f"{name_of(workload)}: no preStop: calls still come while it stops"
+            drains = seconds(settings(objects, container).get("DMS_SHUTDOWN_LIMIT", "25s"))
+            needs = rest + drains + BROKER_SECONDS
+            grace = pod.get("terminationGracePeriodSeconds", 30)
+            if grace < needs:
+                yield f"{name_of(workload)}: is killed after {grace} s and may need {needs:g} s"
+
+
+def has_an_exact_image(objects):
+    for workload, pod, _ in pods(objects):
+        for container in containers(pod):
+            image = container.get("image", "")
+            tag = image.rsplit("/", 1)[-1].partition(":")[2]
+            if "@sha256:" not in image and tag in ("", "latest"):
+                yield f"{name_of(workload)}: container {container['name']}: {image} is no version"
+
+
+def is_spread(objects):
+    for workload, pod, labels in pods(objects):
+        if workload["kind"] != "Deployment":
+            continue
+        over = {}
+        for constraint in pod.get("topologySpreadConstraints", []):
+            if at(constraint, "labelSelector", "matchLabels") == labels:
+                over[constraint["topologyKey"]] = constraint
+        if not {"topology.kubernetes.io/zone", "kubernetes.io/hostname"} <= set(over):
+            yield f"{name_of(workload)}: its pods are not spread over zones and nodes"
+
+
+POLICIES = [
+    runs_without_root, is_confined, cannot_write_its_image, has_no_token, has_limits, has_probes, probes_fit_tls,
+    ends_in_time, has_an_exact_image, is_spread,
+]
