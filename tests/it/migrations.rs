@@ -21,21 +21,15 @@ async fn several_replicas_may_start_at_once_and_each_runs_once() {
     let mut sql = PgConnection::connect(database.url()).await.unwrap();
     let expected = versions(&mut sql).await;
     sql.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.unwrap();
-    let replicas: Vec<_> = (0..6)
-        .map(|_| {
-            let url = database.url().to_owned();
-            tokio::spawn(async move { store::migrate(&url).await })
-        })
-        .collect();
-    for replica in replicas {
-        replica.await.unwrap().unwrap();
-    }
+    let migrate = || store::migrate(database.url());
+    let (first, second, third, fourth) = tokio::join!(migrate(), migrate(), migrate(), migrate());
+    [first, second, third, fourth].into_iter().for_each(Result::unwrap);
     assert_eq!(versions(&mut sql).await, expected);
     let service = TestService::on(database).await;
     let queue = service.queue("queue").await;
     let group = service.group(&queue, "group").await;
-    service.send(&queue, &["it works"]).await;
-    assert_eq!(bodies(&service.consume(&group, 1).await), ["it works"]);
+    service.send(&queue, &["1"]).await;
+    assert_eq!(bodies(&service.take(&group, 1).await), ["1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +46,7 @@ async fn a_newer_schema_is_left_as_it_is_and_served() {
     assert_eq!(versions(&mut sql).await.last(), Some(&9999));
     let service = TestService::on(database).await;
     let queue = service.queue("queue").await;
-    service.send(&queue, &["it works"]).await;
+    service.send(&queue, &["1"]).await;
 }
 
 /// The second migration takes locks on tables that every call uses; here a transaction is in its way.
@@ -72,18 +66,18 @@ async fn who_waits_for_a_lock_lets_others_through() {
     let mut long = reader.begin().await.unwrap();
     long.execute("SELECT 1 FROM streams").await.unwrap();
 
-    let url = database.url().to_owned();
-    let migration = tokio::spawn(async move { store::migrate(&url).await });
-    while !waits_for_streams(&mut sql).await {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let asked = Instant::now();
-    sql.execute("SELECT 1 FROM streams").await.unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
-    assert!(!migration.is_finished());
-
-    long.rollback().await.unwrap();
-    migration.await.unwrap().unwrap();
+    let others = async {
+        while !waits_for_streams(&mut sql).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let asked = Instant::now();
+        sql.execute("SELECT 1 FROM streams").await.unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(!versions(&mut sql).await.contains(&2));
+        long.rollback().await.unwrap();
+    };
+    let (migrated, ()) = tokio::join!(store::migrate(database.url()), others);
+    migrated.unwrap();
     assert!(versions(&mut sql).await.contains(&2));
 }
 
