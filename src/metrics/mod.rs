@@ -3,9 +3,11 @@
 //! Knows nothing of the project but `domain`: the rest of it counts here.
 
 mod calls;
+mod gateway;
 mod groups;
 mod lanes;
 mod replica;
+mod rest;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,9 +15,11 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
 pub use self::calls::Calls;
+pub use self::gateway::GatewayMetrics;
 pub use self::groups::{GroupSample, Groups};
 pub use self::lanes::{Lane, Lanes};
 pub use self::replica::{PostgresSample, Replica};
+pub use self::rest::RestRequests;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,6 +35,7 @@ struct All {
     lanes: Lanes,
     groups: Groups,
     replica: Replica,
+    rest: RestRequests,
 }
 
 impl Default for Metrics {
@@ -40,7 +45,8 @@ impl Default for Metrics {
         let lanes = Lanes::registered(&mut registry);
         let groups = Groups::registered(&mut registry);
         let replica = Replica::registered(&mut registry);
-        Self(Arc::new(All { registry: Mutex::new(registry), calls, lanes, groups, replica }))
+        let rest = RestRequests::registered(&mut registry);
+        Self(Arc::new(All { registry: Mutex::new(registry), calls, lanes, groups, replica, rest }))
     }
 }
 
@@ -63,6 +69,11 @@ impl Metrics {
     /// This replica and its Postgres.
     pub fn replica(&self) -> &Replica {
         &self.0.replica
+    }
+
+    /// Requests to the gateway of the same process.
+    pub fn rest(&self) -> &RestRequests {
+        &self.0.rest
     }
 
     /// All of them as text, in the OpenMetrics format.
