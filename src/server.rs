@@ -151,8 +151,8 @@ impl Bound {
     }
 }
 
-/// Binds, and follows the files of its certificate. Services on one machine have the same defaults, so an address that cannot
-/// be had is complained of by its flag.
+/// Binds, and follows the files of its certificate. Services on one machine have the same defaults, so a complaint of an
+/// address names its flag.
 pub(crate) async fn listener(
     flag: &str,
     addr: SocketAddr,
@@ -169,7 +169,7 @@ pub(crate) async fn listener(
     bound.map_err(|error| Error::internal(format!("{flag}: {}", error.message())))
 }
 
-/// Ends tasks. An aborted one may still be inside of its last step; whoever is told next must not be told otherwise by it.
+/// Ends tasks. An aborted one may still be inside of its last step; health must not come back after it.
 pub(crate) async fn end(tasks: Vec<JoinHandle<()>>) {
     for task in tasks {
         task.abort();

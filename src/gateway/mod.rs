@@ -38,8 +38,7 @@ use crate::metrics::RestRequests;
 /// What a handler answers with.
 type Answer = Result<Response, Failure>;
 
-/// The REST API over a gRPC transport: the service's own routes in the same process, or a channel to a remote one. Counts its
-/// requests.
+/// The REST API over a gRPC transport: the service's own routes in the same process, or a channel to a remote one.
 pub fn router<T>(transport: T, requests: RestRequests) -> Router
 where
     T: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,

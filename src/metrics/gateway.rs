@@ -1,5 +1,5 @@
-//! What a gateway on its own says of itself. Lanes, groups and Postgres are for the service to tell: zeros of them here would be
-//! taken for an outage.
+//! What a gateway on its own says of itself. Lanes, groups and Postgres are for the service to tell: zeros of them here
+//! would be taken for an outage.
 
 use std::sync::Arc;
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::gateway_alone::in_front_of;
 use crate::support::calls::eventually;
+use crate::support::rest::Rest;
 use crate::support::service::TestService;
 
 const DASHBOARD: &str = include_str!("../../deploy/observability/dashboard.json");
@@ -12,13 +14,14 @@ const FILES: [(&str, &str); 3] = [
     ("operations.md", include_str!("../../docs/operations.md")),
 ];
 /// Labels that alerts select by.
-const SELECTED: [&str; 6] = [
+const SELECTED: [&str; 7] = [
     r#"dms_pool_connections{state="idle"}"#,
     r#"dms_pool_connections{state="used"}"#,
     r#"dms_upkeep_failures_total{task="leases"}"#,
     r#"dms_upkeep_failures_total{task="delays"}"#,
     r#"dms_lane_waiting_bytes{lane="append"}"#,
     r#"dms_calls_total{method="/dms.v1.MessageService/AckMessages",code="OK"}"#,
+    r#"dms_rest_requests_total{method="GET",path="/v1.0/{project_id}/queues",status="200"}"#,
 ];
 
 /// What reads like a metric of ours.
@@ -27,7 +30,7 @@ fn named(text: &str) -> BTreeSet<&str> {
     words.filter(|word| word.starts_with("dms_")).collect()
 }
 
-/// A service that has done something of everything, as it shows itself.
+/// A service that has done something of everything, as it shows itself, and what a gateway in front of it shows.
 async fn scraped() -> String {
     let service = TestService::start().await;
     let queue = service.queue("queue").await;
@@ -36,13 +39,19 @@ async fn scraped() -> String {
     service.send(&queue, &["1", "2"]).await;
     let leased = service.consume(&group, 1).await;
     service.ack(&group, &[(&leased[0].handler, true)]).await.unwrap();
+    Rest::new(&service.replica).get("/queues").await.ok(200);
     let mut text = String::new();
     eventually("both steps of the upkeep have run", async || {
-        text = reqwest::get(format!("{}/metrics", service.replica.admin())).await.unwrap().text().await.unwrap();
+        text = metrics_at(service.replica.admin()).await;
         ["leases", "delays"].iter().all(|task| text.contains(&format!(r#"dms_upkeep_seconds{{task="{task}"}}"#)))
     })
     .await;
-    text
+    let (gateway, _rest) = in_front_of(service.replica.grpc()).await;
+    text + &metrics_at(&format!("http://{}", gateway.admin_addr().unwrap())).await
+}
+
+async fn metrics_at(admin: &str) -> String {
+    reqwest::get(format!("{admin}/metrics")).await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test]
