@@ -52,7 +52,7 @@ async fn set_log(connection: Option<Extension<TcpConnectInfo>>, filter: String) 
     }
 }
 
-/// Whoever may scrape metrics must not be able to silence the log. `kubectl port-forward` comes from a loopback address.
+/// Whoever may scrape metrics must not be able to silence the log. `kubectl port-forward` comes from the loopback.
 fn may_set_log(peer: Option<SocketAddr>) -> bool {
     // A socket for both families shows addresses of IPv4 as ones of IPv6.
     peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())

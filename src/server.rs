@@ -151,8 +151,8 @@ impl Bound {
     }
 }
 
-/// Binds, and follows the files of its certificate. Services on one machine have the same defaults, so a complaint of an
-/// address names its flag.
+/// Binds, and follows the files of its certificate. Services on one machine have the same defaults, so a complaint names
+/// the flag.
 pub(crate) async fn listener(
     flag: &str,
     addr: SocketAddr,

@@ -17,7 +17,7 @@ use crate::support::calls::eventually;
 use crate::support::rest::Rest;
 use crate::support::service::{PROJECT, TestService};
 
-/// A service that can be away and come back at the same address. While it is away, connections are taken and never answered.
+/// A service that can be away and come back at the same address. While it is away, connections get no answer.
 struct Upstream(TcpListener);
 
 impl Upstream {
