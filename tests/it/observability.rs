@@ -14,14 +14,13 @@ const FILES: [(&str, &str); 3] = [
     ("operations.md", include_str!("../../docs/operations.md")),
 ];
 /// Labels that alerts select by.
-const SELECTED: [&str; 7] = [
+const SELECTED: [&str; 6] = [
     r#"dms_pool_connections{state="idle"}"#,
     r#"dms_pool_connections{state="used"}"#,
     r#"dms_upkeep_failures_total{task="leases"}"#,
     r#"dms_upkeep_failures_total{task="delays"}"#,
     r#"dms_lane_waiting_bytes{lane="append"}"#,
     r#"dms_calls_total{method="/dms.v1.MessageService/AckMessages",code="OK"}"#,
-    r#"dms_rest_requests_total{method="GET",path="/v1.0/{project_id}/queues",status="200"}"#,
 ];
 
 /// What reads like a metric of ours.

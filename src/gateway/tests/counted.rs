@@ -44,7 +44,7 @@ async fn what_a_caller_writes_is_no_label() {
         ("GET", "/hunter2"),
         ("GET", "/v3/hunter2/queues"),
         ("HUNTER2", "/v1.0/hunter2/queues/hunter2"),
-        ("DELETE", &broken),
+        ("DELETE", broken.as_str()),
     ])
     .await;
     for shown in [
