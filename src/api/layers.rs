@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::arrival::Arrivals;
 use super::traffic::Traffic;
 use super::{access, status};
 use crate::auth::{Authenticator, rights};
@@ -37,13 +38,14 @@ pub struct Gate {
     calls: Arc<Semaphore>,
     auth: Authenticator,
     traffic: Traffic,
+    arrivals: Arrivals,
     metrics: Metrics,
 }
 
 impl Gate {
     /// A gate for so many calls at a time, of callers with good credentials.
     pub fn new(calls_max: usize, auth: Authenticator, traffic: Traffic, metrics: Metrics) -> Self {
-        Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic, metrics }
+        Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic, arrivals: Arrivals::new(), metrics }
     }
 }
 
@@ -65,7 +67,7 @@ async fn admit(gate: &Gate, mut request: Request, next: Next) -> Response {
     let _in_flight = gate.metrics.calls().begun();
     let response = match gate.calls.try_acquire() {
         Ok(_held_until_answered) => match access::identify(&gate.auth, &gate.traffic, &mut request) {
-            Ok(_held_too) => within_deadline(request, next).await,
+            Ok(_held_too) => within_deadline(request.map(|body| gate.arrivals.bounded(body)), next).await,
             Err(error) => refusal(error.into()),
         },
         Err(_) => refusal(Error::overloaded("too many calls in flight: retry later").into()),

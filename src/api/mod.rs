@@ -1,6 +1,7 @@
 //! The gRPC services: protobuf to domain types, a broker call, and back. No SQL, no policy.
 
 mod access;
+mod arrival;
 mod convert;
 pub mod health;
 mod layers;
