@@ -16,7 +16,7 @@ const FILES: [(&str, &str); 3] = [
     ("operations.md", include_str!("../../docs/operations.md")),
 ];
 /// Labels that alerts select by.
-const SELECTED: [&str; 6] = [
+const SELECTED: [&str; 9] = [
     r#"dms_pool_connections{state="idle"}"#,
     r#"dms_pool_connections{state="used"}"#,
     r#"dms_upkeep_failures_total{task="leases"}"#,
