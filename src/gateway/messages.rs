@@ -88,6 +88,8 @@ fn new_message(request: &Bytes, message: &Object<'_>) -> Result<pb::NewMessage> 
         attributes: attributes(message)?.map(text).unwrap_or_default(),
         tags: message.read("tags", FIELDS, "an array of strings")?.unwrap_or_default(),
         delay: delay(message)?,
+        // A REST message is of the trace of its request.
+        traceparent: String::new(),
     })
 }
 

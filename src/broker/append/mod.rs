@@ -46,7 +46,7 @@ impl Broker {
         fit_mode(entry.queue.mode, &mut messages)?;
         let size = messages.iter().map(NewMessage::size_bytes).sum();
         let (reply, answer) = oneshot::channel();
-        let payload = BytesMut::with_capacity(size + messages.len() * codec::RECORD_OVERHEAD_BYTES);
+        let payload = BytesMut::with_capacity(messages.iter().map(codec::room).sum());
         let request =
             AppendRequest { stream: entry.queue.stream, payload, message_count: 0, delayed: Vec::new(), reply };
         let (request, ids) = encode(request, messages, self.core.clock.now());
@@ -66,8 +66,8 @@ fn encode(mut request: AppendRequest, new: Vec<NewMessage>, now: Timestamp) -> (
         let id = MessageId(Uuid::now_v7());
         ids.push(id);
         let delay = message.delay;
-        let NewMessage { body, attributes, tags, .. } = message;
-        let message = Message { id, body, attributes, tags, dead_letter: None };
+        let NewMessage { body, attributes, tags, trace, .. } = message;
+        let message = Message { id, body, attributes, tags, dead_letter: None, trace };
         if delay.is_zero() {
             codec::encode(&message, &mut request.payload);
             request.message_count += 1;

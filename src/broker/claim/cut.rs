@@ -74,6 +74,7 @@ mod tests {
                 attributes: Bytes::new(),
                 tags: vec![],
                 dead_letter: None,
+                trace: None,
             },
             skipped_before: 0,
         };
