@@ -24,7 +24,8 @@ pub enum Lane {
 }
 
 impl Lane {
-    fn name(self) -> &'static str {
+    /// As metrics and spans name it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Append => "append",
             Self::Claim => "claim",
