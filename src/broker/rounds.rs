@@ -49,7 +49,8 @@ impl Round {
         let Some(Live { span, at, .. }) = &self.0 else { return };
         for caller in callers.into_iter().filter(|caller| !caller.is_disabled()).take(LINKS_MAX) {
             span.follows_from(caller);
-            tracing::debug!(parent: caller, link = %at, "served by a round of a lane");
+            // Not as a parent of the line: JSON shows the spans that it is written in.
+            caller.in_scope(|| tracing::debug!(link = %at, "served by a round of a lane"));
         }
     }
 

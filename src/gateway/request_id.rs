@@ -51,7 +51,7 @@ fn log(span: &Span, response: &Response, id: &HeaderValue, trace: RequestTrace, 
         tracing::warn!(request_id, trace_id = %trace.at.trace_id, ?code, words, "no answer from the gRPC service");
     }
     let elapsed_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    tracing::debug!(parent: span, status = response.status().as_u16(), elapsed_us, "request answered");
+    span.in_scope(|| tracing::debug!(status = response.status().as_u16(), elapsed_us, "request answered"));
 }
 
 fn is_plain(id: &HeaderValue) -> bool {

@@ -58,5 +58,6 @@ mod segment_sizes;
 mod support;
 mod taken_back;
 mod tls;
+mod traces;
 mod traffic;
 mod waiting;
