@@ -92,7 +92,7 @@ impl Server {
         }
         background.push(tokio::spawn(watch_readiness(broker.clone(), health.clone())));
         background.push(tokio::spawn(auth.follow_sources()));
-        health.set(true).await;
+        show_readiness(&broker, &health, true).await;
         let shutdown_limit = options.shutdown_limit;
         Ok(Self { broker, health, grpc_addr, rest_addr, admin_addr, stop, background, listeners, shutdown_limit })
     }
@@ -160,11 +160,16 @@ pub(crate) async fn listener(
     Listener::bind(addr, protocol, tls).await
 }
 
-/// Tells the probes when Postgres goes and comes back.
+/// Tells the probes and the metrics when Postgres goes and comes back.
 async fn watch_readiness(broker: Broker, health: Health) {
     loop {
         tokio::time::sleep(READINESS_INTERVAL).await;
         let ping = tokio::time::timeout(READINESS_LIMIT, broker.ping()).await;
-        health.set(matches!(ping, Ok(Ok(())))).await;
+        show_readiness(&broker, &health, matches!(ping, Ok(Ok(())))).await;
     }
+}
+
+async fn show_readiness(broker: &Broker, health: &Health, postgres_up: bool) {
+    broker.metrics().replica().set_postgres_up(postgres_up);
+    health.set(postgres_up).await;
 }

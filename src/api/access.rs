@@ -115,13 +115,14 @@ mod tests {
     use super::*;
     use crate::api::TrafficLimits;
     use crate::domain::ErrorKind;
+    use crate::metrics::Metrics;
 
     const SEND: &str = "http://h/dms.v1.MessageService/SendMessages";
 
     fn called(path: &str, project_id: &str) -> Request<pb::SendMessagesRequest> {
         let auth = Authenticator::open();
         let mut request = http::Request::builder().uri(path).body(()).unwrap();
-        let traffic = Traffic::new(TrafficLimits::default(), 1);
+        let traffic = Traffic::new(TrafficLimits::default(), 1, Metrics::default());
         identify(&auth, &traffic, &mut request).unwrap();
         let mut call = Request::new(pb::SendMessagesRequest { project_id: project_id.into(), ..Default::default() });
         *call.extensions_mut() = request.extensions().clone();

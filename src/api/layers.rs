@@ -14,12 +14,13 @@ use tonic::{Code, Status};
 use tracing::{Instrument as _, Span, field};
 use uuid::Uuid;
 
+use super::arrival::Arrivals;
 use super::trace::{CallTrace, TRACEPARENT};
 use super::traffic::Traffic;
 use super::{access, status};
 use crate::auth::{Authenticator, rights};
 use crate::domain::{Error, text};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Refusal};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 64;
@@ -38,13 +39,14 @@ pub struct Gate {
     calls: Arc<Semaphore>,
     auth: Authenticator,
     traffic: Traffic,
+    arrivals: Arrivals,
     metrics: Metrics,
 }
 
 impl Gate {
     /// A gate for so many calls at a time, of callers with good credentials.
     pub fn new(calls_max: usize, auth: Authenticator, traffic: Traffic, metrics: Metrics) -> Self {
-        Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic, metrics }
+        Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic, arrivals: Arrivals::new(), metrics }
     }
 }
 
@@ -80,10 +82,13 @@ async fn admit(gate: &Gate, mut request: Request, next: Next) -> Response {
     let _in_flight = gate.metrics.calls().begun();
     let response = match gate.calls.try_acquire() {
         Ok(_held_until_answered) => match access::identify(&gate.auth, &gate.traffic, &mut request) {
-            Ok(_held_too) => within_deadline(request, next).await,
+            Ok(_held_too) => within_deadline(request.map(|body| gate.arrivals.bounded(body)), next).await,
             Err(error) => refusal(error.into()),
         },
-        Err(_) => refusal(Error::overloaded("too many calls in flight: retry later").into()),
+        Err(_) => {
+            gate.metrics.calls().refused(Refusal::InFlight);
+            refusal(Error::overloaded("too many calls in flight: retry later").into())
+        }
     };
     let response = with_details(response);
     let (code, elapsed) = (code(&response), started.elapsed());
@@ -241,12 +246,9 @@ mod tests {
 
     /// What the layer makes of a call to a service that answers after a while.
     async fn answer(calls_max: usize, timeout: &str) -> Response {
-        let gate = Gate::new(
-            calls_max,
-            Authenticator::open(),
-            Traffic::new(TrafficLimits::default(), calls_max),
-            Metrics::default(),
-        );
+        let metrics = Metrics::default();
+        let traffic = Traffic::new(TrafficLimits::default(), calls_max, metrics.clone());
+        let gate = Gate::new(calls_max, Authenticator::open(), traffic, metrics);
         let service = axum::Router::new()
             .fallback(async || tokio::time::sleep(Duration::from_millis(200)).await)
             .layer(axum::middleware::from_fn_with_state(gate, around));

@@ -1,6 +1,7 @@
 //! The gRPC services: protobuf to domain types, a broker call, and back. No SQL, no policy.
 
 mod access;
+mod arrival;
 mod convert;
 pub mod health;
 mod layers;
@@ -17,7 +18,7 @@ use tonic_reflection::server::Builder;
 
 use self::traffic::Traffic;
 pub use self::traffic::TrafficLimits;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, rights};
 use crate::broker::Broker;
 use crate::domain::{Error, Result};
 use crate::proto;
@@ -49,7 +50,9 @@ pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits) -> Rou
         .add_service(MessageServiceServer::new(messages.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(DeadLetterServiceServer::new(messages).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(TagServiceServer::new(tags).max_decoding_message_size(REQUEST_BYTES_MAX));
-    let gate = layers::Gate::new(CALLS_MAX, auth, Traffic::new(limits, CALLS_MAX), metrics);
+    metrics.calls().expect(rights::NEEDED.iter().map(|(method, _)| *method));
+    let traffic = Traffic::new(limits, CALLS_MAX, metrics.clone());
+    let gate = layers::Gate::new(CALLS_MAX, auth, traffic, metrics);
     let around = axum::middleware::from_fn_with_state(gate, layers::around);
     services.into_axum_router().layer(around).into()
 }

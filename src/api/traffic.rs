@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::ids::ProjectId;
 use crate::domain::{Error, Result};
+use crate::metrics::{Metrics, Refusal};
 
 /// How far a project may be ahead of its rate.
 const AHEAD: Duration = Duration::from_secs(1);
@@ -36,6 +37,7 @@ struct Counted {
     limits: TrafficLimits,
     in_flight_max: usize,
     projects: Mutex<Projects>,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -60,10 +62,10 @@ impl Project {
 }
 
 impl Traffic {
-    /// For so many calls at a time.
-    pub fn new(limits: TrafficLimits, in_flight_max: usize) -> Self {
+    /// For so many calls at a time; what is refused is counted.
+    pub fn new(limits: TrafficLimits, in_flight_max: usize, metrics: Metrics) -> Self {
         let projects = Projects { by_id: HashMap::new(), in_flight: 0, sweep_at: PROJECTS_MIN };
-        Self(Arc::new(Counted { limits, in_flight_max, projects: Mutex::new(projects) }))
+        Self(Arc::new(Counted { limits, in_flight_max, projects: Mutex::new(projects), metrics }))
     }
 
     /// Whether bytes have to be counted.
@@ -83,11 +85,13 @@ impl Traffic {
         let rested = Project { in_flight: 0, calls_due: now, bytes_due: now };
         let project = projects.by_id.entry(id.clone()).or_insert(rested);
         if project.in_flight >= left.saturating_mul(SHARE) {
+            self.0.metrics.calls().refused(Refusal::Share);
             return Err(Error::overloaded("this project has too many calls in flight: retry later"));
         }
         for (due, what) in [(project.calls_due, "calls"), (project.bytes_due, "bytes")] {
             let too_far = due.saturating_duration_since(now).saturating_sub(AHEAD);
             if !too_far.is_zero() {
+                self.0.metrics.calls().refused(Refusal::Rate);
                 let message = format!("this project has had its {what} for now: retry later");
                 return Err(Error::overloaded(message).retry_after(too_far));
             }

@@ -6,7 +6,7 @@ fn project(name: &str) -> ProjectId {
 }
 
 fn traffic(calls_per_second: u32, bytes_per_second: usize, in_flight_max: usize) -> Traffic {
-    Traffic::new(TrafficLimits { calls_per_second, bytes_per_second }, in_flight_max)
+    Traffic::new(TrafficLimits { calls_per_second, bytes_per_second }, in_flight_max, Metrics::default())
 }
 
 /// How many calls of so many bytes are taken at one instant, each ended at once, and what the next is told.

@@ -47,18 +47,19 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    fn new(settings: &Settings) -> Self {
+    fn new(settings: &Settings, metrics: &Metrics) -> Self {
         let limits = LaneLimits {
             calls_max: settings.lane_calls_max,
             bytes_max: settings.lane_bytes_max,
             flush_calls_max: FLUSH_CALLS_MAX,
             flush_bytes_max: FLUSH_BYTES_MAX,
         };
+        metrics.lanes().set_limits(limits.calls_max, limits.bytes_max);
         Self {
-            append: queues(settings.append_lanes, limits),
-            append_unflushed: Arc::new(LaneQueue::new(limits)),
-            claim: queues(settings.claim_lanes, limits),
-            settle: queues(settings.settle_lanes, limits),
+            append: queues(settings.append_lanes, limits, metrics),
+            append_unflushed: Arc::new(LaneQueue::new(limits, metrics.clone())),
+            claim: queues(settings.claim_lanes, limits, metrics),
+            settle: queues(settings.settle_lanes, limits, metrics),
         }
     }
 
@@ -70,8 +71,8 @@ impl Lanes {
     }
 }
 
-fn queues<T>(count: usize, limits: LaneLimits) -> Vec<Arc<LaneQueue<T>>> {
-    (0..count.max(1)).map(|_| Arc::new(LaneQueue::new(limits))).collect()
+fn queues<T>(count: usize, limits: LaneLimits, metrics: &Metrics) -> Vec<Arc<LaneQueue<T>>> {
+    (0..count.max(1)).map(|_| Arc::new(LaneQueue::new(limits, metrics.clone()))).collect()
 }
 
 fn of_stream<T>(lanes: &[Arc<T>], stream: StreamId) -> &Arc<T> {
@@ -116,18 +117,19 @@ pub struct Core {
 impl Core {
     /// Nothing runs yet.
     pub fn new(store: Store, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        let metrics = Metrics::default();
         Self {
             replica: Uuid::new_v4(),
             catalog: Catalog::new(store.clone()),
             cache: SegmentCache::new(settings.cache_bytes),
-            lanes: Lanes::new(&settings),
+            lanes: Lanes::new(&settings, &metrics),
             store,
             settings,
             clock,
             timers: LeaseTimers::default(),
             outbox: Outbox::default(),
             delays: Notify::new(),
-            metrics: Metrics::default(),
+            metrics,
             observed: LastRead::default(),
             stop_waiting: CancellationToken::new(),
             stop: CancellationToken::new(),

@@ -9,6 +9,7 @@ use crate::domain::lease::{Lease, MessageRef};
 use crate::domain::limits::{RETENTION_DEFAULT, retention};
 use crate::domain::message::DeadLetterReason;
 use crate::domain::settle::{self, AckOutcome, AckStatus};
+use crate::metrics::SettledCounts;
 use crate::store::groups::ReaderPolicy;
 use crate::store::leases::LeaseKey;
 use crate::store::settlement::{DeadMessage, Settlement};
@@ -47,10 +48,20 @@ impl Op {
 /// Outcomes of the acknowledgements, by index of their op.
 pub type Outcomes = BTreeMap<usize, Vec<AckOutcome>>;
 
+/// What the callers and the metrics are told once it is committed.
+#[derive(Debug)]
+pub struct Decided {
+    /// For the callers.
+    pub outcomes: Outcomes,
+    /// For the metrics.
+    pub counts: SettledCounts,
+}
+
 /// Applies the ops one after the other to the leases as they are.
-pub fn decide(ops: &[Op], leases: Vec<Lease>, policies: &[ReaderPolicy], now: Timestamp) -> (Settlement, Outcomes) {
+pub fn decide(ops: &[Op], leases: Vec<Lease>, policies: &[ReaderPolicy], now: Timestamp) -> (Settlement, Decided) {
     let leases = leases.into_iter().map(|lease| (LeaseKey { subscription: lease.key, id: lease.id }, lease)).collect();
-    let mut table = Table { leases, policies, now, changed: BTreeSet::new(), settlement: Settlement::default() };
+    let (settlement, counts) = (Settlement::default(), SettledCounts::default());
+    let mut table = Table { leases, policies, now, changed: BTreeSet::new(), settlement, counts };
     let mut outcomes = Outcomes::new();
     for (index, op) in ops.iter().enumerate() {
         match op {
@@ -59,7 +70,8 @@ pub fn decide(ops: &[Op], leases: Vec<Lease>, policies: &[ReaderPolicy], now: Ti
             Op::Release(lease) => table.release(*lease),
         }
     }
-    (table.finish(), outcomes)
+    let counts = table.counts;
+    (table.finish(), Decided { outcomes, counts })
 }
 
 struct Table<'a> {
@@ -68,6 +80,7 @@ struct Table<'a> {
     now: Timestamp,
     changed: BTreeSet<LeaseKey>,
     settlement: Settlement,
+    counts: SettledCounts,
 }
 
 impl Table<'_> {
@@ -83,7 +96,9 @@ impl Table<'_> {
             let Some((lease, offset)) = live else { continue };
             let Some(message) = self.leases.get_mut(&lease).and_then(|lease| lease.take(offset)) else { continue };
             self.changed.insert(lease);
-            if *outcome != AckOutcome::Acked {
+            if *outcome == AckOutcome::Acked {
+                self.counts.acked += 1;
+            } else {
                 self.fail(key, message, DeadLetterReason::AckFail);
             }
         }
@@ -129,13 +144,25 @@ impl Table<'_> {
         let normal = key.stream == policy.stream;
         let retention = if normal { retention(policy.retention_hours) } else { RETENTION_DEFAULT };
         if message.appended_at <= self.now.minus(retention) {
+            self.counts.expired += 1;
             return self.settlement.expired.push(key);
         }
         match policy.redrive {
             Some((max_consume_count, to)) if normal && message.attempts >= max_consume_count => {
+                self.counts.dead += 1;
                 self.settlement.dead.push(DeadMessage { key, message, reason, policy: *policy, to });
             }
-            _ => self.settlement.retries.push((key, message)),
+            _ => {
+                *self.due_again(reason) += 1;
+                self.settlement.retries.push((key, message));
+            }
+        }
+    }
+
+    fn due_again(&mut self, reason: DeadLetterReason) -> &mut usize {
+        match reason {
+            DeadLetterReason::AckFail => &mut self.counts.failed,
+            DeadLetterReason::LeaseExpired => &mut self.counts.lease_expired,
         }
     }
 

@@ -11,13 +11,14 @@ use tokio::sync::Notify;
 use super::shares::Shares;
 use crate::domain::ids::ProjectId;
 use crate::domain::{Error, Result};
+use crate::metrics::{Lane, Metrics, Refusal};
 
 /// A lane that has panicked rests for this long.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs a lane to its end, and again should it panic: whoever was in its hands learns that the outcome is not known, and whoever
 /// waits in front of it is served.
-pub async fn keep_running<F>(name: &'static str, run: impl Fn() -> F)
+pub async fn keep_running<F>(lane: Lane, metrics: Metrics, run: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -25,7 +26,8 @@ where
         if !ended.is_panic() {
             return;
         }
-        tracing::error!(lane = name, "a lane has panicked and is started again: please report this");
+        metrics.lanes().panicked(lane);
+        tracing::error!(lane = lane.name(), "a lane has panicked and is started again: please report this");
         tokio::time::sleep(RESTART_PAUSE).await;
     }
 }
@@ -55,13 +57,14 @@ pub struct LaneQueue<T> {
     waiting: Mutex<Waiting<T>>,
     arrived: Notify,
     limits: LaneLimits,
+    metrics: Metrics,
 }
 
 impl<T> LaneQueue<T> {
     /// An empty queue.
-    pub fn new(limits: LaneLimits) -> Self {
+    pub fn new(limits: LaneLimits, metrics: Metrics) -> Self {
         let waiting = Waiting { shares: Shares::default(), closed: false };
-        Self { waiting: Mutex::new(waiting), arrived: Notify::new(), limits }
+        Self { waiting: Mutex::new(waiting), arrived: Notify::new(), limits, metrics }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
@@ -76,6 +79,7 @@ impl<T> LaneQueue<T> {
             return Err(Error::unavailable("the service is shutting down"));
         }
         if !waiting.shares.has_room(&owner, bytes, self.limits.calls_max, self.limits.bytes_max) {
+            self.metrics.calls().refused(Refusal::Lane);
             return Err(Error::overloaded("too many calls are waiting; retry later"));
         }
         waiting.shares.push(owner, item, bytes);
@@ -144,7 +148,8 @@ mod tests {
     use crate::domain::ErrorKind;
 
     fn queue() -> LaneQueue<u32> {
-        LaneQueue::new(LaneLimits { calls_max: 4, bytes_max: 100, flush_calls_max: 3, flush_bytes_max: 50 })
+        let limits = LaneLimits { calls_max: 4, bytes_max: 100, flush_calls_max: 3, flush_bytes_max: 50 };
+        LaneQueue::new(limits, Metrics::default())
     }
 
     fn project() -> ProjectId {
@@ -173,6 +178,7 @@ mod tests {
         (0..4).for_each(|item| queue.push(&project(), item, 1).expect("fits"));
         assert_eq!(queue.push(&project(), 5, 1).expect_err("too many calls").kind(), ErrorKind::Overloaded);
         queue.push_event(6, 1000);
+        assert!(queue.metrics.text().contains("dms_calls_refused_total{why=\"lane\"} 2\n"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -190,8 +196,10 @@ mod tests {
                 }
             }
         };
-        keep_running("test", run).await;
+        let metrics = Metrics::default();
+        keep_running(Lane::Settle, metrics.clone(), run).await;
         assert_eq!(*served.lock().expect("no panic while it is locked"), [1, 3]);
+        assert!(metrics.text().contains("dms_lane_panics_total{lane=\"settle\"} 1\n"));
     }
 
     #[tokio::test]

@@ -36,6 +36,7 @@ use self::clock::DatabaseClock;
 use self::core::Core;
 use crate::domain::Result;
 use crate::domain::clock::Clock;
+use crate::metrics::Lane;
 use crate::store::connection::Durability;
 use crate::store::notifications::Listener;
 use crate::store::{self, Store, StoreOptions};
@@ -90,21 +91,24 @@ impl Broker {
 
     fn start_lanes(&self) {
         let core = || Arc::clone(&self.core);
+        let metrics = || self.core.metrics.clone();
         let unflushed = (&self.core.lanes.append_unflushed, Durability::Asynchronous);
         for (lane, durability) in
             self.core.lanes.append.iter().map(|lane| (lane, Durability::Synchronous)).chain([unflushed])
         {
             let (core, lane) = (core(), Arc::clone(lane));
             let run = move || append::run(Arc::clone(&core), Arc::clone(&lane), durability);
-            self.writes.spawn(lane::keep_running("append", run));
+            self.writes.spawn(lane::keep_running(Lane::Append, metrics(), run));
         }
         for lane in &self.core.lanes.settle {
             let (core, lane) = (core(), Arc::clone(lane));
-            self.writes.spawn(lane::keep_running("settle", move || settle::run(Arc::clone(&core), Arc::clone(&lane))));
+            let run = move || settle::run(Arc::clone(&core), Arc::clone(&lane));
+            self.writes.spawn(lane::keep_running(Lane::Settle, metrics(), run));
         }
         for lane in &self.core.lanes.claim {
             let (core, lane) = (core(), Arc::clone(lane));
-            self.claims.spawn(lane::keep_running("claim", move || claim::run(Arc::clone(&core), Arc::clone(&lane))));
+            let run = move || claim::run(Arc::clone(&core), Arc::clone(&lane));
+            self.claims.spawn(lane::keep_running(Lane::Claim, metrics(), run));
         }
     }
 

@@ -1,23 +1,26 @@
 //! Metrics that are read instead of counted: brought up to date when somebody asks, and not more often than every few seconds.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
 
 use super::Broker;
 use super::core::Core;
 use super::lane::LaneQueue;
-use super::upkeep::in_time;
-use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::domain::limits::RETENTION_DEFAULT;
+use crate::domain::{Error, Result};
 use crate::metrics::{GroupSample, Lane, Metrics, PostgresSample};
 use crate::store::observe::GroupBacklog;
 use crate::store::{self};
 
 /// What was read of Postgres less than this ago is fresh.
 const FRESH: Duration = Duration::from_secs(5);
+/// A scrape waits for Postgres no longer than this: Prometheus gives it ten seconds, and wants the other metrics above all when
+/// Postgres hangs.
+const READ_LIMIT: Duration = Duration::from_secs(3);
 const SECONDS_PER_HOUR: f64 = 3600.0;
 
 /// When Postgres was last read for metrics. Whoever asks meanwhile waits for the same reading.
@@ -30,25 +33,24 @@ impl Broker {
         &self.core.metrics
     }
 
-    /// Brings the metrics up to date that nothing counts; shows at most `groups_max` groups. What cannot be read stays as it was.
+    /// Brings the metrics up to date that nothing counts; shows at most `groups_max` groups. What cannot be read within three
+    /// seconds is not shown.
     pub async fn observe(&self, groups_max: u32) {
         let core = &self.core;
         core.show_lanes();
         core.metrics.replica().set_cache_bytes(core.cache.bytes());
-        let idle = core.store.pool.num_idle();
-        core.metrics.replica().set_pool(idle, (core.store.pool.size() as usize).saturating_sub(idle));
-        let mut last = core.observed.0.lock().await;
+        core.show_pool();
+        let deadline = Instant::now() + READ_LIMIT;
+        // Whoever has the lock reads already, and has a deadline too.
+        let Ok(mut last) = timeout_at(deadline, core.observed.0.lock()).await else { return };
         if last.is_some_and(|last| last.elapsed() < FRESH) {
             return;
         }
-        let read = async {
-            show_groups(core, groups_max).await?;
-            show_postgres(core).await
-        };
-        let read = in_time(core, read).await;
-        core.metrics.replica().set_postgres_up(read.is_ok());
-        if let Err(error) = read {
+        let read = timeout_at(deadline, show_figures(core, groups_max)).await;
+        if let Err(error) = read.unwrap_or_else(|_| Err(Error::unavailable("the database did not answer in time"))) {
             tracing::debug!(%error, "metrics of queues and Postgres not read");
+            core.metrics.groups().clear();
+            core.metrics.replica().clear_postgres();
         }
         *last = Some(Instant::now());
     }
@@ -64,16 +66,31 @@ impl Core {
     }
 
     fn show_waiting<'a, T: 'a>(&self, lane: Lane, queues: impl IntoIterator<Item = &'a Arc<LaneQueue<T>>>) {
-        let waiting = queues.into_iter().map(|queue| queue.waiting());
-        let (calls, bytes) = waiting.fold((0, 0), |(calls, bytes), one| (calls + one.0, bytes + one.1));
-        self.metrics.lanes().set_waiting(lane, calls, bytes);
+        self.metrics.lanes().set_waiting(lane, queues.into_iter().map(|queue| queue.waiting()));
     }
+
+    fn show_pool(&self) {
+        let pool = &self.store.pool;
+        let idle = pool.num_idle();
+        let used = (pool.size() as usize).saturating_sub(idle);
+        self.metrics.replica().set_pool(idle, used, self.settings.pool_connections);
+    }
+}
+
+async fn show_figures(core: &Core, groups_max: u32) -> Result<()> {
+    show_groups(core, groups_max).await?;
+    show_postgres(core).await
 }
 
 async fn show_groups(core: &Core, groups_max: u32) -> Result<()> {
     let now = core.clock.now();
-    let groups = store::observe::groups(&core.store.pool, now.minus(RETENTION_DEFAULT), i64::from(groups_max)).await?;
-    let total = groups.first().map_or(0, |group| group.total);
+    let pool = &core.store.pool;
+    let groups = store::observe::groups(pool, now.minus(RETENTION_DEFAULT), i64::from(groups_max)).await?;
+    let total = match groups.first() {
+        Some(group) => group.total,
+        // No group, or none may be shown.
+        None => store::observe::group_count(pool).await?,
+    };
     let samples: Vec<GroupSample> = groups.into_iter().map(|group| sample(group, now)).collect();
     core.metrics.groups().show(&samples, total - i64::try_from(samples.len()).unwrap_or(i64::MAX));
     Ok(())
@@ -90,6 +107,8 @@ fn sample(group: GroupBacklog, now: Timestamp) -> GroupSample {
         in_flight: group.leased,
         failed: group.failed,
         dead_letters: group.dead_letters,
+        dead_waiting: group.dead_waiting,
+        dead_oldest_seconds: group.dead_oldest.map(|oldest| now.since(oldest).as_secs_f64()),
         oldest_seconds,
         retention_left_seconds: oldest_seconds.map(|age| kept_seconds - age),
     }
@@ -121,13 +140,17 @@ mod tests {
             failed: 1,
             dead_letters: 7,
             oldest: Some(Timestamp(0)),
+            dead_waiting: 2,
+            dead_oldest: Some(Timestamp(0).plus(Duration::from_secs(1800))),
             total: 1,
         };
         let hour = Timestamp(0).plus(Duration::from_secs(3600));
         let shown = sample(group.clone(), hour);
         assert_eq!((shown.backlog, shown.in_flight, shown.failed), (9, 3, 1));
         assert_eq!((shown.oldest_seconds, shown.retention_left_seconds), (Some(3600.0), Some(3600.0)));
-        let empty = sample(GroupBacklog { oldest: None, ..group }, hour);
-        assert_eq!((empty.oldest_seconds, empty.retention_left_seconds), (None, None));
+        assert_eq!((shown.dead_waiting, shown.dead_oldest_seconds), (2, Some(1800.0)));
+        let empty = sample(GroupBacklog { oldest: None, dead_oldest: None, ..group }, hour);
+        let ages = (empty.oldest_seconds, empty.retention_left_seconds, empty.dead_oldest_seconds);
+        assert_eq!(ages, (None, None, None));
     }
 }

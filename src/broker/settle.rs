@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
 
 use super::core::Core;
-use super::fate::{Op, Outcomes, decide};
+use super::fate::{Decided, Op, decide};
 use super::lane::LaneQueue;
 use super::rounds::Round;
 use super::{Broker, rounds};
@@ -20,7 +20,7 @@ use crate::domain::ids::SubscriptionKey;
 use crate::domain::message::GroupAddress;
 use crate::domain::settle::{AckEntry, AckOutcome, AckStatus};
 use crate::domain::{Error, ErrorKind, Result};
-use crate::metrics::Lane;
+use crate::metrics::{Lane, SettledCounts};
 use crate::store;
 use crate::store::connection::{Durability, LaneConnection, flush};
 use crate::store::leases::LeaseKey;
@@ -175,6 +175,9 @@ async fn settle_whole(core: &Core, connection: &mut LaneConnection, whole: Vec<(
             return Vec::new();
         }
     };
+    let gone = whole.iter().filter(|(lease, _)| deleted.contains(&lease.id));
+    let acked = gone.map(|(_, ack)| ack.entries.len()).sum();
+    core.metrics.messages().settled(SettledCounts { acked, ..SettledCounts::default() });
     let mut rest = Vec::new();
     for (lease, ack) in whole {
         if !deleted.contains(&lease.id) {
@@ -205,7 +208,7 @@ async fn settle_rest(core: &Core, connection: &mut LaneConnection, requests: Vec
     }
 }
 
-async fn settle_ops(core: &Core, connection: &mut LaneConnection, ops: &[Op]) -> Result<(Settled, Outcomes)> {
+async fn settle_ops(core: &Core, connection: &mut LaneConnection, ops: &[Op]) -> Result<(Settled, Decided)> {
     let keys: Vec<LeaseKey> = ops.iter().flat_map(Op::leases).collect::<BTreeSet<_>>().into_iter().collect();
     let now = core.clock.now();
     core.ensure_partitions(now).await?;
@@ -216,14 +219,15 @@ async fn settle_ops(core: &Core, connection: &mut LaneConnection, ops: &[Op]) ->
 /// Tells the callers, and whoever the change concerns.
 fn answer(
     core: &Core,
-    settled: Result<(Settled, Outcomes)>,
+    settled: Result<(Settled, Decided)>,
     replies: impl IntoIterator<Item = (usize, oneshot::Sender<Result<Vec<AckOutcome>>>)>,
 ) {
     match settled {
-        Ok((settled, mut outcomes)) => {
+        Ok((settled, mut decided)) => {
+            core.metrics.messages().settled(decided.counts);
             after_settling(core, settled);
             for (index, reply) in replies {
-                drop(reply.send(Ok(outcomes.remove(&index).unwrap_or_default())));
+                drop(reply.send(Ok(decided.outcomes.remove(&index).unwrap_or_default())));
             }
         }
         Err(error) => replies.into_iter().for_each(|(_, reply)| drop(reply.send(Err(error.clone())))),
@@ -250,6 +254,7 @@ fn into_ops(requests: Vec<SettleRequest>) -> (Vec<Op>, Replies) {
 }
 
 fn after_settling(core: &Core, settled: Settled) {
+    core.metrics.messages().dead_letters_lost(settled.lost);
     settled.ended.into_iter().for_each(|lease| core.timers.remove(lease));
     settled.changed.into_iter().for_each(|key| core.changed(key));
     settled.dead_letters.into_iter().for_each(|segment| core.appended(segment));

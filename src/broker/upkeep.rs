@@ -11,6 +11,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::{Error, Result};
+use crate::metrics::Upkeep;
 use crate::store;
 use crate::store::leases::LeaseKey;
 
@@ -32,7 +33,7 @@ const ANSWER_GRACE: Duration = Duration::from_secs(5);
 const SWEEP_REST_FACTOR: u32 = 20;
 
 /// A step of the upkeep, which must not wait for ever.
-pub(super) async fn in_time<T>(core: &Core, step: impl Future<Output = Result<T>>) -> Result<T> {
+async fn in_time<T>(core: &Core, step: impl Future<Output = Result<T>>) -> Result<T> {
     let answered = tokio::time::timeout(core.settings.statement_timeout + ANSWER_GRACE, step).await;
     answered.unwrap_or_else(|_| Err(Error::unavailable("the database did not answer in time")))
 }
@@ -74,7 +75,7 @@ pub async fn sweep_leases(core: Arc<Core>) {
     while core.until_stopped(tokio::time::sleep(pause)).await.is_some() {
         let begun = Instant::now();
         let swept = in_time(&core, store::leases::expired_in(&core.store.pool, core.clock.now(), SWEEP_MAX)).await;
-        core.metrics.replica().kept_up("leases", begun.elapsed(), swept.is_ok());
+        core.metrics.replica().kept_up(Upkeep::Leases, begun.elapsed(), swept.is_ok());
         match swept {
             Ok(leases) => expire(&core, leases),
             Err(error) => tracing::warn!(%error, "expired leases not swept"),
@@ -88,7 +89,7 @@ pub async fn end_delays(core: Arc<Core>) {
     loop {
         let begun = Instant::now();
         let ended = end_due(&core).await;
-        core.metrics.replica().kept_up("delays", begun.elapsed(), ended.is_ok());
+        core.metrics.replica().kept_up(Upkeep::Delays, begun.elapsed(), ended.is_ok());
         let next = ended.unwrap_or_else(|error| {
             tracing::warn!(%error, "delayed messages not made available");
             None
@@ -154,7 +155,7 @@ pub async fn keep_retention(core: Arc<Core>) {
     while core.until_stopped(tokio::time::sleep(RETENTION_INTERVAL)).await.is_some() {
         let begun = Instant::now();
         let enforced = enforce_retention(&core).await;
-        core.metrics.replica().kept_up("retention", begun.elapsed(), enforced.is_ok());
+        core.metrics.replica().kept_up(Upkeep::Retention, begun.elapsed(), enforced.is_ok());
         if let Err(error) = enforced {
             tracing::warn!(%error, "retention not enforced; it is tried again in a minute");
         }

@@ -85,6 +85,7 @@ async fn campaign(args: &ChaosArgs, seed: u64, site: Arc<Site>, topology: Topolo
     );
     let began = Instant::now();
     let mut clients = Clients::start(&load, args.rate, &mut seeds);
+    site.upgrade().await?;
     rounds(args, &site, &mut injector).await?;
     load.sent.cancel();
     clients.join_producers().await?;

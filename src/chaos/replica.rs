@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -41,13 +42,22 @@ pub struct Replica {
     number: usize,
     rest_port: SocketAddr,
     broker: BrokerArgs,
+    /// What it runs, in turns.
+    programs: Vec<PathBuf>,
+    launches: AtomicUsize,
     log: PathBuf,
     service: Mutex<Option<Service>>,
 }
 
 impl Replica {
-    /// Starts it. `folder` takes its log.
-    pub async fn start(number: usize, postgres: Upstream, broker: &BrokerArgs, folder: &Path) -> Result<Self> {
+    /// Starts it on the first of these programs; each time it starts again it is on the next. `folder` takes its log.
+    pub async fn start(
+        number: usize,
+        postgres: Upstream,
+        broker: &BrokerArgs,
+        programs: Vec<PathBuf>,
+        folder: &Path,
+    ) -> Result<Self> {
         let (direct, rest_port) = (free_address()?, free_address()?);
         let replica = Self {
             database: Proxy::start(postgres).await?,
@@ -57,6 +67,8 @@ impl Replica {
             number,
             rest_port,
             broker: broker.clone(),
+            programs,
+            launches: AtomicUsize::new(0),
             log: folder.join(format!("replica-{number}.log")),
             service: Mutex::new(None),
         };
@@ -68,7 +80,9 @@ impl Replica {
         let log =
             File::options().create(true).append(true).open(&self.log).context("cannot open the log of a replica")?;
         let database_url = Cluster::url_at(self.database.address(), "postgres");
+        let turn = self.launches.fetch_add(1, Ordering::Relaxed) % self.programs.len();
         let options = ServiceOptions {
+            program: &self.programs[turn],
             database_url: &database_url,
             grpc: self.direct,
             rest: self.rest_port,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use tokio::process::Command;
 use tokio::sync::Mutex;
 
 use super::client::{self, Doors};
@@ -17,6 +18,7 @@ use super::replica::Replica;
 use super::sabotage;
 use super::topology::Topology;
 use crate::config::ChaosArgs;
+use crate::harness::service::this_program;
 use crate::store;
 
 /// How often a fault of the network concerns all replicas.
@@ -45,13 +47,18 @@ impl Site {
         let bin = args.postgres.postgres_bin.clone();
         let mut postgres = Postgres::start(&folder.path, bin, settings).await?;
         let database_url = postgres.url();
-        store::migrate(&database_url).await?;
+        match &args.previous {
+            Some(program) => migrate_with(program, &database_url).await?,
+            None => store::migrate(&database_url).await?,
+        }
         if args.standby {
             postgres.add_standby().await?;
         }
+        let programs: Vec<PathBuf> = args.previous.iter().cloned().chain([this_program()?]).collect();
         let mut replicas = Vec::new();
         for number in 0..args.replicas as usize {
-            replicas.push(Replica::start(number, postgres.upstream(), &args.broker, &folder.path).await?);
+            replicas
+                .push(Replica::start(number, postgres.upstream(), &args.broker, programs.clone(), &folder.path).await?);
         }
         let topology = Topology::create(client::channel(replicas[0].direct)).await?;
         if let Some(sabotage) = args.sabotage {
@@ -62,6 +69,11 @@ impl Site {
         let recorder = Arc::new(Recorder::new(rules, &groups));
         let site = Self { replicas, postgres: Mutex::new(postgres), database_url, recorder, _folder: folder };
         Ok((site, topology))
+    }
+
+    /// Brings the schema to this version while replicas of the previous one run on it.
+    pub async fn upgrade(&self) -> Result<()> {
+        Ok(store::migrate(&self.database_url).await?)
     }
 
     /// Where clients reach the replicas.
@@ -102,6 +114,13 @@ impl Site {
         }
         self.postgres.lock().await.stop().await
     }
+}
+
+async fn migrate_with(program: &Path, database_url: &str) -> Result<()> {
+    let status = Command::new(program).arg("migrate").env("DATABASE_URL", database_url).status().await;
+    let status = status.with_context(|| format!("previous: cannot run {}", program.display()))?;
+    ensure!(status.success(), "previous: {} migrate ended with {status}", program.display());
+    Ok(())
 }
 
 /// The data of Postgres and the logs of the replicas.

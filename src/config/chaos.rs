@@ -130,6 +130,10 @@ pub struct ChaosArgs {
     /// Break a guarantee on purpose, to see the checker notice
     #[arg(long, env = "DMS_CHAOS_SABOTAGE", value_enum, value_name = "NAME")]
     pub sabotage: Option<Sabotage>,
+    /// Another version of this program: the schema begins as that has it and is brought up to date under load, and replicas run
+    /// that version and this one in turns
+    #[arg(long, env = "DMS_CHAOS_PREVIOUS", value_name = "PROGRAM")]
+    pub previous: Option<PathBuf>,
     /// Folder for the data of Postgres and the logs, which are kept; a temporary one, removed at the end, when not given
     #[arg(long, env = "DMS_CHAOS_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_stream::StreamExt as _;
 
 use crate::domain::{Error, ErrorKind, Result};
@@ -13,6 +14,10 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// How much of a body that is too large is read and dropped, so that its sender gets the answer and not a reset.
 const DRAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of all bodies that are not whole yet; whoever needs more is refused.
+const ARRIVING_BYTES_MAX: usize = 256 * 1024 * 1024;
+static ARRIVING: Semaphore = Semaphore::const_new(ARRIVING_BYTES_MAX);
 
 /// How long a body may take to arrive.
 const ARRIVAL_MAX: Duration = Duration::from_secs(60);
@@ -54,11 +59,12 @@ impl Plane {
 /// Reads a body of at most [`BODY_BYTES_MAX`] bytes.
 pub async fn read(body: Body, plane: Plane) -> Result<Bytes> {
     let late = |_| Error::new(plane.not_json(), format!("body: not complete within {} s", ARRIVAL_MAX.as_secs()));
-    tokio::time::timeout(ARRIVAL_MAX, collect(body, plane)).await.map_err(late)?
+    tokio::time::timeout(ARRIVAL_MAX, collect(body, plane, &ARRIVING)).await.map_err(late)?
 }
 
-async fn collect(body: Body, plane: Plane) -> Result<Bytes> {
+async fn collect(body: Body, plane: Plane, room: &Semaphore) -> Result<Bytes> {
     let mut stream = body.into_data_stream();
+    let mut taken: Option<SemaphorePermit<'_>> = None;
     // A body in one piece is not copied.
     let (mut first, mut rest, mut size) = (Bytes::new(), BytesMut::new(), 0);
     while let Some(chunk) = stream.next().await {
@@ -66,6 +72,9 @@ async fn collect(body: Body, plane: Plane) -> Result<Bytes> {
         size += chunk.len();
         if size > DRAINED_BYTES_MAX {
             break;
+        }
+        if size <= BODY_BYTES_MAX {
+            take(room, chunk.len(), &mut taken)?;
         }
         if first.is_empty() {
             first = chunk;
@@ -78,4 +87,43 @@ async fn collect(body: Body, plane: Plane) -> Result<Bytes> {
         return Err(Error::new(plane.too_large(), message));
     }
     Ok(if rest.is_empty() { first } else { [&first[..], &rest].concat().into() })
+}
+
+fn take<'a>(room: &'a Semaphore, bytes: usize, taken: &mut Option<SemaphorePermit<'a>>) -> Result<()> {
+    let more = room.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX));
+    let more = more.map_err(|_full| Error::overloaded("too many large bodies are arriving: retry later"))?;
+    match taken {
+        Some(taken) => taken.merge(more),
+        none => *none = Some(more),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_bodies_together_are_bounded_while_they_arrive() {
+        let room = Semaphore::new(100);
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let pieces = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let slow = Body::from_stream(pieces.map(|size: usize| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; size]))));
+        let send = async {
+            for size in [30, 30] {
+                sender.send(size).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            // The second piece may still be on its way.
+            while room.available_permits() > 40 {
+                tokio::task::yield_now().await;
+            }
+            let other = collect(Body::from(vec![b'x'; 41]), Plane::Data, &room).await.unwrap_err();
+            assert_eq!(other.kind(), ErrorKind::Overloaded);
+            assert_eq!(collect(Body::from(vec![b'x'; 40]), Plane::Data, &room).await.unwrap().len(), 40);
+            drop(sender);
+        };
+        let (whole, ()) = tokio::join!(collect(slow, Plane::Data, &room), send);
+        assert_eq!((whole.unwrap().len(), room.available_permits()), (60, 100));
+    }
 }

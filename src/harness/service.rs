@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// How to run a replica.
 #[derive(Debug)]
 pub struct ServiceOptions<'a> {
+    /// This program, or another version of it.
+    pub program: &'a Path,
     /// A migrated database.
     pub database_url: &'a str,
     /// Where to listen for gRPC.
@@ -64,23 +67,23 @@ impl Service {
     pub async fn start(database_url: &str, broker: &BrokerArgs) -> Result<Self> {
         let log = std::io::stderr().as_fd().try_clone_to_owned().context("cannot share standard error")?.into();
         let (grpc, rest) = (free_address()?, free_address()?);
-        Self::start_at(ServiceOptions { database_url, grpc, rest, broker, flags: &[], log }).await
+        let program = this_program()?;
+        Self::start_at(ServiceOptions { program: &program, database_url, grpc, rest, broker, flags: &[], log }).await
     }
 
     /// The same at given addresses.
     pub async fn start_at(options: ServiceOptions<'_>) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let mut arguments: Vec<OsString> = vec![program.into_os_string(), "serve".into(), "--log=warn".into()];
-        // It listens on the loopback interface only.
-        arguments.push("--auth=none".into());
-        arguments.push("--admin-addr=off".into());
+        let mut arguments: Vec<OsString> = vec![options.program.into(), "serve".into(), "--log=warn".into()];
         arguments.push(format!("--database-url={}", options.database_url).into());
         arguments.push(format!("--grpc-addr={}", options.grpc).into());
         arguments.push(format!("--rest-addr={}", options.rest).into());
         arguments.extend(options.broker.flags().into_iter().map(Into::into));
         arguments.extend(options.flags.iter().map(Into::into));
         let launch = Launch { arguments, log: options.log, signal: "TERM", remove: None };
-        let wrapper = launch.start(Command::new("/bin/sh"))?;
+        let mut shell = Command::new("/bin/sh");
+        // Variables, as an earlier version need not know them. It listens on the loopback interface only.
+        shell.envs([("DMS_AUTH", "none"), ("DMS_ADMIN_ADDR", "off")]);
+        let wrapper = launch.start(shell)?;
         let address = Address { grpc: format!("http://{}", options.grpc), rest: Some(options.rest), process: None };
         let mut service = Self { address, wrapper };
         service.wait_until_ready().await?;
@@ -131,6 +134,11 @@ impl Drop for Service {
 /// The watcher of the wrapper is a shell.
 fn is_service(process: &u32) -> bool {
     ProcessStat::read(*process).is_some_and(|stat| !stat.name.ends_with("sh"))
+}
+
+/// The file of this program.
+pub fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program")
 }
 
 /// An address that nobody listens on at the moment.

@@ -24,6 +24,40 @@ struct Outcome {
     code: &'static str,
 }
 
+/// Codes of failures that are not the caller's.
+const FAILURES: [&str; 4] = ["DATA_LOSS", "INTERNAL", "UNAVAILABLE", "UNKNOWN"];
+
+/// What a call met that was told to come again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Too much waits in front of a lane.
+    Lane,
+    /// The replica has too many calls in flight.
+    InFlight,
+    /// The project is ahead of its rate.
+    Rate,
+    /// The project has its share of the calls in flight.
+    Share,
+}
+
+impl Refusal {
+    const ALL: [Self; 4] = [Self::Lane, Self::InFlight, Self::Rate, Self::Share];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lane => "lane",
+            Self::InFlight => "in_flight",
+            Self::Rate => "rate",
+            Self::Share => "share",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Why {
+    why: &'static str,
+}
+
 type Seconds = Family<Method, Histogram, fn() -> Histogram>;
 
 /// How many, how they ended, and how long they took.
@@ -32,12 +66,14 @@ pub struct Calls {
     ended: Family<Outcome, Counter>,
     seconds: Seconds,
     in_flight: Gauge<i64, AtomicI64>,
+    refused: [Counter; Refusal::ALL.len()],
 }
 
 impl Calls {
     pub(super) fn registered(registry: &mut Registry) -> Self {
         let seconds: Seconds = Family::new_with_constructor(|| Histogram::new(SECONDS));
-        let calls = Self { ended: Family::default(), seconds, in_flight: Gauge::default() };
+        let refused = refusals(registry);
+        let calls = Self { ended: Family::default(), seconds, in_flight: Gauge::default(), refused };
         registry.register("calls", "Calls answered, by method and gRPC code", calls.ended.clone());
         let help = "Time from a call's headers to its answer, long polls included";
         registry.register_with_unit("call", help, Unit::Seconds, calls.seconds.clone());
@@ -47,6 +83,20 @@ impl Calls {
             calls.in_flight.clone(),
         );
         calls
+    }
+
+    /// Shows failures of these methods as 0: of a series that begins with 1 Prometheus does not see the first event.
+    pub fn expect(&self, methods: impl Iterator<Item = &'static str>) {
+        for method in methods {
+            for code in FAILURES {
+                drop(self.ended.get_or_create(&Outcome { method, code }));
+            }
+        }
+    }
+
+    /// A call was told to come again later.
+    pub fn refused(&self, why: Refusal) {
+        self.refused[why as usize].inc();
     }
 
     /// A call of a known method was answered.
@@ -60,6 +110,12 @@ impl Calls {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
     }
+}
+
+fn refusals(registry: &mut Registry) -> [Counter; Refusal::ALL.len()] {
+    let family: Family<Why, Counter> = Family::default();
+    registry.register("calls_refused", "Calls told to come again later, by the bound that they met", family.clone());
+    Refusal::ALL.map(|why| family.get_or_create_owned(&Why { why: why.name() }))
 }
 
 /// A call in flight.

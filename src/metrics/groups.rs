@@ -24,6 +24,10 @@ pub struct GroupSample {
     pub failed: i64,
     /// Messages that have become dead letters.
     pub dead_letters: i64,
+    /// Dead letters that nobody has acknowledged and that have not expired.
+    pub dead_waiting: i64,
+    /// Age of the oldest of them; none when there is none.
+    pub dead_oldest_seconds: Option<f64>,
     /// Age of the oldest message of the backlog; none when there is none.
     pub oldest_seconds: Option<f64>,
     /// Time until the oldest message of the backlog expires; none when there is none.
@@ -47,6 +51,8 @@ pub struct Groups {
     in_flight: Count,
     failed: Count,
     dead_letters: Count,
+    dead_waiting: Count,
+    dead_oldest: Seconds,
     oldest: Seconds,
     retention_left: Seconds,
     left_out: Gauge,
@@ -60,9 +66,12 @@ impl Groups {
             ("group_in_flight_messages", "Messages of a group in leases", &groups.in_flight),
             ("group_failed_messages", "Messages of a group that have failed and are due again", &groups.failed),
             ("group_dead_letter_messages", "Dead letters a group has ever had", &groups.dead_letters),
+            ("group_dead_letters_waiting", "Dead letters of a group that are not acknowledged", &groups.dead_waiting),
         ] {
             registry.register(name, help, metric.clone());
         }
+        let help = "Age of the oldest dead letter of a group that is not acknowledged";
+        registry.register_with_unit("group_dead_letters_oldest", help, Unit::Seconds, groups.dead_oldest.clone());
         let help = "Age of the oldest message of a group's backlog";
         registry.register_with_unit("group_oldest", help, Unit::Seconds, groups.oldest.clone());
         let help = "Time until the oldest message of a group's backlog expires";
@@ -74,25 +83,42 @@ impl Groups {
 
     /// Shows these groups and no others.
     pub fn show(&self, samples: &[GroupSample], left_out: i64) {
-        for family in [&self.backlog, &self.in_flight, &self.failed, &self.dead_letters] {
-            family.clear();
-        }
-        self.oldest.clear();
-        self.retention_left.clear();
+        self.clear();
         for sample in samples {
-            let of =
-                OfGroup { project: sample.project.clone(), queue: sample.queue.clone(), group: sample.group.clone() };
-            self.backlog.get_or_create(&of).set(sample.backlog);
-            self.in_flight.get_or_create(&of).set(sample.in_flight);
-            self.failed.get_or_create(&of).set(sample.failed);
-            self.dead_letters.get_or_create(&of).set(sample.dead_letters);
-            if let Some(seconds) = sample.oldest_seconds {
-                self.oldest.get_or_create(&of).set(seconds);
-            }
-            if let Some(seconds) = sample.retention_left_seconds {
-                self.retention_left.get_or_create(&of).set(seconds);
-            }
+            self.add(sample);
         }
         self.left_out.set(left_out);
+    }
+
+    /// Shows no group: what was read before may be true no longer.
+    pub fn clear(&self) {
+        for family in [&self.backlog, &self.in_flight, &self.failed, &self.dead_letters, &self.dead_waiting] {
+            family.clear();
+        }
+        for family in [&self.oldest, &self.retention_left, &self.dead_oldest] {
+            family.clear();
+        }
+    }
+
+    fn add(&self, sample: &GroupSample) {
+        let of = OfGroup { project: sample.project.clone(), queue: sample.queue.clone(), group: sample.group.clone() };
+        for (family, count) in [
+            (&self.backlog, sample.backlog),
+            (&self.in_flight, sample.in_flight),
+            (&self.failed, sample.failed),
+            (&self.dead_letters, sample.dead_letters),
+            (&self.dead_waiting, sample.dead_waiting),
+        ] {
+            family.get_or_create(&of).set(count);
+        }
+        for (family, seconds) in [
+            (&self.oldest, sample.oldest_seconds),
+            (&self.retention_left, sample.retention_left_seconds),
+            (&self.dead_oldest, sample.dead_oldest_seconds),
+        ] {
+            if let Some(seconds) = seconds {
+                family.get_or_create(&of).set(seconds);
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 mod calls;
 mod groups;
 mod lanes;
+mod messages;
 mod replica;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-pub use self::calls::Calls;
+pub use self::calls::{Calls, Refusal};
 pub use self::groups::{GroupSample, Groups};
 pub use self::lanes::{Lane, Lanes};
-pub use self::replica::{PostgresSample, Replica};
+pub use self::messages::{Messages, SettledCounts};
+pub use self::replica::{PostgresSample, Replica, Upkeep};
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -29,6 +31,7 @@ struct All {
     registry: Mutex<Registry>,
     calls: Calls,
     lanes: Lanes,
+    messages: Messages,
     groups: Groups,
     replica: Replica,
 }
@@ -38,9 +41,10 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("dms");
         let calls = Calls::registered(&mut registry);
         let lanes = Lanes::registered(&mut registry);
+        let messages = Messages::registered(&mut registry);
         let groups = Groups::registered(&mut registry);
         let replica = Replica::registered(&mut registry);
-        Self(Arc::new(All { registry: Mutex::new(registry), calls, lanes, groups, replica }))
+        Self(Arc::new(All { registry: Mutex::new(registry), calls, lanes, messages, groups, replica }))
     }
 }
 
@@ -53,6 +57,11 @@ impl Metrics {
     /// Lanes.
     pub fn lanes(&self) -> &Lanes {
         &self.0.lanes
+    }
+
+    /// Messages.
+    pub fn messages(&self) -> &Messages {
+        &self.0.messages
     }
 
     /// Queues and groups.
@@ -83,11 +92,26 @@ mod tests {
     fn all_is_there_in_one_text() {
         let metrics = Metrics::default();
         metrics.calls().ended("/dms.v1.MessageService/SendMessages", "OK", std::time::Duration::from_millis(3));
+        metrics.calls().expect(["/dms.v1.TagService/SearchQueues"].into_iter());
+        metrics.calls().refused(Refusal::Share);
         metrics.lanes().flushed(Lane::Append, 3, 4096, std::time::Duration::from_millis(2));
+        metrics.lanes().set_waiting(Lane::Settle, [(1, 20), (5, 10)].into_iter());
+        metrics.lanes().panicked(Lane::Claim);
+        metrics.messages().settled(SettledCounts { acked: 2, dead: 1, ..SettledCounts::default() });
         let text = metrics.text();
         for line in [
             r#"dms_calls_total{method="/dms.v1.MessageService/SendMessages",code="OK"} 1"#,
+            r#"dms_calls_total{method="/dms.v1.TagService/SearchQueues",code="INTERNAL"} 0"#,
+            r#"dms_calls_refused_total{why="share"} 1"#,
+            r#"dms_calls_refused_total{why="lane"} 0"#,
             r#"dms_lane_flush_calls_count{lane="append"} 1"#,
+            r#"dms_lane_waiting_calls{lane="settle"} 6"#,
+            r#"dms_lane_fullest_calls{lane="settle"} 5"#,
+            r#"dms_lane_fullest_bytes{lane="settle"} 20"#,
+            r#"dms_lane_panics_total{lane="claim"} 1"#,
+            r#"dms_settled_messages_total{outcome="acked"} 2"#,
+            r#"dms_settled_messages_total{outcome="expired"} 0"#,
+            r#"dms_upkeep_failures_total{task="delays"} 0"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

@@ -1,7 +1,7 @@
 //! This replica: its memory, its pool, its upkeep, and Postgres as it sees it.
 
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -34,6 +34,32 @@ struct State {
     state: &'static str,
 }
 
+/// A step of the upkeep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upkeep {
+    /// Ends leases of replicas that are gone.
+    Leases,
+    /// Makes delayed messages available.
+    Delays,
+    /// Drops what has expired.
+    Retention,
+}
+
+impl Upkeep {
+    const ALL: [Self; 3] = [Self::Leases, Self::Delays, Self::Retention];
+}
+
+impl From<Upkeep> for Task {
+    fn from(step: Upkeep) -> Self {
+        let task = match step {
+            Upkeep::Leases => "leases",
+            Upkeep::Delays => "delays",
+            Upkeep::Retention => "retention",
+        };
+        Self { task }
+    }
+}
+
 /// What belongs to no queue.
 #[derive(Debug, Default)]
 pub struct Replica {
@@ -41,9 +67,12 @@ pub struct Replica {
     cache_misses: Counter,
     cache_bytes: Gauge,
     pool: Family<State, Gauge>,
+    pool_max: Gauge,
     upkeep: Family<Task, Gauge<f64, AtomicU64>>,
     upkeep_failures: Family<Task, Counter>,
+    upkeep_success: Family<Task, Gauge<f64, AtomicU64>>,
     postgres_up: Gauge,
+    figures_read: Gauge,
     dead_rows: Family<Table, Gauge>,
     oldest_snapshot: Gauge<f64, AtomicU64>,
 }
@@ -56,14 +85,31 @@ impl Replica {
         registry.register("cache_misses", "Segments read from the log", replica.cache_misses.clone());
         registry.register_with_unit("cache", "Memory for recent segments", Unit::Bytes, replica.cache_bytes.clone());
         registry.register("pool_connections", "Connections of the pool, by state", replica.pool.clone());
-        let help = "Time that a step of the upkeep took when it last ran";
-        registry.register_with_unit("upkeep", help, Unit::Seconds, replica.upkeep.clone());
-        registry.register("upkeep_failures", "Steps of the upkeep that failed", replica.upkeep_failures.clone());
-        registry.register("postgres_up", "1 while Postgres answers", replica.postgres_up.clone());
-        registry.register("postgres_dead_rows", "Dead rows of the hot tables", replica.dead_rows.clone());
-        let help = "Age of the oldest snapshot, which keeps dead rows from being removed";
-        registry.register_with_unit("postgres_oldest_snapshot", help, Unit::Seconds, replica.oldest_snapshot.clone());
+        registry.register("pool_connections_max", "Connections that the pool may have", replica.pool_max.clone());
+        replica.register_upkeep(registry);
+        replica.register_postgres(registry);
         replica
+    }
+
+    fn register_upkeep(&self, registry: &mut Registry) {
+        let help = "Time that a step of the upkeep took when it last ran";
+        registry.register_with_unit("upkeep", help, Unit::Seconds, self.upkeep.clone());
+        registry.register("upkeep_failures", "Steps of the upkeep that failed", self.upkeep_failures.clone());
+        let help = "When a step of the upkeep last succeeded, in Unix time; at first when the replica started";
+        registry.register_with_unit("upkeep_last_success_timestamp", help, Unit::Seconds, self.upkeep_success.clone());
+        for step in Upkeep::ALL {
+            drop(self.upkeep_failures.get_or_create(&step.into()));
+            self.succeeded(step);
+        }
+    }
+
+    fn register_postgres(&self, registry: &mut Registry) {
+        registry.register("postgres_up", "1 while Postgres answers", self.postgres_up.clone());
+        let help = "1 while figures of groups and of Postgres can be read in time; else they are not shown";
+        registry.register("figures_read", help, self.figures_read.clone());
+        registry.register("postgres_dead_rows", "Dead rows of the hot tables", self.dead_rows.clone());
+        let help = "Age of the oldest snapshot, which keeps dead rows from being removed";
+        registry.register_with_unit("postgres_oldest_snapshot", help, Unit::Seconds, self.oldest_snapshot.clone());
     }
 
     /// A segment was looked for in memory.
@@ -76,20 +122,28 @@ impl Replica {
         self.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Connections of the pool.
-    pub fn set_pool(&self, idle: usize, used: usize) {
+    /// Connections of the pool, now and at most.
+    pub fn set_pool(&self, idle: usize, used: usize, max: u32) {
+        self.pool_max.set(i64::from(max));
         for (state, count) in [("idle", idle), ("used", used)] {
             self.pool.get_or_create(&State { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
     /// A step of the upkeep has ended.
-    pub fn kept_up(&self, task: &'static str, elapsed: Duration, well: bool) {
-        self.upkeep.get_or_create(&Task { task }).set(elapsed.as_secs_f64());
-        let failures = self.upkeep_failures.get_or_create(&Task { task });
-        if !well {
-            failures.inc();
+    pub fn kept_up(&self, step: Upkeep, elapsed: Duration, well: bool) {
+        self.upkeep.get_or_create(&step.into()).set(elapsed.as_secs_f64());
+        if well {
+            self.succeeded(step);
+        } else {
+            self.upkeep_failures.get_or_create(&step.into()).inc();
         }
+    }
+
+    /// Unix time is for whoever looks at the metric; the service decides nothing by it.
+    fn succeeded(&self, step: Upkeep) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.upkeep_success.get_or_create(&step.into()).set(now.as_secs_f64());
     }
 
     /// Whether Postgres answers.
@@ -97,8 +151,16 @@ impl Replica {
         self.postgres_up.set(i64::from(up));
     }
 
+    /// Postgres could not be asked for figures in time: what was seen before may be true no longer.
+    pub fn clear_postgres(&self) {
+        self.figures_read.set(0);
+        self.dead_rows.clear();
+        self.oldest_snapshot.set(f64::NAN);
+    }
+
     /// Postgres as it was just seen.
     pub fn show_postgres(&self, sample: &PostgresSample) {
+        self.figures_read.set(1);
         self.dead_rows.clear();
         for (table, count) in &sample.dead_rows {
             self.dead_rows.get_or_create(&Table { table: table.clone() }).set(*count);

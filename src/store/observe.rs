@@ -26,45 +26,78 @@ pub struct GroupBacklog {
     pub dead_letters: i64,
     /// When the oldest message not acknowledged was appended.
     pub oldest: Option<Timestamp>,
+    /// Dead letters that have not expired and are not acknowledged.
+    pub dead_waiting: i64,
+    /// When the oldest of them was appended.
+    pub dead_oldest: Option<Timestamp>,
     /// Groups in all.
     pub total: i64,
 }
 
-// The largest backlogs first. The oldest message never claimed is one step into the primary key of the log.
+// The largest backlogs first: never claimed, leased and failed. The tables of leases and retries swing between empty and many
+// rows, and misled by old statistics a join with either may take a minute. So all rows of readers are added up in one pass
+// before anything is joined, and that only by unique keys. Only for groups that are shown is the log looked at, one step into
+// its primary key. 20,000 groups with 70,000 rows take half a second.
 const GROUPS: &str = "
-WITH reader AS (
-    SELECT q.project_id, q.name AS queue, c.name, q.retention_hours, s.stream_id, s.subscription_id, s.cursor_offset,
-           s.cursor_time, t.next_offset, c.dead_letter_stream_id, count(*) OVER () AS total
+WITH outstanding AS (
+    SELECT stream_id, subscription_id, cursor_offset, cursor_time, 0 AS leased, 0 AS failed, NULL::timestamptz AS oldest
+    FROM subscriptions
+    UNION ALL
+    SELECT stream_id, subscription_id, NULL, NULL, cardinality(offsets), 0, appended_ats[1] FROM leases
+    UNION ALL
+    SELECT stream_id, subscription_id, NULL, NULL, 0, 1, appended_at FROM retries
+), readers AS (
+    SELECT c.queue_id, c.name, c.subscription_id, c.dead_letter_stream_id AS dead_stream_id,
+           max(o.cursor_offset) FILTER (WHERE NOT dead) AS cursor_offset,
+           max(o.cursor_time) FILTER (WHERE NOT dead) AS cursor_time,
+           coalesce(sum(o.leased) FILTER (WHERE NOT dead), 0) AS leased,
+           coalesce(sum(o.failed) FILTER (WHERE NOT dead), 0) AS failed,
+           min(o.oldest) FILTER (WHERE NOT dead) AS oldest,
+           max(o.cursor_offset) FILTER (WHERE dead) AS dead_cursor,
+           max(o.cursor_time) FILTER (WHERE dead) AS dead_cursor_time,
+           coalesce(sum(o.leased + o.failed) FILTER (WHERE dead), 0) AS dead_outstanding,
+           min(o.oldest) FILTER (WHERE dead) AS dead_oldest
     FROM consumer_groups AS c
+    JOIN outstanding AS o USING (subscription_id)
+    CROSS JOIN LATERAL (SELECT o.stream_id IS NOT DISTINCT FROM c.dead_letter_stream_id AS dead) AS k
+    GROUP BY c.group_id
+), shown AS (
+    SELECT r.*, q.project_id, q.name AS queue, q.retention_hours, q.stream_id,
+           t.next_offset - r.cursor_offset AS unclaimed, count(*) OVER () AS total
+    FROM readers AS r
     JOIN queues AS q USING (queue_id)
-    JOIN subscriptions AS s ON s.stream_id = q.stream_id AND s.subscription_id = c.subscription_id
     JOIN streams AS t ON t.stream_id = q.stream_id
-    ORDER BY t.next_offset - s.cursor_offset DESC, s.subscription_id
+    WHERE r.cursor_offset IS NOT NULL
+    ORDER BY t.next_offset - r.cursor_offset + r.leased + r.failed DESC, r.subscription_id
     LIMIT $2
-), leased AS (
-    SELECT stream_id, subscription_id, sum(cardinality(offsets))::bigint AS messages, min(appended_ats[1]) AS oldest
-    FROM leases GROUP BY stream_id, subscription_id
-), failed AS (
-    SELECT stream_id, subscription_id, count(*) AS messages, min(appended_at) AS oldest
-    FROM retries GROUP BY stream_id, subscription_id
 )
-SELECT r.project_id, r.queue, r.name, r.retention_hours, r.next_offset - r.cursor_offset AS unclaimed,
-       coalesce(l.messages, 0) AS leased, coalesce(f.messages, 0) AS failed, coalesce(d.next_offset, 0) AS dead_letters,
-       least(l.oldest, f.oldest, CASE WHEN r.next_offset > r.cursor_offset THEN
-           (SELECT g.appended_at FROM segments AS g
-            WHERE g.stream_id = r.stream_id AND g.appended_at >= r.cursor_time AND g.appended_at > $1
-              AND g.base_offset + g.message_count > r.cursor_offset
-            ORDER BY g.appended_at, g.base_offset LIMIT 1) END) AS oldest,
-       r.total
-FROM reader AS r
-LEFT JOIN leased AS l USING (stream_id, subscription_id)
-LEFT JOIN failed AS f USING (stream_id, subscription_id)
-LEFT JOIN streams AS d ON d.stream_id = r.dead_letter_stream_id";
+SELECT s.project_id, s.queue, s.name, s.retention_hours, s.unclaimed, s.leased, s.failed,
+       least(s.oldest, (
+           SELECT g.appended_at FROM segments AS g
+           WHERE s.unclaimed > 0 AND g.stream_id = s.stream_id AND g.appended_at >= s.cursor_time AND g.appended_at > $1
+             AND g.base_offset + g.message_count > s.cursor_offset
+           ORDER BY g.appended_at, g.base_offset LIMIT 1)) AS oldest,
+       coalesce(d.next_offset, 0) AS dead_letters,
+       s.dead_outstanding + coalesce(d.next_offset - n.first_offset, 0) AS dead_waiting,
+       least(s.dead_oldest, n.appended_at) AS dead_oldest, s.total
+FROM shown AS s
+LEFT JOIN streams AS d ON d.stream_id = s.dead_stream_id
+LEFT JOIN LATERAL (
+    SELECT greatest(g.base_offset, s.dead_cursor) AS first_offset, g.appended_at FROM segments AS g
+    WHERE d.next_offset > s.dead_cursor AND g.stream_id = s.dead_stream_id AND g.appended_at >= s.dead_cursor_time
+      AND g.appended_at > $1 AND g.base_offset + g.message_count > s.dead_cursor
+    ORDER BY g.appended_at, g.base_offset LIMIT 1
+) AS n ON true";
 
 /// The groups with the largest backlogs, at most `limit`. What was appended at the horizon or before has expired.
 #[tracing::instrument(name = "observe::groups", level = "debug", skip_all)]
 pub async fn groups(pool: &PgPool, horizon: Timestamp, limit: i64) -> Result<Vec<GroupBacklog>> {
     Ok(sqlx::query_as(GROUPS).bind(horizon).bind(limit).fetch_all(pool).await?)
+}
+
+/// How many groups there are.
+pub async fn group_count(pool: &PgPool) -> Result<i64> {
+    Ok(sqlx::query_scalar("SELECT count(*) FROM consumer_groups").fetch_one(pool).await?)
 }
 
 const DEAD_ROWS: &str = "

@@ -1,20 +1,46 @@
 //! The schema: brought up to date, and checked before it is used.
 
-use sqlx::migrate::Migrator;
-use sqlx::{ConnectOptions, PgPool};
+use std::time::{Duration, Instant};
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{ConnectOptions, PgConnection, PgPool};
 
 use super::{connect_options, sqlstate};
 use crate::domain::{Error, Result};
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
+/// A migration that waits for a lock holds up all who come after it, so it soon steps back and tries again. This also lets an
+/// index be built concurrently, which waits for those who wait for the lock of the migrations.
+const LOCK_TIMEOUT: &str = "1s";
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+/// For how long it is tried: another replica may have a long one to run.
+const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Brings the schema up to date. Several replicas may call it at once: one works, the others wait.
+static MIGRATIONS: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!() };
+
+/// Brings the schema up to date; a newer one is left as it is. Several replicas may call it at once: one works, the others wait.
 pub async fn migrate(database_url: &str) -> Result<()> {
-    let mut connection = connect_options(database_url)?.connect().await?;
-    MIGRATIONS.run(&mut connection).await.map_err(|error| {
-        tracing::error!(%error, "migration failed");
-        Error::internal(format!("migration failed: {error}"))
-    })
+    let options = connect_options(database_url)?.options([("lock_timeout", LOCK_TIMEOUT)]);
+    let patience = Instant::now() + LOCK_PATIENCE;
+    loop {
+        // A new connection each time, for no lock to stay behind.
+        match run(options.connect().await?).await {
+            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
+                if sqlstate::is_conflict(&error) && Instant::now() < patience =>
+            {
+                tracing::info!("the schema is locked: trying again");
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "migration failed");
+                return Err(Error::internal(format!("migration failed: {error}")));
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+async fn run(mut connection: PgConnection) -> Result<(), MigrateError> {
+    MIGRATIONS.run(&mut connection).await
 }
 
 /// The version of the schema.

@@ -76,6 +76,11 @@ impl Segment {
         self.messages.get(index)?.as_ref()
     }
 
+    /// How many of its messages cannot be read.
+    pub fn unreadable(&self) -> usize {
+        usize::try_from(self.message_count).unwrap_or(0).saturating_sub(self.messages.iter().flatten().count())
+    }
+
     /// Decodes a payload. A message that cannot be read is reported and left out, its offset stays; what is beyond the number of
     /// messages has no offset, and is reported too.
     pub fn decode(at: Appended, message_count: i32, codec: i16, payload: Bytes) -> Self {

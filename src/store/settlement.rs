@@ -51,6 +51,8 @@ pub struct Settled {
     pub ended: Vec<LeaseId>,
     /// Dead letters, appended.
     pub dead_letters: Vec<Segment>,
+    /// Messages that should have become dead letters and could not be read.
+    pub lost: usize,
 }
 
 /// Locks readers and leases, lets `decide` say what becomes of them, and writes that, all or nothing. Leases and readers
@@ -78,21 +80,22 @@ pub async fn settle<T>(
     for (key, count) in skipped {
         subscriptions::add_skipped(&mut tx, key, count).await?;
     }
-    let dead_letters = move_dead(&mut tx, &settlement.dead, now, cached).await?;
+    let (dead_letters, lost) = move_dead(&mut tx, &settlement.dead, now, cached).await?;
     tx.commit().await?;
     let ended = settlement.leases.iter().filter(|lease| lease.messages.is_empty()).map(|lease| lease.id).collect();
     let changed = settlement.leases.iter().map(|lease| lease.key).collect();
-    Ok((Settled { changed, ended, dead_letters }, outcome))
+    Ok((Settled { changed, ended, dead_letters, lost }, outcome))
 }
 
-/// Copies messages into dead-letter streams, so that they outlive the original's retention.
+/// Copies messages into dead-letter streams, so that they outlive the original's retention. Returns how many cannot be read, too.
 async fn move_dead(
     conn: &mut PgConnection,
     dead: &[DeadMessage],
     now: Timestamp,
     cached: impl Fn(StreamId, MessageRef) -> Option<Message>,
-) -> sqlx::Result<Vec<Segment>> {
+) -> sqlx::Result<(Vec<Segment>, usize)> {
     let mut by_stream: BTreeMap<StreamId, VecDeque<Message>> = BTreeMap::new();
+    let mut lost = 0;
     for dead in dead {
         let (stream, offset) = (dead.key.stream, dead.message.offset);
         let message = match cached(stream, dead.message) {
@@ -103,10 +106,13 @@ async fn move_dead(
         };
         match message {
             Some(message) => by_stream.entry(dead.to).or_default().push_back(as_dead_letter(message, dead)),
-            None => tracing::error!(stream = stream.0, offset, "dead letter lost: its message cannot be read"),
+            None => {
+                lost += 1;
+                tracing::error!(stream = stream.0, offset, "dead letter lost: its message cannot be read");
+            }
         }
     }
-    append_all(conn, by_stream, now).await
+    Ok((append_all(conn, by_stream, now).await?, lost))
 }
 
 fn as_dead_letter(message: Message, dead: &DeadMessage) -> Message {

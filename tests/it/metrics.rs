@@ -1,20 +1,36 @@
-//! The admin listener: metrics of calls, lanes, groups and Postgres, and the level of the log.
+//! The admin listener: metrics of calls, lanes, messages, groups and Postgres, and the level of the log.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use dms::api::TrafficLimits;
+use dms::broker::{Broker, BrokerOptions, Settings};
 use dms::proto::v1 as pb;
+use sqlx::{Connection as _, Executor as _};
 
+use crate::support::calls::eventually;
 use crate::support::rest::ack_body;
-use crate::support::service::{Group, PROJECT, TestService, bodies};
+use crate::support::service::{Group, PROJECT, Replica, TestService, bodies, handlers};
+
+/// Spoils the first message of every segment: its id has another field number then.
+const SPOIL: &str = "UPDATE segments SET payload = set_byte(payload, 1, 255)";
 
 struct Metrics(Vec<String>);
 
 impl Metrics {
     async fn of(service: &TestService) -> Self {
-        let answer = reqwest::get(format!("{}/metrics", service.replica.admin())).await.unwrap();
+        Self::at(&service.replica).await
+    }
+
+    async fn at(replica: &Replica) -> Self {
+        let answer = reqwest::get(format!("{}/metrics", replica.admin())).await.unwrap();
         assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
         let text = answer.text().await.unwrap();
         assert!(text.ends_with("# EOF\n"), "{text}");
+        Self::parsed(&text)
+    }
+
+    fn parsed(text: &str) -> Self {
         Self(text.lines().map(str::to_owned).collect())
     }
 
@@ -22,6 +38,11 @@ impl Metrics {
     fn value(&self, series: &str) -> f64 {
         let line = self.0.iter().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{series}\n{}", self.0.join("\n"))).parse().unwrap()
+    }
+
+    /// The values of these labels.
+    fn values<const N: usize>(&self, name: &str, label: &str, labels: [&str; N]) -> [f64; N] {
+        labels.map(|value| self.value(&format!(r#"{name}{{{label}="{value}"}}"#)))
     }
 
     fn has(&self, series: &str) -> bool {
@@ -55,6 +76,10 @@ async fn calls_and_lanes_are_counted() {
     assert_eq!(metrics.value(r#"dms_lane_flush_calls_count{lane="append"}"#), 2.0);
     assert_eq!(metrics.value(r#"dms_lane_flush_calls_sum{lane="append"}"#), 2.0);
     assert_eq!(metrics.value(r#"dms_lane_waiting_calls{lane="settle"}"#), 0.0);
+    assert_eq!(metrics.value(r#"dms_lane_fullest_bytes{lane="settle"}"#), 0.0);
+    assert_eq!(metrics.value(r#"dms_lane_limit_calls{lane="claim"}"#), 50_000.0);
+    assert_eq!(metrics.value(r#"dms_lane_panics_total{lane="claim"}"#), 0.0);
+    assert_eq!(metrics.value("dms_pool_connections_max"), 4.0);
     assert!(metrics.value("dms_cache_bytes") > 0.0);
     let looked_up = (metrics.value("dms_cache_hits_total"), metrics.value("dms_cache_misses_total"));
     assert_eq!(looked_up, (1.0, 1.0));
@@ -90,23 +115,150 @@ async fn groups_tell_what_they_have_left_and_how_long_it_will_be_there() {
 }
 
 #[tokio::test]
-async fn only_the_largest_backlogs_are_shown() {
+async fn failures_and_refusals_are_there_before_the_first_one() {
+    let service = TestService::limited(TrafficLimits { calls_per_second: 1, ..TrafficLimits::default() }).await;
+    let metrics = Metrics::of(&service).await;
+    for code in ["DATA_LOSS", "INTERNAL", "UNAVAILABLE", "UNKNOWN"] {
+        let series = format!(r#"dms_calls_total{{method="/dms.v1.TagService/SearchQueues",code="{code}"}}"#);
+        assert_eq!(metrics.value(&series), 0.0);
+    }
+    let whys = ["lane", "in_flight", "rate", "share"];
+    assert_eq!(metrics.values("dms_calls_refused_total", "why", whys), [0.0; 4]);
+    let request = pb::ListQueuesRequest { project_id: PROJECT.into() };
+    let mut refused = 0.0;
+    for _ in 0..5 {
+        refused += f64::from(u8::from(service.replica.queues.clone().list_queues(request.clone()).await.is_err()));
+    }
+    assert!(refused > 0.0, "five calls at once pass one a second");
+    let metrics = Metrics::of(&service).await;
+    assert_eq!(metrics.values("dms_calls_refused_total", "why", whys), [0.0, 0.0, refused, 0.0]);
+}
+
+#[tokio::test]
+async fn deliveries_are_counted_with_what_becomes_of_them() {
+    let service = TestService::start().await;
+    let queue = service.redrive_queue("queue", pb::QueueMode::Normal, 2).await;
+    let group = service.group(&queue, "group").await;
+    service.send(&queue, &["1", "2", "3"]).await;
+    let first = service.receive(&group, 10).await;
+    service.ack(&group, &[(&first[0].handler, true), (&first[1].handler, false)]).await.unwrap();
+    let again = service.receive(&group, 10).await;
+    assert_eq!(bodies(&again), ["2"]);
+    service.ack(&group, &handlers(&again, true)).await.unwrap();
+    // The lease of the third ends.
+    service.advance(31);
+    let last = service.receive(&group, 10).await;
+    assert_eq!(bodies(&last), ["3"]);
+    service.ack(&group, &handlers(&last, false)).await.unwrap();
+    service.advance(60);
+    let metrics = Metrics::of(&service).await;
+    assert_eq!(metrics.values("dms_delivered_messages_total", "kind", ["first", "again"]), [3.0, 2.0]);
+    let outcomes = ["acked", "failed", "lease_expired", "dead", "expired"];
+    assert_eq!(metrics.values("dms_settled_messages_total", "outcome", outcomes), [2.0, 1.0, 1.0, 1.0, 0.0]);
+    let of_group = |name: &str| metrics.value(&of_group(name, "queue", "group"));
+    assert_eq!((of_group("dead_letters_waiting"), of_group("dead_letters_oldest_seconds")), (1.0, 60.0));
+    assert_eq!((metrics.value("dms_corrupt_messages_total"), metrics.value("dms_dead_letters_lost_total")), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn dead_letters_wait_until_they_are_acknowledged_or_expire() {
+    let service = TestService::start().await;
+    let queue = service.redrive_queue("queue", pb::QueueMode::Normal, 1).await;
+    let group = service.group(&queue, "group").await;
+    service.send(&queue, &["1", "2", "3"]).await;
+    let batch = service.receive(&group, 10).await;
+    service.ack(&group, &handlers(&batch, false)).await.unwrap();
+    let dead = service.receive_dead_letters(&group, 2).await;
+    service.ack_dead_letters(&group, &handlers(&dead[..1], true)).await.unwrap();
+    let waiting = of_group("dead_letters_waiting", "queue", "group");
+    // One is leased, one was never claimed. The latter expires without anybody's having looked at it.
+    assert_eq!(observed(&service, 2).await.value(&waiting), 2.0);
+    service.ack_dead_letters(&group, &handlers(&dead[1..], true)).await.unwrap();
+    assert_eq!(observed(&service, 2).await.value(&waiting), 1.0);
+    service.advance(73 * 3600);
+    let expired = observed(&service, 2).await;
+    assert_eq!(expired.value(&waiting), 0.0);
+    assert!(!expired.has(&of_group("dead_letters_oldest_seconds", "queue", "group")));
+}
+
+/// What another broker on the same database and clock says of groups, at once.
+async fn observed(service: &TestService, groups_max: u32) -> Metrics {
+    let options = BrokerOptions {
+        database_url: service.database.url().to_owned(),
+        settings: Settings { pool_connections: 2, ..Settings::default() },
+        clock: Some(Arc::new(service.clock.clone())),
+    };
+    let broker = Broker::start(options).await.unwrap();
+    broker.observe(groups_max).await;
+    let metrics = Metrics::parsed(&broker.metrics().text());
+    broker.shutdown().await;
+    metrics
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_counted() {
+    let service = TestService::start().await;
+    let queue = service.redrive_queue("queue", pb::QueueMode::Normal, 1).await;
+    let group = service.group(&queue, "group").await;
+    service.send(&queue, &["1"]).await;
+    let taken = service.receive(&group, 10).await;
+    service.send(&queue, &["2", "3"]).await;
+    service.sql().await.execute(SPOIL).await.unwrap();
+    // It has none of them in memory.
+    let other = service.another_replica().await;
+    assert_eq!(bodies(&group.receive_from(&other, 10).await), ["3"]);
+    group.ack_at(&other, &handlers(&taken, false)).await.unwrap();
+    let metrics = Metrics::at(&other).await;
+    assert_eq!(metrics.value("dms_corrupt_messages_total"), 1.0);
+    assert_eq!(metrics.value("dms_dead_letters_lost_total"), 1.0);
+    assert_eq!(metrics.value(r#"dms_settled_messages_total{outcome="dead"}"#), 1.0);
+    assert_eq!(Metrics::of(&service).await.value("dms_corrupt_messages_total"), 0.0);
+    other.shutdown().await;
+}
+
+#[tokio::test]
+async fn only_the_largest_backlogs_are_shown_deliveries_in_flight_among_them() {
     let service = TestService::start().await;
     let queue = service.queue("queue").await;
-    for (name, behind) in [("none", 0), ("some", 1), ("all", 2)] {
-        let group = service.group(&queue, name).await;
-        if behind == 0 {
-            service.send(&queue, &["1", "2"]).await;
-            service.consume(&group, 2).await;
-        } else if behind == 1 {
-            service.consume(&group, 1).await;
-        }
-    }
+    let done = service.group(&queue, "done").await;
+    let held = service.group(&queue, "held").await;
+    service.group(&queue, "untouched").await;
+    service.send(&queue, &["1", "2"]).await;
+    service.work_off(&done, 2).await;
+    assert_eq!(service.receive(&held, 2).await.len(), 2);
     let metrics = Metrics::of(&service).await;
     // The tests show two groups.
     assert_eq!(metrics.value("dms_groups_left_out"), 1.0);
-    assert!(metrics.has(&of_group("backlog_messages", "queue", "all")));
-    assert!(!metrics.has(&of_group("backlog_messages", "queue", "none")));
+    for (group, shown) in [("done", false), ("held", true), ("untouched", true)] {
+        assert_eq!(metrics.has(&of_group("backlog_messages", "queue", group)), shown, "{group}");
+    }
+    let none = observed(&service, 0).await;
+    assert_eq!(none.value("dms_groups_left_out"), 3.0);
+    assert!(!none.has("dms_group_backlog_messages{"));
+}
+
+#[tokio::test]
+async fn a_scrape_does_not_wait_for_a_postgres_that_is_slow_and_shows_nothing_stale() {
+    let service = TestService::start().await;
+    let queue = service.queue("queue").await;
+    service.group(&queue, "group").await;
+    let series = of_group("backlog_messages", "queue", "group");
+    let metrics = Metrics::of(&service).await;
+    assert_eq!((metrics.value(&series), metrics.value("dms_figures_read")), (0.0, 1.0));
+    let mut sql = service.sql().await;
+    let mut somebody = sql.begin().await.unwrap();
+    sqlx::query("LOCK TABLE consumer_groups").execute(&mut *somebody).await.unwrap();
+    // What was read is good for a few seconds.
+    eventually("nothing is read any more", async || {
+        let asked = Instant::now();
+        let metrics = Metrics::of(&service).await;
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert_eq!(metrics.value("dms_postgres_up"), 1.0);
+        metrics.value("dms_figures_read") == 0.0 && !metrics.has(&series)
+    })
+    .await;
+    somebody.rollback().await.unwrap();
+    eventually("all is read again", async || Metrics::of(&service).await.has(&series)).await;
 }
 
 #[tokio::test]

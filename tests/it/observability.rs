@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use dms::proto::v1 as pb;
+
 use crate::support::calls::eventually;
 use crate::support::service::TestService;
 
@@ -17,6 +19,9 @@ const SELECTED: [&str; 6] = [
     r#"dms_pool_connections{state="used"}"#,
     r#"dms_upkeep_failures_total{task="leases"}"#,
     r#"dms_upkeep_failures_total{task="delays"}"#,
+    r#"dms_upkeep_last_success_timestamp_seconds{task="leases"}"#,
+    r#"dms_upkeep_last_success_timestamp_seconds{task="delays"}"#,
+    r#"dms_upkeep_last_success_timestamp_seconds{task="retention"}"#,
     r#"dms_lane_waiting_bytes{lane="append"}"#,
     r#"dms_calls_total{method="/dms.v1.MessageService/AckMessages",code="OK"}"#,
 ];
@@ -30,12 +35,12 @@ fn named(text: &str) -> BTreeSet<&str> {
 /// A service that has done something of everything, as it shows itself.
 async fn scraped() -> String {
     let service = TestService::start().await;
-    let queue = service.queue("queue").await;
+    let queue = service.redrive_queue("queue", pb::QueueMode::Normal, 1).await;
     let group = service.group(&queue, "group").await;
-    // One message stays, so that the group has an oldest one.
-    service.send(&queue, &["1", "2"]).await;
-    let leased = service.consume(&group, 1).await;
-    service.ack(&group, &[(&leased[0].handler, true)]).await.unwrap();
+    // One message stays, so that the group has an oldest one, and one becomes a dead letter.
+    service.send(&queue, &["1", "2", "3"]).await;
+    let leased = service.receive(&group, 2).await;
+    service.ack(&group, &[(&leased[0].handler, true), (&leased[1].handler, false)]).await.unwrap();
     let mut text = String::new();
     eventually("both steps of the upkeep have run", async || {
         text = reqwest::get(format!("{}/metrics", service.replica.admin())).await.unwrap().text().await.unwrap();

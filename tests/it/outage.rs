@@ -106,6 +106,9 @@ async fn a_stopped_database_is_told_and_everything_resumes_when_it_is_back() {
     eventually("not ready", async || rest.probe("/readyz").await == (503, "not ready\n".into())).await;
     assert_eq!(health(&replica).await, ServingStatus::NotServing);
     assert_eq!(rest.probe("/healthz").await, (200, "alive\n".into()));
+    let asked = Instant::now();
+    let metrics = reqwest::get(format!("{}/metrics", replica.admin())).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("\ndms_postgres_up 0\n") && asked.elapsed() < SOON, "{:?}: {metrics}", asked.elapsed());
 
     let cluster = started(&folder).await;
     eventually("ready", async || rest.probe("/readyz").await == (200, "ready\n".into())).await;

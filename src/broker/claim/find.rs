@@ -76,9 +76,15 @@ impl ClaimLane {
         }
         let segment =
             flush!(self.connection, conn => store::segments::read_at(conn, key.stream, at.appended_at, at.offset))?;
-        let segment = segment.map(Arc::new);
-        segment.iter().for_each(|segment| self.core.cache.insert(Arc::clone(segment)));
-        Ok(segment)
+        Ok(segment.map(|segment| self.keep(segment)))
+    }
+
+    /// A segment was read from the log: keeps it in memory, and counts what of it cannot be read.
+    fn keep(&self, segment: Segment) -> Arc<Segment> {
+        self.core.metrics.messages().corrupt(segment.unreadable());
+        let segment = Arc::new(segment);
+        self.core.cache.insert(Arc::clone(&segment));
+        segment
     }
 
     /// Messages from the cursor to the end of the stream: from memory while they are there, else from the log.
@@ -119,9 +125,8 @@ impl ClaimLane {
                 }
                 _ => {}
             }
-            for segment in segments.into_iter().map(Arc::new) {
-                self.core.cache.insert(Arc::clone(&segment));
-                scan.take(&segment, wanted);
+            for segment in segments {
+                scan.take(&self.keep(segment), wanted);
                 looked_at += 1;
             }
         }

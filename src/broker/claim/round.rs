@@ -242,10 +242,14 @@ impl ClaimLane {
         for (lease, expires_at, batch) in planned.batches {
             self.core.timers.add(lease, expires_at);
             self.round.serves([&batch.request.caller]);
+            let first = batch.messages.iter().filter(|message| message.at.attempts <= 1).count();
+            let again = batch.messages.len() - first;
             let deliveries = deliveries(lease, expires_at, batch.messages);
             if batch.request.reply.send(Ok(Granted { lease, deliveries })).is_err() {
                 // The caller has given up since: nobody has seen these messages.
                 self.core.settle_lane(key.stream).push_event(SettleRequest::Release(lease), LEASE_BYTES);
+            } else {
+                self.core.metrics.messages().delivered(first, again);
             }
         }
     }

@@ -122,6 +122,7 @@ mod tests {
         scan.take(&segment(2, 5, &["a", "b"]), 10);
         assert_eq!((scan.offset, scan.skipped), (4, 4), "a gap of two, then an expired segment of two");
         let corrupt = Segment { messages: Vec::new(), ..segment(4, 6, &["a"]) };
+        assert_eq!((corrupt.unreadable(), segment(4, 6, &["a"]).unreadable()), (1, 0));
         scan.take(&corrupt, 10);
         scan.take(&segment(5, 7, &["a"]), 10);
         assert_eq!(found(&scan), [(5, 5)]);

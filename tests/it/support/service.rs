@@ -143,8 +143,16 @@ impl TestService {
             .await
     }
 
+    /// Default settings, on a database that was prepared for it.
+    pub async fn on(database: TestDatabase) -> Self {
+        Self::begin(database, Settings { pool_connections: 4, ..Settings::default() }, Door::open()).await
+    }
+
     async fn guarded_with(settings: Settings, door: Door) -> Self {
-        let database = TestDatabase::create().await;
+        Self::begin(TestDatabase::create().await, settings, door).await
+    }
+
+    async fn begin(database: TestDatabase, settings: Settings, door: Door) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let clock = ManualClock::new(Timestamp(i64::try_from(now.as_micros()).unwrap()));
         let replica = Replica::guarded(database.url(), settings, Some(Arc::new(clock.clone())), door).await;
