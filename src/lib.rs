@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Imports point one way: `gateway` knows only the generated clients and the error table; `api` knows `auth` and `broker`;
-//! `broker` knows `store`; all know `domain`, which knows nothing of the project.
+//! `broker` knows `store`; all know `domain`, which knows nothing of the project, and count in `metrics`.
 
 pub mod accepted;
 pub mod admin;
@@ -27,9 +27,11 @@ pub mod listen;
 pub mod metrics;
 pub mod postgres;
 pub mod proto;
+pub mod readiness;
 pub mod serve;
 pub mod server;
 pub mod shutdown;
+pub mod standalone;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -1,19 +1,13 @@
 //! `dms serve` and `dms gateway`: one service, until a signal ends it.
 
-use std::fs;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
-use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use anyhow::{Context, Result, bail};
 
 use crate::auth::AuthOptions;
 use crate::broker::BrokerOptions;
-use crate::config::{BrokerArgs, GatewayArgs, ListenArgs, ServeArgs, TrafficArgs, UpstreamTlsArgs};
-use crate::gateway;
-use crate::server::{self, Server, ServerOptions};
+use crate::config::{BrokerArgs, GatewayArgs, ListenArgs, ServeArgs, TrafficArgs};
+use crate::server::{Server, ServerOptions};
 use crate::shutdown::Signals;
-use crate::tls::Protocol;
+use crate::standalone::{self, Standalone, StandaloneOptions};
 
 /// Runs the service on an existing database.
 pub async fn service(args: ServeArgs) -> Result<()> {
@@ -21,7 +15,7 @@ pub async fn service(args: ServeArgs) -> Result<()> {
     let auth = args.auth.options()?;
     let options = server_options(args.database.database_url, auth, &args.traffic, &args.listen, &args.broker);
     let options = ServerOptions {
-        admin_addr: args.admin.admin_addr.0,
+        admin_addr: args.admin.address.admin_addr.0,
         metrics_groups_max: args.admin.metrics_groups_max,
         ..options
     };
@@ -57,38 +51,17 @@ pub(crate) fn server_options(
 /// Runs the REST gateway in front of a remote service.
 pub async fn gateway(args: GatewayArgs) -> Result<()> {
     let signals = Signals::catch()?;
-    let address = args.rest.rest_addr.0.context("the gateway needs an address: --rest-addr is off")?;
-    let upstream = upstream(args.upstream, &args.upstream_tls)?;
-    let mut background = Vec::new();
-    let listener = server::listener(address, Protocol::Rest, args.tls.rest(), &mut background).await?;
-    tracing::info!(address = %listener.address(), "REST gateway ready");
-    let stop = CancellationToken::new();
-    let mut serving = tokio::spawn(listener.serve(gateway::router(upstream).into(), stop.clone()));
+    let options = StandaloneOptions {
+        upstream: standalone::upstream(args.upstream, &args.upstream_tls)?,
+        rest_addr: args.rest.rest_addr.0.context("the gateway needs an address: --rest-addr is off")?,
+        rest_tls: args.tls.rest(),
+        admin_addr: args.admin.admin_addr.0,
+        shutdown_limit: args.shutdown.shutdown_limit.0,
+    };
+    let gateway = Standalone::start(options).await?;
     tokio::select! {
-        ended = &mut serving => return ended.map_err(Into::into),
-        () = signals.first() => stop.cancel(),
-    }
-    let limit = args.shutdown.shutdown_limit.0;
-    if tokio::time::timeout(limit, serving).await.is_err() {
-        tracing::warn!("calls were still in flight after {} s", limit.as_secs());
+        () = gateway.stopped() => bail!("a listener of the gateway has ended"),
+        () = signals.first() => gateway.shutdown().await,
     }
     Ok(())
-}
-
-/// Connects with the first call, and again whenever the connection is lost.
-fn upstream(url: String, tls: &UpstreamTlsArgs) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(url)?.tcp_nodelay(true);
-    if endpoint.uri().scheme_str() != Some("https") {
-        return Ok(endpoint.connect_lazy());
-    }
-    let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let mut config = ClientTlsConfig::new();
-    config = match &tls.upstream_ca {
-        Some(authorities) => config.ca_certificate(Certificate::from_pem(read(authorities)?)),
-        None => config.with_native_roots(),
-    };
-    if let (Some(certificate), Some(key)) = (&tls.upstream_cert, &tls.upstream_key) {
-        config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
-    }
-    Ok(endpoint.tls_config(config)?.connect_lazy())
 }

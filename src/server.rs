@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, TrafficLimits, health::Health};
 use crate::auth::{AuthOptions, Authenticator};
 use crate::broker::{Broker, BrokerOptions};
-use crate::domain::Result;
+use crate::domain::{Error, Result};
 use crate::listen::Listener;
 use crate::tls::{self, Protocol, TlsOptions};
 use crate::{admin, gateway};
@@ -62,32 +62,26 @@ pub struct Server {
 
 impl Server {
     /// Binds the listeners, starts the broker and serves.
-    pub async fn start(options: ServerOptions) -> Result<Self> {
+    pub async fn start(mut options: ServerOptions) -> Result<Self> {
         let mut background = Vec::new();
-        let grpc = listener(options.grpc_addr, Protocol::Grpc, options.grpc_tls, &mut background).await?;
-        let rest = match options.rest_addr {
-            Some(addr) => Some(listener(addr, Protocol::Rest, options.rest_tls, &mut background).await?),
-            None => None,
-        };
-        let (grpc_addr, rest_addr) = (grpc.address(), rest.as_ref().map(Listener::address));
+        let bound = Bound::bind(&mut options, &mut background).await?;
+        let (grpc_addr, rest_addr) = (bound.grpc.address(), bound.rest.as_ref().map(Listener::address));
+        let admin_addr = bound.admin.as_ref().map(Listener::address);
         warn_if_open(&options.auth, [Some(grpc_addr), rest_addr]);
         let auth = Authenticator::load(options.auth).await?;
         let broker = Broker::start(options.broker).await?;
         let health = Health::new().await;
         let routes = api::routes(broker.clone(), auth.clone(), options.limits);
         let stop = CancellationToken::new();
-        let mut admin_addr = None;
         // Health stands outside of what bounds calls and asks for credentials.
         let grpc_routes = api::with_reflection(routes.clone(), &auth)?.add_service(health.grpc());
-        let mut listeners = vec![tokio::spawn(grpc.serve(grpc_routes, stop.clone()))];
-        if let Some(rest) = rest {
-            let app = gateway::router(routes).merge(health.rest());
+        let mut listeners = vec![tokio::spawn(bound.grpc.serve(grpc_routes, stop.clone()))];
+        if let Some(rest) = bound.rest {
+            let app = gateway::router(routes, broker.metrics().rest().clone()).merge(health.rest());
             listeners.push(tokio::spawn(rest.serve(app.into(), stop.clone())));
         }
-        if let Some(addr) = options.admin_addr {
-            let admin = listener(addr, Protocol::Rest, None, &mut background).await?;
-            let app = admin::router(broker.clone(), &health, options.metrics_groups_max);
-            admin_addr = Some(admin.address());
+        if let Some(admin) = bound.admin {
+            let app = admin::of_service(broker.clone(), health.rest(), options.metrics_groups_max);
             listeners.push(tokio::spawn(admin.serve(app.into(), stop.clone())));
         }
         background.push(tokio::spawn(watch_readiness(broker.clone(), health.clone())));
@@ -114,23 +108,12 @@ impl Server {
 
     /// Stops in order: probes told, long polls answered, no new connections, calls in flight ended, broker stopped.
     pub async fn shutdown(self) {
-        for task in self.background {
-            task.abort();
-            // An aborted task may still be inside its last step; health must not come back after it.
-            let _aborted = task.await;
-        }
+        end(self.background).await;
         self.health.set(false).await;
         self.broker.stop_waiting();
         self.stop.cancel();
         self.health.close().await;
-        let drained = async {
-            for listener in self.listeners {
-                let _ended = listener.await;
-            }
-        };
-        if tokio::time::timeout(self.shutdown_limit, drained).await.is_err() {
-            tracing::warn!(limit = ?self.shutdown_limit, "calls are still in flight at the limit of the shutdown");
-        }
+        drain(self.listeners, self.shutdown_limit).await;
         if tokio::time::timeout(BROKER_LIMIT, self.broker.shutdown()).await.is_err() {
             tracing::warn!(limit = ?BROKER_LIMIT, "the broker has not ended in time: is Postgres away?");
         }
@@ -145,8 +128,33 @@ fn warn_if_open(auth: &AuthOptions, listeners: [Option<SocketAddr>; 2]) {
     }
 }
 
-/// Binds, and follows the files of its certificate.
+/// The listeners, bound before anything starts: a port that is taken is known before anything serves.
+struct Bound {
+    grpc: Listener,
+    rest: Option<Listener>,
+    admin: Option<Listener>,
+}
+
+impl Bound {
+    async fn bind(options: &mut ServerOptions, background: &mut Vec<JoinHandle<()>>) -> Result<Self> {
+        let (grpc_tls, rest_tls) = (options.grpc_tls.take(), options.rest_tls.take());
+        let grpc = listener("--grpc-addr", options.grpc_addr, Protocol::Grpc, grpc_tls, background).await?;
+        let rest = match options.rest_addr {
+            Some(addr) => Some(listener("--rest-addr", addr, Protocol::Rest, rest_tls, background).await?),
+            None => None,
+        };
+        let admin = match options.admin_addr {
+            Some(addr) => Some(listener("--admin-addr", addr, Protocol::Rest, None, background).await?),
+            None => None,
+        };
+        Ok(Self { grpc, rest, admin })
+    }
+}
+
+/// Binds, and follows the files of its certificate. Services on one machine have the same defaults, so a complaint names
+/// the flag.
 pub(crate) async fn listener(
+    flag: &str,
     addr: SocketAddr,
     protocol: Protocol,
     options: Option<TlsOptions>,
@@ -157,7 +165,28 @@ pub(crate) async fn listener(
         None => None,
     };
     background.extend(tls.iter().map(|tls| tokio::spawn(Arc::clone(tls).follow())));
-    Listener::bind(addr, protocol, tls).await
+    let bound = Listener::bind(addr, protocol, tls).await;
+    bound.map_err(|error| Error::internal(format!("{flag}: {}", error.message())))
+}
+
+/// Ends tasks. An aborted one may still be inside of its last step; health must not come back after it.
+pub(crate) async fn end(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
+        task.abort();
+        let _aborted = task.await;
+    }
+}
+
+/// Waits until listeners that were told to stop have ended, and their calls with them.
+pub(crate) async fn drain(listeners: Vec<JoinHandle<()>>, limit: Duration) {
+    let drained = async {
+        for listener in listeners {
+            let _ended = listener.await;
+        }
+    };
+    if tokio::time::timeout(limit, drained).await.is_err() {
+        tracing::warn!(?limit, "calls are still in flight at the limit of the shutdown");
+    }
 }
 
 /// Tells the probes and the metrics when Postgres goes and comes back.

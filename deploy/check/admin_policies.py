@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from objects import at, containers, is_dms, name_of, of_kind, pods, port_names, selector_selects, settings
+from objects import at, containers, find, is_dms, name_of, of_kind, pods, port_names, selector_selects, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 ADAPTER = ROOT / "deploy" / "kubernetes" / "components" / "autoscaling-on-load" / "prometheus-adapter.yaml"
@@ -40,10 +40,13 @@ def only_monitoring_reaches_admin(objects):
 
 
 def monitors_find_pods(objects):
+    """Each finds pods with its ports; that of the gateway only where the component is that runs one."""
     for monitor in of_kind(objects, "PodMonitor"):
         selector = monitor["spec"]["selector"]
         # Pods that an operator makes are not among the objects.
         if "cnpg.io/cluster" in selector["matchLabels"]:
+            continue
+        if monitor["metadata"]["name"] == "dms-gateway" and not find(objects, "Deployment", "dms-gateway"):
             continue
         reached = [pod for _, pod, labels in pods(objects) if selector_selects(selector, labels)]
         wanted = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}

@@ -21,6 +21,10 @@ def _container(objects):
     return containers(_pod(objects), with_init=False)[0]
 
 
+def _gateway(objects):
+    return containers(find(objects, "Deployment", "dms-gateway")["spec"]["template"]["spec"])[0]
+
+
 def _spec(objects, kind, name):
     return find(objects, kind, name)["spec"]
 
@@ -92,7 +96,9 @@ FAULTS = [
     (object_policies.everything_has_one_namespace,
      lambda o: find(o, "Service", "dms-grpc")["metadata"].update(namespace="default")),
     (admin_policies.admin_port_is_the_setting, lambda o: _settings(o).update(DMS_ADMIN_ADDR="127.0.0.1:9464")),
+    (admin_policies.admin_port_is_the_setting, lambda o: _gateway(o)["ports"].pop()),
     (admin_policies.only_monitoring_reaches_admin, lambda o: _open_admin(o, "dms", {"port": "admin"})),
+    (admin_policies.only_monitoring_reaches_admin, lambda o: _open_admin(o, "dms-gateway", {"port": "admin"})),
     (admin_policies.only_monitoring_reaches_admin, lambda o: _open_admin(o, "dms", {"port": 9000, "endPort": 9999})),
     (admin_policies.only_monitoring_reaches_admin,
      lambda o: _spec(o, "NetworkPolicy", "dms-metrics")["ingress"][0]["from"][0].pop("podSelector")),
@@ -100,6 +106,8 @@ FAULTS = [
      lambda o: _spec(o, "Service", "dms-rest")["ports"].append({"port": 80, "targetPort": "admin"})),
     (admin_policies.monitors_find_pods,
      lambda o: _spec(o, "PodMonitor", "dms")["podMetricsEndpoints"][0].update(port="metrics")),
+    (admin_policies.monitors_find_pods,
+     lambda o: _gateway(o)["ports"].remove({"name": "admin", "containerPort": 9464})),
     (admin_policies.metrics_exist,
      lambda o: _spec(o, "HorizontalPodAutoscaler", "dms")["metrics"][1]["pods"]["metric"].update(name="dms_requests")),
     (fits_its_schema, lambda o: _spec(o, "Cluster", "dms-postgres").update(instance=3)),

@@ -1,21 +1,17 @@
 //! What the service says of itself to probes: `grpc.health.v1`, and the same for the REST port.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use axum::Router;
-use axum::routing::get;
-use http::StatusCode;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use super::SERVICE_NAMES;
+use crate::readiness::Readiness;
 
 /// Whether calls are welcome: not before the start, not while Postgres is away, not from the start of the shutdown.
 #[derive(Debug, Clone)]
 pub struct Health {
-    ready: Arc<AtomicBool>,
+    readiness: Readiness,
     reporter: HealthReporter,
 }
 
@@ -27,14 +23,14 @@ fn names() -> impl Iterator<Item = &'static str> {
 impl Health {
     /// Not serving yet.
     pub async fn new() -> Self {
-        let health = Self { ready: Arc::new(AtomicBool::new(false)), reporter: HealthReporter::new() };
+        let health = Self { readiness: Readiness::default(), reporter: HealthReporter::new() };
         health.report(ServingStatus::NotServing).await;
         health
     }
 
     /// Tells all probes and watchers; says in the log when it changes.
     pub async fn set(&self, ready: bool) {
-        if self.ready.swap(ready, Ordering::Relaxed) != ready {
+        if self.readiness.set(ready) {
             tracing::info!(ready, "readiness changed");
             self.report(if ready { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
         }
@@ -60,11 +56,6 @@ impl Health {
 
     /// `/healthz`: the process is alive; `/readyz`: calls are welcome.
     pub fn rest(&self) -> Router {
-        let ready = Arc::clone(&self.ready);
-        let readyz = async move || match ready.load(Ordering::Relaxed) {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        };
-        Router::new().route("/healthz", get(async || "alive\n")).route("/readyz", get(readyz))
+        self.readiness.probes()
     }
 }

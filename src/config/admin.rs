@@ -8,11 +8,20 @@ use super::listen::RestAddress;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Administration")]
 pub struct AdminArgs {
-    /// Address of metrics, probes and the level of the log, IP:PORT, without credentials: keep it inside; "off" turns it off
-    #[arg(long, env = "DMS_ADMIN_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
-    pub admin_addr: RestAddress,
+    /// Where they look.
+    #[command(flatten)]
+    pub address: AdminAddressArgs,
     /// Groups with metrics of their own, those with the largest backlogs, 0-100000
     #[arg(long, env = "DMS_METRICS_GROUPS_MAX", value_name = "COUNT", default_value_t = 1000,
           value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub metrics_groups_max: u32,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Administration")]
+pub struct AdminAddressArgs {
+    /// Address of metrics, probes and the level of the log, IP:PORT, without credentials: keep it inside; "off" turns it off
+    #[arg(long, env = "DMS_ADMIN_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
+    pub admin_addr: RestAddress,
 }

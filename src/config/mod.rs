@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use admin::AdminArgs;
+pub use admin::{AdminAddressArgs, AdminArgs};
 pub use auth::{AuthArgs, AuthMethod};
 pub use bench::{BenchArgs, Comparison, SIZE_BYTES_MIN, Scenario, System};
 pub use broker::BrokerArgs;
@@ -134,6 +134,9 @@ pub struct GatewayArgs {
     /// TLS of the listener.
     #[command(flatten)]
     pub tls: TlsArgs,
+    /// What operators look at.
+    #[command(flatten)]
+    pub admin: AdminAddressArgs,
     /// How long to drain.
     #[command(flatten)]
     pub shutdown: ShutdownArgs,

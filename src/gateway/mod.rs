@@ -4,6 +4,7 @@
 //! the shape of the REST API; what the service says of a value comes back in the words of that API (`error.rs`).
 
 mod body;
+mod counted;
 mod error;
 mod groups;
 mod json;
@@ -25,7 +26,7 @@ mod tests;
 use std::convert::Infallible;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post};
 use tonic::body::Body;
@@ -33,12 +34,13 @@ use tower::Service;
 
 use self::error::Failure;
 use self::upstream::Gateway;
+use crate::metrics::RestRequests;
 
 /// What a handler answers with.
 type Answer = Result<Response, Failure>;
 
 /// The REST API over a gRPC transport: the service's own routes in the same process, or a channel to a remote one.
-pub fn router<T>(transport: T) -> Router
+pub fn router<T>(transport: T, requests: RestRequests) -> Router
 where
     T: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
     T::Error: Into<tonic::codegen::StdError> + Send,
@@ -50,6 +52,7 @@ where
         .fallback(error::no_such_path)
         .with_state(Gateway::new(transport))
         .layer(from_fn(request_id::on_every_answer))
+        .layer(from_fn_with_state(requests, counted::every_answer))
 }
 
 /// Every documented path below the project; `/quotas/dms` is of `v1.0` and `/quotas` of `v2`, but both answer on both.

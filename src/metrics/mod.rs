@@ -3,10 +3,12 @@
 //! Knows nothing of the project but `domain`: the rest of it counts here.
 
 mod calls;
+mod gateway;
 mod groups;
 mod lanes;
 mod messages;
 mod replica;
+mod rest;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,10 +16,12 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
 pub use self::calls::{Calls, Refusal};
+pub use self::gateway::GatewayMetrics;
 pub use self::groups::{GroupSample, Groups};
 pub use self::lanes::{Lane, Lanes};
 pub use self::messages::{Messages, SettledCounts};
 pub use self::replica::{PostgresSample, Replica, Upkeep};
+pub use self::rest::RestRequests;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -34,6 +38,7 @@ struct All {
     messages: Messages,
     groups: Groups,
     replica: Replica,
+    rest: RestRequests,
 }
 
 impl Default for Metrics {
@@ -44,7 +49,8 @@ impl Default for Metrics {
         let messages = Messages::registered(&mut registry);
         let groups = Groups::registered(&mut registry);
         let replica = Replica::registered(&mut registry);
-        Self(Arc::new(All { registry: Mutex::new(registry), calls, lanes, messages, groups, replica }))
+        let rest = RestRequests::registered(&mut registry);
+        Self(Arc::new(All { registry: Mutex::new(registry), calls, lanes, messages, groups, replica, rest }))
     }
 }
 
@@ -72,6 +78,11 @@ impl Metrics {
     /// This replica and its Postgres.
     pub fn replica(&self) -> &Replica {
         &self.0.replica
+    }
+
+    /// Requests to the gateway of the same process.
+    pub fn rest(&self) -> &RestRequests {
+        &self.0.rest
     }
 
     /// All of them as text, in the OpenMetrics format.

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use dms::auth::{AuthOptions, Methods, SignatureOptions};
+use dms::metrics::RestRequests;
 use dms::watched::Source;
 use reqwest::Method;
 use serde_json::json;
@@ -122,7 +123,8 @@ async fn only_the_gateway_of_the_same_process_can_say_what_was_signed() {
     // A gateway on its own passes the header on, and is believed as little.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let alone = Rest::on(&format!("http://{}", listener.local_addr().unwrap()));
-    let app = dms::gateway::router(Endpoint::from_shared(service.replica.grpc()).unwrap().connect_lazy());
+    let upstream = Endpoint::from_shared(service.replica.grpc()).unwrap().connect_lazy();
+    let app = dms::gateway::router(upstream, RestRequests::default());
     let serving = tokio::spawn(axum::serve(listener, app).into_future());
     let refused = alone.signing(&Signer::new("AK", "SK")).get("/queues").await;
     assert_eq!(refused.code(), (401, "DMS.10240101".into()));

@@ -2,30 +2,27 @@
 
 use std::time::{Duration, Instant};
 
+use dms::standalone::{Standalone, StandaloneOptions};
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::task::AbortHandle;
 use tonic::transport::Endpoint;
 
 use crate::rest_paths::walk;
 use crate::support::rest::Rest;
 use crate::support::service::{PROJECT, TestService};
 
-/// Ends with this value.
-struct Gateway(AbortHandle);
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn in_front_of(upstream: String) -> (Gateway, Rest) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let rest = Rest::on(&format!("http://{}", listener.local_addr().unwrap()));
-    let app = dms::gateway::router(Endpoint::from_shared(upstream).unwrap().connect_lazy());
-    let serving = tokio::spawn(axum::serve(listener, app).into_future());
-    (Gateway(serving.abort_handle()), rest)
+/// A gateway with both of its ports.
+pub async fn in_front_of(upstream: String) -> (Standalone, Rest) {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let options = StandaloneOptions {
+        upstream: Endpoint::from_shared(upstream).unwrap().connect_lazy(),
+        rest_addr: any,
+        rest_tls: None,
+        admin_addr: Some(any),
+        shutdown_limit: Duration::from_secs(5),
+    };
+    let gateway = Standalone::start(options).await.unwrap();
+    let rest = Rest::on(&format!("http://{}", gateway.rest_addr()));
+    (gateway, rest)
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use dms::proto::v1 as pb;
 use sqlx::{Connection as _, Executor as _};
 
 use crate::support::calls::eventually;
-use crate::support::rest::ack_body;
+use crate::support::rest::{Rest, ack_body};
 use crate::support::service::{Group, PROJECT, Replica, TestService, bodies, handlers};
 
 /// Spoils the first message of every segment: its id has another field number then.
@@ -90,6 +90,27 @@ async fn calls_and_lanes_are_counted() {
 }
 
 #[tokio::test]
+async fn rest_requests_are_counted_by_their_path_in_the_documentation() {
+    let service = TestService::start().await;
+    let rest = Rest::new(&service.replica);
+    let queue = rest.queue(&serde_json::json!({ "name": "q" })).await;
+    let known = format!("/queues/{queue}");
+    for (path, status) in [(known.as_str(), 200), ("/queues/hunter2", 400), ("/hunter2", 404)] {
+        assert_eq!(rest.get(path).await.status, status, "{path}");
+    }
+    let metrics = Metrics::of(&service).await;
+    let counted = |method: &str, path: &str, status: u16| {
+        let labels = format!(r#"{{method="{method}",path="{path}",status="{status}"}}"#);
+        metrics.value(&format!("dms_rest_requests_total{labels}"))
+    };
+    let shown = "/v1.0/{project_id}/queues/{queue_id}";
+    assert_eq!((counted("GET", shown, 200), counted("GET", shown, 400)), (1.0, 1.0));
+    assert_eq!((counted("GET", "other", 404), counted("POST", "/v1.0/{project_id}/queues", 201)), (1.0, 1.0));
+    assert_eq!(metrics.value(&format!(r#"dms_rest_request_seconds_count{{path="{shown}"}}"#)), 2.0);
+    assert!(!metrics.0.iter().any(|line| line.contains("hunter2")));
+}
+
+#[tokio::test]
 async fn groups_tell_what_they_have_left_and_how_long_it_will_be_there() {
     let service = TestService::start().await;
     let queue = service.redrive_queue("queue", pb::QueueMode::Normal, 1).await;
@@ -100,7 +121,7 @@ async fn groups_tell_what_they_have_left_and_how_long_it_will_be_there() {
     service.advance(3600);
     let leased = service.consume(&group, 2).await;
     let Group { id, .. } = &group;
-    let rest = crate::support::rest::Rest::new(&service.replica);
+    let rest = Rest::new(&service.replica);
     let answer =
         rest.post(&format!("/queues/{queue}/groups/{id}/ack"), &ack_body(&[(&leased[0].handler, "fail")])).await;
     assert_eq!(answer.status, 200);

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use dms::proto::v1 as pb;
 
+use crate::gateway_alone::in_front_of;
 use crate::support::calls::eventually;
+use crate::support::rest::Rest;
 use crate::support::service::TestService;
 
 const DASHBOARD: &str = include_str!("../../deploy/observability/dashboard.json");
@@ -32,7 +34,7 @@ fn named(text: &str) -> BTreeSet<&str> {
     words.filter(|word| word.starts_with("dms_")).collect()
 }
 
-/// A service that has done something of everything, as it shows itself.
+/// A service that has done something of everything, as it shows itself, and what a gateway in front of it shows.
 async fn scraped() -> String {
     let service = TestService::start().await;
     let queue = service.redrive_queue("queue", pb::QueueMode::Normal, 1).await;
@@ -41,13 +43,19 @@ async fn scraped() -> String {
     service.send(&queue, &["1", "2", "3"]).await;
     let leased = service.receive(&group, 2).await;
     service.ack(&group, &[(&leased[0].handler, true), (&leased[1].handler, false)]).await.unwrap();
+    Rest::new(&service.replica).get("/queues").await.ok(200);
     let mut text = String::new();
     eventually("both steps of the upkeep have run", async || {
-        text = reqwest::get(format!("{}/metrics", service.replica.admin())).await.unwrap().text().await.unwrap();
+        text = metrics_at(service.replica.admin()).await;
         ["leases", "delays"].iter().all(|task| text.contains(&format!(r#"dms_upkeep_seconds{{task="{task}"}}"#)))
     })
     .await;
-    text
+    let (gateway, _rest) = in_front_of(service.replica.grpc()).await;
+    text + &metrics_at(&format!("http://{}", gateway.admin_addr().unwrap())).await
+}
+
+async fn metrics_at(admin: &str) -> String {
+    reqwest::get(format!("{admin}/metrics")).await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test]

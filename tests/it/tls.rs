@@ -191,7 +191,7 @@ async fn a_gateway_on_its_own_shows_its_certificate_to_the_service() {
     let client = clients.sign();
     let files = [authority.pem(), client.certificate, client.key].map(|text| SecretFile::text(&text));
     let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
-    command.args(["gateway", "--rest-addr=127.0.0.1:0", "--log-format=json"]);
+    command.args(["gateway", "--rest-addr=127.0.0.1:0", "--admin-addr=off", "--log-format=json"]);
     command.arg(format!("--upstream=https://localhost:{}", service.server.grpc_addr().port()));
     for (flag, file) in ["--upstream-ca", "--upstream-cert", "--upstream-key"].iter().zip(&files) {
         command.arg(flag).arg(&file.0);

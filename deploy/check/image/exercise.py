@@ -90,11 +90,27 @@ def service():
     check("REST makes a queue", created == 201)
     _, metrics = ask("http://127.0.0.1:9464/metrics")
     check("metrics of the admin port count that", 'dms_calls_total{method="/dms.v1.QueueService/CreateQueue",code="OK"} 1' in metrics)
+    gateway()
     begun = time.monotonic()
     serving.send_signal(signal.SIGTERM)
     ended = ends_well(serving, 35)
     check(f"ends by SIGTERM, after {time.monotonic() - begun:.1f} s", ended)
     check("the health check tells that it is gone", not ends_well(start(healthcheck, quiet=True), 10))
+
+
+def gateway():
+    """A gateway on its own in the same image, beside the service: so at other ports."""
+    serving = start(["gateway"], DMS_UPSTREAM="http://127.0.0.1:50051", DMS_REST_ADDR="0.0.0.0:8081", DMS_ADMIN_ADDR="127.0.0.1:9465")
+    healthcheck = CONFIG["Healthcheck"]["Test"][2:]
+    asked = {"DMS_HEALTHCHECK_URL": "http://127.0.0.1:9465/readyz"}
+    begun = time.monotonic()
+    while not ends_well(start(healthcheck, quiet=True, **asked), 10) and time.monotonic() < begun + 30:
+        time.sleep(0.2)
+    check("a gateway on its own is ready by the same health check", ends_well(start(healthcheck, **asked), 10))
+    status, _ = ask("http://127.0.0.1:8081/v1.0/demo/queues")
+    check("it answers", status == 200)
+    serving.send_signal(signal.SIGTERM)
+    check("it ends by SIGTERM", ends_well(serving, 35))
 
 
 def main():

@@ -1,6 +1,7 @@
 //! The gateway against a stand-in for the gRPC service: what it asks of the service, and how it shows the answers.
 
 mod bodies;
+mod counted;
 mod failures;
 mod fake;
 mod messages;
@@ -17,6 +18,7 @@ use tower::ServiceExt as _;
 
 use self::fake::Fake;
 use super::router;
+use crate::metrics::RestRequests;
 
 const QUEUE: &str = "/v1.0/p1/queues/9bf46390-38a2-462d-b392-4d5b2d519c55";
 const GROUP: &str =
@@ -45,7 +47,7 @@ impl Reply {
 }
 
 async fn ask(fake: &Fake, request: Request<Body>) -> Reply {
-    let response = router(fake.clone()).oneshot(request).await.unwrap();
+    let response = router(fake.clone(), RestRequests::default()).oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.unwrap();
     Reply { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }

@@ -5,6 +5,7 @@ use tower::ServiceExt as _;
 
 use super::fake::Fake;
 use super::{GROUP, QUEUE, TAGS, ask, call};
+use crate::metrics::RestRequests;
 
 #[tokio::test]
 async fn every_documented_path_calls_its_rpc() {
@@ -124,14 +125,15 @@ async fn credentials_are_passed_on_and_other_headers_are_not() {
 
 #[tokio::test]
 async fn the_routes_of_this_process_are_a_transport() {
-    let response = crate::gateway::router(Routes::default()).oneshot(Request::get(QUEUE).body(Body::empty()).unwrap());
+    let app = crate::gateway::router(Routes::default(), RestRequests::default());
+    let response = app.oneshot(Request::get(QUEUE).body(Body::empty()).unwrap());
     assert_eq!(response.await.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[tokio::test]
 async fn an_unreachable_channel_is_an_unreachable_upstream() {
     let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-    let response =
-        crate::gateway::router(channel).oneshot(Request::get(QUEUE).body(Body::empty()).unwrap()).await.unwrap();
-    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let app = crate::gateway::router(channel, RestRequests::default());
+    let response = app.oneshot(Request::get(QUEUE).body(Body::empty()).unwrap());
+    assert_eq!(response.await.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
 }

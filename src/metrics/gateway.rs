@@ -1,0 +1,78 @@
+//! What a gateway on its own says of itself. Lanes, groups and Postgres are for the service to tell: zeros of them here
+//! would be taken for an outage.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::rest::RestRequests;
+
+/// All metrics of a gateway. Clones share them.
+#[derive(Debug, Clone)]
+pub struct GatewayMetrics(Arc<All>);
+
+#[derive(Debug)]
+struct All {
+    registry: Registry,
+    rest: RestRequests,
+    upstream_up: Gauge,
+}
+
+impl Default for GatewayMetrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("dms");
+        registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let rest = RestRequests::registered(&mut registry);
+        let upstream_up = Gauge::default();
+        let help = "1 while the service behind a gateway on its own says that it is ready";
+        registry.register("upstream_up", help, upstream_up.clone());
+        Self(Arc::new(All { registry, rest, upstream_up }))
+    }
+}
+
+impl GatewayMetrics {
+    /// REST requests.
+    pub fn rest(&self) -> &RestRequests {
+        &self.0.rest
+    }
+
+    /// Whether the service is ready.
+    pub fn set_upstream_up(&self, up: bool) {
+        self.0.upstream_up.set(i64::from(up));
+    }
+
+    /// All of them as text, in the OpenMetrics format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // A String takes all that is written.
+        let _written = encode(&mut text, &self.0.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn it_tells_of_rest_and_of_its_service_and_of_nothing_else() {
+        let metrics = GatewayMetrics::default();
+        metrics.rest().answered("GET", "/v2/{project_id}/queues", 200, Duration::from_millis(3));
+        metrics.set_upstream_up(true);
+        let text = metrics.text();
+        for line in [
+            r#"dms_rest_requests_total{method="GET",path="/v2/{project_id}/queues",status="200"} 1"#,
+            r#"dms_rest_request_seconds_count{path="/v2/{project_id}/queues"} 1"#,
+            "dms_upstream_up 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(text.contains("dms_build_info{version=") && !text.contains("postgres"), "{text}");
+    }
+}

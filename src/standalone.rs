@@ -1,0 +1,169 @@
+//! `dms gateway`: the REST gateway alone, in front of a service that is somewhere else.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::config::UpstreamTlsArgs;
+use crate::domain::Result;
+use crate::listen::Listener;
+use crate::metrics::GatewayMetrics;
+use crate::readiness::Readiness;
+use crate::server::{drain, end, listener};
+use crate::tls::{Protocol, TlsOptions};
+use crate::{admin, gateway};
+
+/// Probes learn within the sum of both that the service has gone.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// A connection that has silently died is given up after the sum of both, and made anew.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_LIMIT: Duration = Duration::from_secs(5);
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a gateway needs to know.
+#[derive(Debug)]
+pub struct StandaloneOptions {
+    /// The way to the service.
+    pub upstream: Channel,
+    /// Where to listen for REST; port 0 takes any.
+    pub rest_addr: SocketAddr,
+    /// TLS of that listener.
+    pub rest_tls: Option<TlsOptions>,
+    /// Where to listen for operators, if at all.
+    pub admin_addr: Option<SocketAddr>,
+    /// How long calls in flight may take to end at a shutdown.
+    pub shutdown_limit: Duration,
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Standalone {
+    readiness: Readiness,
+    rest_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
+    stop: CancellationToken,
+    background: Vec<JoinHandle<()>>,
+    listeners: Vec<JoinHandle<()>>,
+    shutdown_limit: Duration,
+}
+
+impl Standalone {
+    /// Binds the listeners and serves. Calls reach the service as soon as it is there.
+    pub async fn start(options: StandaloneOptions) -> Result<Self> {
+        let StandaloneOptions { upstream, rest_addr, rest_tls, admin_addr, shutdown_limit } = options;
+        let mut background = Vec::new();
+        let rest = listener("--rest-addr", rest_addr, Protocol::Rest, rest_tls, &mut background).await?;
+        let admin = match admin_addr {
+            Some(addr) => Some(listener("--admin-addr", addr, Protocol::Rest, None, &mut background).await?),
+            None => None,
+        };
+        let (rest_addr, admin_addr) = (rest.address(), admin.as_ref().map(Listener::address));
+        let (readiness, metrics) = (Readiness::default(), GatewayMetrics::default());
+        let stop = CancellationToken::new();
+        let app = gateway::router(upstream.clone(), metrics.rest().clone()).merge(readiness.probes());
+        let mut listeners = vec![serve(rest, app, &stop)];
+        if let Some(admin) = admin {
+            listeners.push(serve(admin, admin::of_gateway(metrics.clone(), readiness.probes()), &stop));
+        }
+        tracing::info!(address = %rest_addr, "REST gateway listens");
+        background.push(tokio::spawn(follow(upstream, readiness.clone(), metrics)));
+        Ok(Self { readiness, rest_addr, admin_addr, stop, background, listeners, shutdown_limit })
+    }
+
+    /// Where REST listens.
+    pub fn rest_addr(&self) -> SocketAddr {
+        self.rest_addr
+    }
+
+    /// Where operators look, if they can.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
+    }
+
+    /// Returns when a listener has ended by itself, which it never should.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Stops in order: probes told, no new connections, calls in flight ended.
+    pub async fn shutdown(self) {
+        end(self.background).await;
+        self.readiness.set(false);
+        self.stop.cancel();
+        drain(self.listeners, self.shutdown_limit).await;
+    }
+}
+
+/// Serves until told to stop. When one listener ends, so do the others.
+fn serve(listener: Listener, app: Router, stop: &CancellationToken) -> JoinHandle<()> {
+    let (stopped, guard) = (stop.clone(), stop.clone().drop_guard());
+    tokio::spawn(async move {
+        let _stops_the_others = guard;
+        listener.serve(app.into(), stopped).await;
+    })
+}
+
+/// Tells the probes and the metrics when the service goes and comes back.
+async fn follow(upstream: Channel, readiness: Readiness, metrics: GatewayMetrics) {
+    let mut health = HealthClient::new(upstream);
+    let mut before = None;
+    loop {
+        let seen = look(&mut health).await;
+        let ready = seen.is_ok();
+        readiness.set(ready);
+        metrics.set_upstream_up(ready);
+        if before.replace(ready) != Some(ready) {
+            match seen {
+                Ok(()) => tracing::info!("the service behind the gateway is ready"),
+                Err(why) => tracing::warn!(%why, "the service behind the gateway is not ready"),
+            }
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Asks `grpc.health.v1`; why the service is not ready, when it is not.
+async fn look(health: &mut HealthClient<Channel>) -> Result<(), String> {
+    match tokio::time::timeout(LOOK_LIMIT, health.check(HealthCheckRequest::default())).await {
+        Ok(Ok(answer)) => match answer.get_ref().status() {
+            ServingStatus::Serving => Ok(()),
+            other => Err(other.as_str_name().to_owned()),
+        },
+        Ok(Err(status)) => Err(format!("{:?}: {}", status.code(), status.message())),
+        Err(_elapsed) => Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())),
+    }
+}
+
+/// Connects with the first call, and again whenever the connection is lost.
+pub fn upstream(url: String, tls: &UpstreamTlsArgs) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(url)?
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_LIMIT)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_LIMIT)
+        .keep_alive_while_idle(true);
+    if endpoint.uri().scheme_str() != Some("https") {
+        return Ok(endpoint.connect_lazy());
+    }
+    let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let mut config = ClientTlsConfig::new();
+    config = match &tls.upstream_ca {
+        Some(authorities) => config.ca_certificate(Certificate::from_pem(read(authorities)?)),
+        None => config.with_native_roots(),
+    };
+    if let (Some(certificate), Some(key)) = (&tls.upstream_cert, &tls.upstream_key) {
+        config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(endpoint.tls_config(config)?.connect_lazy())
+}
