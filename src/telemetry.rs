@@ -1,4 +1,5 @@
-//! The log: structured lines on standard error, with the request id of the call they belong to. Never bodies, never tokens.
+//! The log: structured lines on standard error, with the request id and the trace of the call they belong to. Never bodies,
+//! never tokens.
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
@@ -30,7 +31,8 @@ pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
         LogFormat::Pretty => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
+        // All spans: the innermost one may be a statement, and the outermost one has the id and the trace.
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed(),
     };
     let started = tracing_subscriber::registry().with(filter).with(lines).try_init();
     started.map_err(|error| anyhow::anyhow!("the log cannot be started: {error}"))?;

@@ -1,5 +1,5 @@
-//! What every call passes through, in process and over the network alike: a bound on calls in flight, the request id, who
-//! calls, the caller's deadline, error details, one log line.
+//! What every call passes through, in process and over the network alike: a bound on calls in flight, the request id,
+//! the trace, who calls, the caller's deadline, error details, one log line.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::{Code, Status};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 use uuid::Uuid;
 
 use super::arrival::Arrivals;
+use super::trace::{CallTrace, TRACEPARENT};
 use super::traffic::Traffic;
 use super::{access, status};
 use crate::auth::{Authenticator, rights};
@@ -50,15 +51,29 @@ impl Gate {
 }
 
 /// The layer.
-pub async fn around(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+pub async fn around(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
-    // At the level of errors, so that an error in the log always has the id of its call. A path has no control characters.
-    let path = request.uri().path();
-    let request_id = id.to_str().unwrap_or_default();
-    let span = tracing::error_span!("call", request_id, path, caller = tracing::field::Empty);
+    let trace = CallTrace::of(request.headers());
+    let span = call_span(&request, &id, trace);
+    request.extensions_mut().insert(trace);
     let mut response = admit(&gate, request, next).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
+    response.headers_mut().insert(TRACEPARENT, trace.header());
     response
+}
+
+/// At the level of errors, so that an error in the log always has the id and the trace of its call.
+fn call_span(request: &Request, id: &HeaderValue, trace: CallTrace) -> Span {
+    // A path has no control characters.
+    tracing::error_span!(
+        "call",
+        request_id = id.to_str().unwrap_or_default(),
+        trace_id = %trace.here.trace_id,
+        span_id = %trace.here.span_id,
+        parent_span_id = trace.parent.map(|parent| field::display(parent.span_id)),
+        path = request.uri().path(),
+        caller = field::Empty
+    )
 }
 
 async fn admit(gate: &Gate, mut request: Request, next: Next) -> Response {

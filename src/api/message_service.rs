@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status};
 use super::access::{admit, caller};
 use super::convert::messages as convert;
 use super::layers::Deadline;
+use super::trace;
 use crate::broker::Broker;
 use crate::domain::Result;
 use crate::domain::message::Source;
@@ -28,6 +29,7 @@ impl Messages {
         let (address, mut options) = convert::consume(project, request.into_inner(), source)?;
         options.wait = deadline.map_or(options.wait, |deadline| deadline.shorten(options.wait));
         let deliveries = self.0.consume(&address, options).await?;
+        trace::link(&deliveries);
         let messages: Vec<_> = deliveries.into_iter().map(convert::leased_message).collect();
         caller.iter().for_each(|caller| caller.delivered(&messages));
         Ok(messages)
@@ -48,7 +50,8 @@ impl MessageService for Messages {
         request: Request<SendMessagesRequest>,
     ) -> Result<Response<SendMessagesResponse>, Status> {
         let project = admit(&request)?;
-        let send = convert::send(request.into_inner())?;
+        let producer = trace::producer(&request);
+        let send = convert::send(request.into_inner(), producer)?;
         let ids = self.0.send(&project, send.queue, send.messages).await?;
         Ok(Response::new(convert::send_response(&ids, send.return_ids)))
     }

@@ -9,6 +9,7 @@ mod message_service;
 mod queue_service;
 mod status;
 mod tag_service;
+mod trace;
 mod traffic;
 
 use tonic::service::Routes;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
-use super::Broker;
 use super::claim::{ClaimMessage, ClaimRequest, Granted};
 use super::core::Core;
 use super::settle::{LEASE_BYTES, SettleRequest};
+use super::{Broker, rounds};
 use crate::domain::ids::{ProjectId, SubscriptionKey};
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::message::{ConsumeOptions, Delivery, GroupAddress, Source};
@@ -34,6 +35,12 @@ impl Broker {
     /// `QueueNotFound`, `GroupNotFound`, `RequestFormat` for dead letters of a Kafka queue, `ConsumeFailed` for another label
     /// rule than the bound one, `Overloaded`, `Unavailable`.
     pub async fn consume(&self, address: &GroupAddress, options: ConsumeOptions) -> Result<Vec<Delivery>> {
+        let GroupAddress { project, queue, group, .. } = address;
+        let span = tracing::debug_span!("consume", %project, %queue, %group);
+        self.lease(address, options).instrument(span).await
+    }
+
+    async fn lease(&self, address: &GroupAddress, options: ConsumeOptions) -> Result<Vec<Delivery>> {
         let reader = self.reader(address).await?;
         let deadline = tokio::time::sleep(options.wait);
         let Some(key) = reader.key else {
@@ -74,6 +81,7 @@ impl Broker {
             max_messages: options.max_messages,
             lease: options.lease,
             rule: options.rule,
+            caller: rounds::caller(),
             reply,
             parked: false,
         };

@@ -17,6 +17,7 @@ mod fate;
 mod lane;
 mod observe;
 mod places;
+mod rounds;
 mod settings;
 mod settle;
 mod shares;

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 
-use super::Broker;
 use super::core::Core;
 use super::fate::{Decided, Op, decide};
 use super::lane::LaneQueue;
+use super::rounds::Round;
+use super::{Broker, rounds};
 use crate::domain::handler::Handler;
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::message::GroupAddress;
@@ -38,6 +40,8 @@ pub struct Ack {
     pub exclusive: bool,
     /// Parsed handlers (`None`: unparsable) and statuses, in order.
     pub entries: Vec<(Option<Handler>, AckStatus)>,
+    /// The span of the call.
+    pub caller: Span,
     /// Answered after the commit.
     pub reply: oneshot::Sender<Result<Vec<AckOutcome>>>,
 }
@@ -53,6 +57,16 @@ pub enum SettleRequest {
     Release(LeaseKey),
 }
 
+impl SettleRequest {
+    /// The span of the call, if it is one.
+    fn caller(&self) -> Option<&Span> {
+        match self {
+            Self::Ack(ack) => Some(&ack.caller),
+            Self::Expire(_) | Self::Release(_) => None,
+        }
+    }
+}
+
 impl Broker {
     /// Settles deliveries in order; what became of each entry.
     ///
@@ -60,13 +74,19 @@ impl Broker {
     /// `HandlerInvalid` or `HandlerMismatch` when the first handler is bad (nothing changes then), `QueueNotFound`,
     /// `GroupNotFound`, `RequestFormat`, `Overloaded`, `Unavailable` (the entries may or may not have been settled).
     pub async fn ack(&self, address: &GroupAddress, entries: Vec<AckEntry>) -> Result<Vec<AckOutcome>> {
+        let GroupAddress { project, queue, group, .. } = address;
+        let span = tracing::debug_span!("ack", %project, %queue, %group, entries = entries.len());
+        self.settle(address, entries).instrument(span).await
+    }
+
+    async fn settle(&self, address: &GroupAddress, entries: Vec<AckEntry>) -> Result<Vec<AckOutcome>> {
         let reader = self.reader(address).await?;
         let parsed: Vec<_> = entries.iter().map(|entry| (Handler::parse(&entry.handler), entry.status)).collect();
         let first = parsed.first().and_then(|(handler, _)| *handler);
         let Some(key) = reader.key else { return Err(bad_first(first, None)) };
         let (reply, answer) = oneshot::channel();
         let bytes = parsed.len() * ENTRY_BYTES;
-        let ack = Ack { key, exclusive: reader.exclusive, entries: parsed, reply };
+        let ack = Ack { key, exclusive: reader.exclusive, entries: parsed, caller: rounds::caller(), reply };
         self.core.settle_lane(key.stream).push(&address.project, SettleRequest::Ack(ack), bytes)?;
         let outcomes = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
         match outcomes.first() {
@@ -94,17 +114,24 @@ fn bad_first(handler: Option<Handler>, key: Option<SubscriptionKey>) -> Error {
 pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<SettleRequest>>) {
     let mut connection = LaneConnection::new(&core.store, "dms-settle", Durability::Synchronous);
     while let Some(requests) = queue.next().await {
-        let (begun, calls) = (Instant::now(), requests.len());
-        let (whole, mut rest) = split_whole(requests);
-        if !whole.is_empty() {
-            rest.splice(0..0, settle_whole(&core, &mut connection, whole).await);
-        }
-        if !rest.is_empty() {
-            settle_rest(&core, &mut connection, rest).await;
-        }
-        core.metrics.lanes().flushed(Lane::Settle, calls, 0, begun.elapsed());
+        let round = Round::begin(Lane::Settle, requests.len());
+        round.serves(requests.iter().filter_map(SettleRequest::caller));
+        settle_all(&core, &mut connection, requests).instrument(round.span()).await;
+        round.end();
     }
     connection.close().await;
+}
+
+async fn settle_all(core: &Core, connection: &mut LaneConnection, requests: Vec<SettleRequest>) {
+    let (begun, calls) = (Instant::now(), requests.len());
+    let (whole, mut rest) = split_whole(requests);
+    if !whole.is_empty() {
+        rest.splice(0..0, settle_whole(core, connection, whole).await);
+    }
+    if !rest.is_empty() {
+        settle_rest(core, connection, rest).await;
+    }
+    core.metrics.lanes().flushed(Lane::Settle, calls, 0, begun.elapsed());
 }
 
 /// Sets apart acknowledgements of a whole batch with success, one per lease.

@@ -10,6 +10,7 @@ use super::ids::{GroupId, MessageId, ProjectId, QueueId};
 use super::labels::{self, LabelRule};
 use super::limits::{BATCH_BYTES_MAX, DELAY_MILLIS, SEND_MESSAGES};
 use super::queue::QueueMode;
+use super::trace::TraceContext;
 
 /// A message to send; body and attributes are JSON text that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +23,20 @@ pub struct NewMessage {
     pub tags: Vec<String>,
     /// How long it stays hidden.
     pub delay: Duration,
+    /// Where it was made, if its producer says so.
+    pub trace: Option<TraceContext>,
 }
 
 impl NewMessage {
     /// Bytes that count against the 512 KB limits.
     pub fn size_bytes(&self) -> usize {
         self.body.len() + self.attributes.len() + self.tags.iter().map(String::len).sum::<usize>()
+    }
+
+    /// Made in this trace, unless it says itself where it was made.
+    #[must_use]
+    pub fn in_trace(self, trace: Option<TraceContext>) -> Self {
+        Self { trace: self.trace.or(trace), ..self }
     }
 }
 
@@ -81,6 +90,8 @@ pub struct Message {
     pub tags: Vec<String>,
     /// Whence it comes, in a dead-letter stream.
     pub dead_letter: Option<DeadLetterOrigin>,
+    /// Where it was made, if its producer said so.
+    pub trace: Option<TraceContext>,
 }
 
 impl Message {

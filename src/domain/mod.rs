@@ -18,5 +18,6 @@ pub mod settle;
 pub mod signed_request;
 pub mod tag;
 pub mod text;
+pub mod trace;
 
 pub use error::{Error, ErrorKind, Result};

@@ -15,7 +15,19 @@ use crate::domain::{Error, ErrorKind};
 
 /// An error on its way to the caller.
 #[derive(Debug)]
-pub struct Failure(Error);
+pub struct Failure {
+    error: Error,
+    unanswered: Option<Unanswered>,
+}
+
+/// What the transport said where no service did, for the log: an extension of the answer.
+#[derive(Debug, Clone)]
+pub struct Unanswered {
+    /// The status that the transport made up.
+    pub code: Code,
+    /// Its words.
+    pub words: String,
+}
 
 #[derive(Serialize)]
 struct FailureBody<'a> {
@@ -25,50 +37,54 @@ struct FailureBody<'a> {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self(error)
+        Self { error, unanswered: None }
     }
 }
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        let Some(info) = status.get_details_error_info() else { return Self(without_details(&status)) };
+        let Some(info) = status.get_details_error_info() else { return without_details(&status) };
         let kind = ErrorKind::from_reason(&info.reason).unwrap_or(ErrorKind::InternalOther);
         let error = Error::new(kind, in_rest_words(kind, status.message()));
         let hint = status.get_details_retry_info().and_then(|info| info.retry_delay);
-        Self(match hint {
-            Some(delay) => error.retry_after(delay),
-            None => error,
-        })
+        match hint {
+            Some(delay) => error.retry_after(delay).into(),
+            None => error.into(),
+        }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let row = self.0.kind().row();
-        let body = FailureBody { error_code: format!("DMS.{}", row.code), error_msg: self.0.message() };
+        let Self { error, unanswered } = self;
+        let row = error.kind().row();
+        let body = FailureBody { error_code: format!("DMS.{}", row.code), error_msg: error.message() };
         let status = StatusCode::from_u16(row.http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(body)).into_response();
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(delay) = self.0.retry_hint() {
+        if let Some(delay) = error.retry_hint() {
             // Whole seconds, rounded up: "0" would invite a storm.
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if let Some(unanswered) = unanswered {
+            response.extensions_mut().insert(unanswered);
         }
         response
     }
 }
 
 /// A status that no service wrote: the transport did, whose words are for the log.
-fn without_details(status: &Status) -> Error {
-    tracing::warn!(code = ?status.code(), message = status.message(), "no answer from the gRPC service");
+fn without_details(status: &Status) -> Failure {
     let kind = match status.code() {
         // The request is above the service's decoding limit.
         Code::OutOfRange => ErrorKind::MessageTooLarge,
         _ => ErrorKind::UpstreamUnavailable,
     };
-    Error::new(kind, kind.row().meaning)
+    let unanswered = Unanswered { code: status.code(), words: status.message().to_owned() };
+    Failure { error: Error::new(kind, kind.row().meaning), unanswered: Some(unanswered) }
 }
 
 /// A message that begins with `{field}: ` begins with the field's REST name instead.

@@ -49,7 +49,7 @@ pub async fn consume(upstream: Upstream, target: Target, query: Query) -> Answer
     let request =
         pb::ConsumeMessagesRequest { project_id, queue_id, group_id, options: Some(options), tags, tag_match };
     let request = upstream.request_within(deadline, request);
-    leased(&upstream.messages().consume_messages(request).await?.into_inner().messages)
+    leased(&upstream.messages().consume_messages(request).await?.into_inner().messages, upstream.traced)
 }
 
 /// `GET /queues/{queue_id}/groups/{group_id}/deadletters?max_msgs&time_wait&ack_wait`
@@ -58,7 +58,7 @@ pub async fn consume_dead_letters(upstream: Upstream, target: Target, query: Que
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = pb::ConsumeDeadLettersRequest { project_id, queue_id, group_id, options: Some(options) };
     let request = upstream.request_within(deadline, request);
-    leased(&upstream.dead_letters().consume_dead_letters(request).await?.into_inner().messages)
+    leased(&upstream.dead_letters().consume_dead_letters(request).await?.into_inner().messages, upstream.traced)
 }
 
 /// `POST /queues/{queue_id}/groups/{group_id}/ack`
@@ -88,6 +88,8 @@ fn new_message(request: &Bytes, message: &Object<'_>) -> Result<pb::NewMessage> 
         attributes: attributes(message)?.map(text).unwrap_or_default(),
         tags: message.read("tags", FIELDS, "an array of strings")?.unwrap_or_default(),
         delay: delay(message)?,
+        // A REST message is of the trace of its request.
+        traceparent: String::new(),
     })
 }
 
@@ -142,8 +144,10 @@ fn tag_match(query: &Query) -> Result<pb::TagMatch> {
     }
 }
 
-fn leased(messages: &[pb::LeasedMessage]) -> Answer {
-    let messages: Vec<Leased<'_>> = messages.iter().map(Leased::try_from).collect::<Result<_>>()?;
+/// Traces of producers are only for callers who are in one: the documented answer has no such field.
+fn leased(messages: &[pb::LeasedMessage], with_traces: bool) -> Answer {
+    let leased = |message| Leased::new(message, with_traces);
+    let messages: Vec<Leased<'_>> = messages.iter().map(leased).collect::<Result<_>>()?;
     Ok(Json(messages).into_response())
 }
 

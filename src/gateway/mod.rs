@@ -17,6 +17,7 @@ mod request_id;
 mod signed;
 mod tags;
 mod target;
+mod trace;
 mod upstream;
 
 #[cfg(test)]

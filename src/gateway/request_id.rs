@@ -1,11 +1,16 @@
-//! What every answer carries, also those to unknown paths: `X-Request-Id`, and that it is not to be cached.
+//! What every answer carries, also those to unknown paths: `X-Request-Id`, its trace, and that it is not to be cached.
+
+use std::time::Instant;
 
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, header};
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
+use super::error::Unanswered;
+use super::trace::{RequestTrace, TRACEPARENT};
 use crate::domain::text;
 
 /// The header, and the metadata key towards the gRPC service.
@@ -17,11 +22,36 @@ const CHARS_MAX: usize = 64;
 pub async fn on_every_answer(mut request: Request, next: Next) -> Response {
     let id = request.headers().get(&X_REQUEST_ID).filter(|id| is_plain(id)).cloned().unwrap_or_else(new_id);
     request.headers_mut().insert(X_REQUEST_ID, id.clone());
-    let mut response = next.run(request).await;
+    let trace = RequestTrace::of(request.headers());
+    request.extensions_mut().insert(trace);
+    let (span, begun) = (span(&request, &id, trace), Instant::now());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    log(&span, &response, &id, trace, begun);
     response.headers_mut().insert(X_REQUEST_ID, id);
+    response.headers_mut().insert(TRACEPARENT, trace.header());
     // Consuming is a GET with effects: no cache may repeat an answer.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// At the level of debugging: a call of the service has a span of its own, with all of this.
+fn span(request: &Request, id: &HeaderValue, trace: RequestTrace) -> Span {
+    tracing::debug_span!(
+        "request",
+        request_id = id.to_str().unwrap_or_default(),
+        trace_id = %trace.at.trace_id,
+        method = request.method().as_str(),
+        path = request.uri().path()
+    )
+}
+
+fn log(span: &Span, response: &Response, id: &HeaderValue, trace: RequestTrace, begun: Instant) {
+    if let Some(Unanswered { code, words }) = response.extensions().get::<Unanswered>() {
+        let request_id = id.to_str().unwrap_or_default();
+        tracing::warn!(request_id, trace_id = %trace.at.trace_id, ?code, words, "no answer from the gRPC service");
+    }
+    let elapsed_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    span.in_scope(|| tracing::debug!(status = response.status().as_u16(), elapsed_us, "request answered"));
 }
 
 fn is_plain(id: &HeaderValue) -> bool {

@@ -17,6 +17,7 @@ use tower::{Service, ServiceExt as _};
 use super::body::{self, Plane};
 use super::request_id::X_REQUEST_ID;
 use super::signed;
+use super::trace::RequestTrace;
 use crate::domain::Result;
 use crate::domain::signed_request::SignedRequest;
 use crate::proto::v1::dead_letter_service_client::DeadLetterServiceClient;
@@ -32,14 +33,8 @@ const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// The deadline of a call that does not wait.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Headers that go along as metadata: who asks, and to which trace it belongs.
-const FORWARDED: [HeaderName; 5] = [
-    X_REQUEST_ID,
-    header::AUTHORIZATION,
-    HeaderName::from_static("x-auth-token"),
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-];
+/// Headers that go along as metadata, beside the trace: who asks.
+const FORWARDED: [HeaderName; 3] = [X_REQUEST_ID, header::AUTHORIZATION, HeaderName::from_static("x-auth-token")];
 
 /// The state of the router.
 #[derive(Clone)]
@@ -62,6 +57,8 @@ pub struct Upstream {
     transport: Transport,
     metadata: HeaderMap,
     signed: Option<SignedRequest>,
+    /// Whether the caller is in a trace, and understands traces of others.
+    pub traced: bool,
 }
 
 impl FromRequestParts<Gateway> for Upstream {
@@ -75,7 +72,10 @@ impl FromRequestParts<Gateway> for Upstream {
                 metadata.append(name.clone(), value.clone());
             }
         }
-        Ok(Self { transport: gateway.0.clone(), metadata, signed: signed::head(parts) })
+        let trace = parts.extensions.get::<RequestTrace>();
+        trace.into_iter().for_each(|trace| trace.pass_on(&parts.headers, &mut metadata));
+        let traced = trace.is_some_and(|trace| trace.of_caller);
+        Ok(Self { transport: gateway.0.clone(), metadata, signed: signed::head(parts), traced })
     }
 }
 

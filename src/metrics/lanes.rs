@@ -27,7 +27,7 @@ pub enum Lane {
 impl Lane {
     const ALL: [Self; 3] = [Self::Append, Self::Claim, Self::Settle];
 
-    /// As metrics and the log call it.
+    /// As metrics, spans and the log call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Append => "append",

@@ -6,14 +6,15 @@ use uuid::Uuid;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MessageId, QueueId};
-use crate::domain::message::{DeadLetterOrigin, DeadLetterReason, Message};
+use crate::domain::message::{DeadLetterOrigin, DeadLetterReason, Message, NewMessage};
+use crate::domain::trace::{self, TraceContext};
 
 mod storage {
     tonic::include_proto!("dms.storage.v1");
 }
 
-/// More than a record takes beside body, attributes and labels, for a message with few labels that is no dead letter.
-pub const RECORD_OVERHEAD_BYTES: usize = 48;
+/// More than a record takes beside body, attributes, labels and trace, for few labels and no dead letter.
+const RECORD_OVERHEAD_BYTES: usize = 48;
 /// Payload is the records, one after the other.
 pub const CODEC_PLAIN: i16 = 0;
 
@@ -25,6 +26,12 @@ const REASON_LEASE_EXPIRED: u32 = 2;
 #[error("segment payload cannot be decoded: {0}")]
 pub struct CorruptPayload(String);
 
+/// Room for the record of a message with few labels.
+pub fn room(message: &NewMessage) -> usize {
+    let trace = message.trace.map_or(0, |_| trace::STORED_BYTES + 2);
+    message.size_bytes() + RECORD_OVERHEAD_BYTES + trace
+}
+
 /// Appends the record of a message to a payload.
 pub fn encode(message: &Message, payload: &mut BytesMut) {
     let record = storage::Record {
@@ -33,6 +40,7 @@ pub fn encode(message: &Message, payload: &mut BytesMut) {
         attributes: message.attributes.clone(),
         tags: message.tags.clone(),
         dead_letter: message.dead_letter.as_ref().map(encode_origin),
+        trace: message.trace.map_or_else(Bytes::new, |trace| Bytes::copy_from_slice(&trace.to_bytes())),
     };
     payload.reserve(record.encoded_len() + 10);
     // BytesMut grows, so this cannot fail.
@@ -81,6 +89,8 @@ fn decode_record(record: storage::Record) -> Result<Message, CorruptPayload> {
         attributes: record.attributes,
         tags: record.tags,
         dead_letter: record.dead_letter.as_ref().map(decode_origin).transpose()?,
+        // A message is worth more than its trace.
+        trace: TraceContext::from_bytes(&record.trace),
     })
 }
 
@@ -120,16 +130,56 @@ mod tests {
                 offset: 41,
                 appended_at: Timestamp(5),
             }),
+            trace: None,
         }
+    }
+
+    fn traced(body: &'static str) -> Message {
+        let trace = TraceContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        assert!(trace.is_some());
+        Message { trace, ..message(body) }
+    }
+
+    fn encoded(message: &Message) -> Bytes {
+        let mut payload = BytesMut::new();
+        encode(message, &mut payload);
+        payload.freeze()
     }
 
     #[test]
     fn records_come_back_as_they_were() {
-        let messages = [message("1"), message("\"\\ud800\"")];
+        let messages = [message("1"), traced("2"), message("\"\\ud800\"")];
         let mut payload = BytesMut::new();
         messages.iter().for_each(|message| encode(message, &mut payload));
         let decoded: Result<Vec<_>, _> = decode(CODEC_PLAIN, payload.freeze()).into_iter().collect();
         assert_eq!(decoded.expect("decodes"), messages);
+    }
+
+    /// A record as versions before traces knew it.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct OlderRecord {
+        #[prost(bytes = "bytes", tag = "1")]
+        message_id: Bytes,
+        #[prost(bytes = "bytes", tag = "2")]
+        body: Bytes,
+    }
+
+    #[test]
+    fn a_trace_costs_nothing_where_there_is_none_and_older_versions_pass_over_it() {
+        let (bare, with_trace) = (encoded(&message("1")), encoded(&traced("1")));
+        assert_eq!(with_trace.len(), bare.len() + 2 + trace::STORED_BYTES);
+        let older = |payload: &Bytes| OlderRecord::decode_length_delimited(payload.clone()).expect("decodes");
+        assert_eq!((older(&bare).body, older(&with_trace)), (Bytes::from("1"), older(&bare)));
+    }
+
+    #[test]
+    fn a_malformed_trace_is_none() {
+        let mut payload = encoded(&traced("1")).to_vec();
+        // The record ends with it.
+        let trace_at = payload.len() - trace::STORED_BYTES;
+        payload[trace_at..trace_at + 16].fill(0);
+        let decoded = decode(CODEC_PLAIN, payload.into());
+        assert_eq!(decoded[0].as_ref().expect("decodes"), &message("1"));
     }
 
     #[test]

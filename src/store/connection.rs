@@ -161,7 +161,12 @@ macro_rules! flush {
         loop {
             let limit = $connection.limit();
             let outcome = match $connection.open().await {
-                Ok($conn) => tokio::time::timeout(limit, $run).await,
+                Ok($conn) => {
+                    let statement = $crate::store::statement::Statement::begin(stringify!($run));
+                    let outcome = tokio::time::timeout(limit, statement.run($run)).await;
+                    statement.end();
+                    outcome
+                }
                 Err(error) => break Err(error),
             };
             if let Some(result) = $connection.judge(outcome) {

@@ -52,6 +52,7 @@ SELECT next_offset, first_offset, cursor_offset, skipped,
 FROM reader";
 
 /// The counters of a group that reads one stream, and maybe one of dead letters.
+#[tracing::instrument(name = "counters::group", level = "debug", skip_all)]
 pub async fn group(
     pool: &PgPool,
     normal: (SubscriptionKey, Timestamp),

@@ -69,6 +69,7 @@ pub async fn append_and_delay(
 }
 
 /// Moves due messages of one stream into its log, in the order they become available. Returns the segment, if any.
+#[tracing::instrument(name = "delayed::append_due", level = "debug", skip_all)]
 pub async fn append_due(pool: &PgPool, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Option<Segment>> {
     let mut tx = pool.begin().await?;
     if lock_streams(&mut tx, &[stream]).await?.is_empty() {
@@ -90,11 +91,13 @@ pub async fn append_due(pool: &PgPool, stream: StreamId, now: Timestamp, limit: 
 }
 
 /// When the next delay ends.
+#[tracing::instrument(name = "delayed::next_due", level = "debug", skip_all)]
 pub async fn next_due(pool: &PgPool) -> sqlx::Result<Option<Timestamp>> {
     sqlx::query_scalar("SELECT min(due_at) FROM delayed_messages").fetch_one(pool).await
 }
 
 /// Streams with messages that are due, at most `limit`.
+#[tracing::instrument(name = "delayed::due_streams", level = "debug", skip_all)]
 pub async fn due_streams(pool: &PgPool, now: Timestamp, limit: i64) -> sqlx::Result<Vec<StreamId>> {
     let rows: Vec<i64> = sqlx::query_scalar(
         "SELECT stream_id FROM delayed_messages WHERE due_at <= $1 GROUP BY stream_id ORDER BY min(due_at) LIMIT $2",

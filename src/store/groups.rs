@@ -37,6 +37,7 @@ pub fn not_found(group: GroupId) -> Error {
 }
 
 /// The groups of a queue by creation.
+#[tracing::instrument(name = "groups::list", level = "debug", skip_all)]
 pub async fn list(pool: &PgPool, queue: QueueId) -> Result<Vec<Group>> {
     let rows: Vec<GroupRow> =
         sqlx::query_as("SELECT * FROM consumer_groups WHERE queue_id = $1 ORDER BY subscription_id")
@@ -47,6 +48,7 @@ pub async fn list(pool: &PgPool, queue: QueueId) -> Result<Vec<Group>> {
 }
 
 /// Creates groups, all or none, each with a reader that begins at the earliest message that has not expired.
+#[tracing::instrument(name = "groups::create", level = "debug", skip_all)]
 pub async fn create(
     pool: &PgPool,
     queue: &Queue,
@@ -125,6 +127,7 @@ async fn subscribe(
 }
 
 /// Deletes a group with its readers and its dead letters; returns its streams.
+#[tracing::instrument(name = "groups::delete", level = "debug", skip_all)]
 pub async fn delete(pool: &PgPool, project: &ProjectId, queue: &Queue, group: GroupId) -> Result<Group> {
     let mut conn = pool.acquire().await?;
     loop {

@@ -165,6 +165,7 @@ const EXPIRED: &str =
     "SELECT stream_id, subscription_id, lease_id FROM leases WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";
 
 /// Leases that have ended, the oldest first. Reads the whole table: there is no index that every lease would have to pay for.
+#[tracing::instrument(name = "leases::expired_in", level = "debug", skip_all)]
 pub async fn expired_in(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec<LeaseKey>> {
     let rows: Vec<(i64, i64, Uuid)> = sqlx::query_as(EXPIRED).bind(now).bind(limit).fetch_all(pool).await?;
     let lease = |(stream, subscription, id)| LeaseKey { subscription: key(stream, subscription), id: LeaseId(id) };

@@ -26,6 +26,7 @@ pub mod schema;
 pub mod segments;
 pub mod settlement;
 pub mod sqlstate;
+pub mod statement;
 pub mod subscriptions;
 pub mod tags;
 mod timestamp;

@@ -90,6 +90,7 @@ LEFT JOIN LATERAL (
 ) AS n ON true";
 
 /// The groups with the largest backlogs, at most `limit`. What was appended at the horizon or before has expired.
+#[tracing::instrument(name = "observe::groups", level = "debug", skip_all)]
 pub async fn groups(pool: &PgPool, horizon: Timestamp, limit: i64) -> Result<Vec<GroupBacklog>> {
     Ok(sqlx::query_as(GROUPS).bind(horizon).bind(limit).fetch_all(pool).await?)
 }
@@ -104,6 +105,7 @@ SELECT relname::text, n_dead_tup FROM pg_stat_user_tables
 WHERE relid = ANY (ARRAY['streams', 'subscriptions', 'leases', 'retries', 'delayed_messages']::regclass[]::oid[])";
 
 /// Dead rows of the hot tables, as Postgres estimates them.
+#[tracing::instrument(name = "observe::dead_rows", level = "debug", skip_all)]
 pub async fn dead_rows(pool: &PgPool) -> Result<Vec<(String, i64)>> {
     Ok(sqlx::query_as(DEAD_ROWS).fetch_all(pool).await?)
 }
@@ -113,6 +115,7 @@ SELECT coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::flo
 FROM pg_stat_activity WHERE backend_xmin IS NOT NULL";
 
 /// Age in seconds of the oldest transaction that keeps dead rows from being removed.
+#[tracing::instrument(name = "observe::oldest_snapshot", level = "debug", skip_all)]
 pub async fn oldest_snapshot(pool: &PgPool) -> Result<f64> {
     Ok(sqlx::query_scalar(OLDEST_SNAPSHOT).fetch_one(pool).await?)
 }

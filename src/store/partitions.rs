@@ -34,6 +34,7 @@ impl Day {
 
 /// Makes the partitions from `from` to `to`, both included. Writers are not held up: the table is made apart and attached
 /// under a lock that reads and inserts do not mind.
+#[tracing::instrument(name = "partitions::create", level = "debug", skip_all)]
 pub async fn create(pool: &PgPool, from: Timestamp, to: Timestamp) -> sqlx::Result<()> {
     let mut tx = pool.begin().await?;
     lock(&mut tx).await?;
@@ -64,6 +65,7 @@ async fn create_day(conn: &mut PgConnection, day: Day) -> sqlx::Result<()> {
 
 /// Drops the partitions in which nothing was appended after `horizon`. Gives way at once to whoever uses them; the next
 /// round tries again. Returns how many were dropped.
+#[tracing::instrument(name = "partitions::drop_expired", level = "debug", skip_all)]
 pub async fn drop_expired(pool: &PgPool, horizon: Timestamp, patience: Duration) -> sqlx::Result<usize> {
     let mut tx = pool.begin().await?;
     let timeout = format!("SET LOCAL lock_timeout = {}", patience.as_millis());

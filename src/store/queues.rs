@@ -43,6 +43,7 @@ impl TryFrom<QueueRow> for Queue {
 }
 
 /// Creates a queue and its stream, within the quota of the project.
+#[tracing::instrument(name = "queues::create", level = "debug", skip_all)]
 pub async fn create(
     pool: &PgPool,
     project: &ProjectId,
@@ -110,12 +111,14 @@ async fn count(conn: &mut PgConnection, project: &ProjectId) -> sqlx::Result<i32
 }
 
 /// How much of its quota a project uses.
+#[tracing::instrument(name = "queues::quota", level = "debug", skip_all)]
 pub async fn quota(pool: &PgPool, project: &ProjectId, quota: i32) -> Result<QueueQuota> {
     let used = count(&mut *pool.acquire().await?, project).await?;
     Ok(QueueQuota { quota, used })
 }
 
 /// A queue of a project.
+#[tracing::instrument(name = "queues::find", level = "debug", skip_all)]
 pub async fn find(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Result<Queue> {
     let row: Option<QueueRow> = sqlx::query_as("SELECT * FROM queues WHERE queue_id = $1 AND project_id = $2")
         .bind(queue.0)
@@ -151,6 +154,7 @@ WHERE q.project_id = $1 AND ($3::uuid IS NULL OR q.queue_id = $3)
 ORDER BY q.created_at, q.stream_id";
 
 /// The queues of a project by creation time, or one of them.
+#[tracing::instrument(name = "queues::summaries", level = "debug", skip_all)]
 pub async fn summaries(
     pool: &PgPool,
     project: &ProjectId,
@@ -172,6 +176,7 @@ pub async fn summaries(
 
 /// Deletes a queue with its groups, streams and everything that points into them. The segments become unreachable at once
 /// and go with their partitions.
+#[tracing::instrument(name = "queues::delete", level = "debug", skip_all)]
 pub async fn delete(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Result<Vec<StreamId>> {
     let mut conn = pool.acquire().await?;
     loop {

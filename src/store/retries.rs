@@ -55,6 +55,7 @@ UPDATE subscriptions AS s SET skipped = s.skipped + c.messages, version = s.vers
 FROM counted AS c WHERE s.stream_id = c.stream_id AND s.subscription_id = c.subscription_id";
 
 /// Drops failed messages that were appended at `horizon` or before, whether or not their group still consumes.
+#[tracing::instrument(name = "retries::drop_expired", level = "debug", skip_all)]
 pub async fn drop_expired(pool: &PgPool, horizon: Timestamp) -> sqlx::Result<()> {
     sqlx::query(DROP_EXPIRED).bind(horizon).execute(pool).await?;
     Ok(())

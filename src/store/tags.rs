@@ -13,6 +13,7 @@ use crate::domain::tag::{self, Tag, TagSelector, TagValues};
 use crate::domain::{Error, ErrorKind, Result};
 
 /// Adds tags or overwrites their values, all or none, within the limit of the queue.
+#[tracing::instrument(name = "tags::put", level = "debug", skip_all)]
 pub async fn put(pool: &PgPool, project: &ProjectId, queue: QueueId, tags: &[Tag]) -> Result<()> {
     let mut tx = pool.begin().await?;
     // One change at a time on a queue, so that the limit holds. Groups may be created meanwhile: they only need the key.
@@ -48,6 +49,7 @@ async fn upsert(conn: &mut PgConnection, queue: QueueId, tags: &[Tag]) -> sqlx::
 }
 
 /// Deletes the tags that fit a selector and says how many there were.
+#[tracing::instrument(name = "tags::delete", level = "debug", skip_all)]
 pub async fn delete(pool: &PgPool, project: &ProjectId, queue: QueueId, selectors: &[TagSelector]) -> Result<i64> {
     let keys: Vec<&str> = selectors.iter().map(|selector| selector.key.as_str()).collect();
     let values: Vec<Option<&str>> = selectors.iter().map(|selector| selector.value.as_deref()).collect();
@@ -80,6 +82,7 @@ struct TaggedRow {
 }
 
 /// The queues of a project by creation time, or one of them, each with its tags by key.
+#[tracing::instrument(name = "tags::queues", level = "debug", skip_all)]
 pub async fn queues(pool: &PgPool, project: &ProjectId, only: Option<QueueId>) -> Result<Vec<TaggedQueue>> {
     let rows: Vec<TaggedRow> = sqlx::query_as(
         "SELECT q.queue_id, q.name, t.tag_key, t.tag_value
@@ -111,12 +114,14 @@ fn gather(rows: Vec<TaggedRow>) -> Vec<TaggedQueue> {
 }
 
 /// The tags of one queue by key.
+#[tracing::instrument(name = "tags::of_queue", level = "debug", skip_all)]
 pub async fn of_queue(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Result<Vec<Tag>> {
     let found = queues(pool, project, Some(queue)).await?.pop();
     found.map(|found| found.tags).ok_or_else(|| queues::not_found(queue))
 }
 
 /// The tags in use in a project, by key, with their values in order.
+#[tracing::instrument(name = "tags::of_project", level = "debug", skip_all)]
 pub async fn of_project(pool: &PgPool, project: &ProjectId) -> Result<Vec<TagValues>> {
     let mut rows: Vec<(String, String)> = sqlx::query_as(
         "SELECT DISTINCT t.tag_key, t.tag_value FROM queues AS q JOIN queue_tags AS t USING (queue_id)

@@ -1,63 +1,18 @@
 //! What the log says of credentials: who was let in, never with what. A process of its own, at the level that says most.
 
-use std::fs::{self, File};
-use std::net::TcpListener;
-use std::process::{Child, Command};
+use std::ffi::OsString;
 
 use serde_json::json;
 use tonic::transport::Endpoint;
 
 use crate::support::calls::eventually;
 use crate::support::credentials::{Issuer, SecretFile, call, tokens};
+use crate::support::logged::Logged;
 use crate::support::postgres::TestDatabase;
-use crate::support::rest::Rest;
 use crate::support::service::PROJECT;
 use crate::support::signer::Signer;
 
 const LIST: &str = "/dms.v1.QueueService/ListQueues";
-
-/// `dms serve` with all ways to prove who calls.
-struct Service {
-    process: Child,
-    log: SecretFile,
-    rest: Rest,
-    grpc: String,
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-impl Service {
-    async fn start(database: &TestDatabase, files: [(&str, &SecretFile); 3]) -> Self {
-        let (grpc, rest, log) = (free_address(), free_address(), SecretFile::text(""));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
-        command.args([
-            "serve",
-            "--admin-addr=off",
-            "--log=trace",
-            "--auth=tokens,jwt,aksk",
-            "--auth-jwt-issuer=i",
-            "--auth-jwt-audience=dms",
-        ]);
-        command.arg(format!("--database-url={}", database.url()));
-        command.arg(format!("--grpc-addr={grpc}")).arg(format!("--rest-addr={rest}"));
-        for (flag, file) in files {
-            command.arg(flag).arg(&file.0);
-        }
-        let process = command.stderr(File::create(&log.0).unwrap()).spawn().unwrap();
-        let service = Self { process, log, rest: Rest::on(&format!("http://{rest}")), grpc: format!("http://{grpc}") };
-        eventually("it listens", async || reqwest::get(format!("http://{rest}/readyz")).await.is_ok()).await;
-        service
-    }
-}
 
 fn signature_of(jwt: &str) -> &str {
     jwt.rsplit('.').next().unwrap()
@@ -73,7 +28,9 @@ async fn credentials_are_never_logged_and_callers_are() {
     let known = SecretFile::new(&tokens(&[("token-hunter2", &[PROJECT], &["read-only"])]));
     let (jwks, keys) = (SecretFile::new(&issuer.jwks()), SecretFile::new(&json!({ "keys": [grant] })));
     let files = [("--auth-tokens-file", &known), ("--auth-jwks-file", &jwks), ("--auth-aksk-file", &keys)];
-    let service = Service::start(&database, files).await;
+    let flags = ["--log=trace", "--auth=tokens,jwt,aksk", "--auth-jwt-issuer=i", "--auth-jwt-audience=dms"];
+    let paths = files.iter().flat_map(|(flag, file)| [OsString::from(flag), file.0.clone().into_os_string()]);
+    let service = Logged::serve(&database, flags.into_iter().map(OsString::from).chain(paths)).await;
     let channel = Endpoint::from_shared(service.grpc.clone()).unwrap().connect_lazy();
     let body = json!({ "name": "q", "description": "body-hunter2" });
     for token in ["token-hunter2", "wrong-hunter2", "wrong.hunter2.token", &jwt, &expired] {
@@ -85,9 +42,9 @@ async fn credentials_are_never_logged_and_callers_are() {
     service.rest.signing(&Signer::new("AK", "wrong")).get("/queues").await;
     // A file that is written wrongly is complained of.
     known.write(&json!({ "tokens": "hunter2" }));
-    let text = || fs::read_to_string(&service.log.0).unwrap();
-    eventually("the complaint is logged", async || text().contains("a changed file is not taken")).await;
-    let text = text();
+    let complaint = async || service.text().contains("a changed file is not taken");
+    eventually("the complaint is logged", complaint).await;
+    let text = service.text();
     for caller in ["'owner of ", "'signer'", "'a\\\\nforged'"] {
         assert!(text.contains(&format!("caller=\"{caller}")), "{caller}");
     }

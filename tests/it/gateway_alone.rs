@@ -52,6 +52,22 @@ async fn a_request_id_reaches_the_service_and_comes_back() {
 }
 
 #[tokio::test]
+async fn the_trace_of_a_producer_passes_both_ways_and_none_is_made_up() {
+    const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let service = TestService::start().await;
+    let (_gateway, rest) = in_front_of(service.replica.grpc()).await;
+    let (queue, group) = rest.queue_and_group(&json!({ "name": "q" })).await;
+    let traced = rest.showing("traceparent", GIVEN);
+    rest.send_bodies(&queue, &[json!(1)]).await;
+    traced.send_bodies(&queue, &[json!(2)]).await;
+    let taken = traced.get(&format!("{group}/messages")).await;
+    assert_eq!(taken.headers["traceparent"], GIVEN);
+    let taken = taken.ok(200);
+    assert_eq!(taken[0]["message"], json!({ "body": 1, "attributes": {} }));
+    assert_eq!(taken[1]["message"], json!({ "body": 2, "attributes": {}, "traceparent": GIVEN }));
+}
+
+#[tokio::test]
 async fn without_its_service_it_says_so_at_once() {
     let service = TestService::start().await;
     let (_gateway, rest) = in_front_of(service.replica.grpc()).await;

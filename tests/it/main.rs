@@ -62,5 +62,6 @@ mod support;
 mod taken_back;
 mod taken_ports;
 mod tls;
+mod traces;
 mod traffic;
 mod waiting;

@@ -13,6 +13,7 @@ use crate::domain::message::{
     self, ConsumeOptions, DeadLetterOrigin, DeadLetterReason, Delivery, GroupAddress, NewMessage, Source,
 };
 use crate::domain::settle::{AckEntry, AckOutcome, AckStatus};
+use crate::domain::trace::TraceContext;
 use crate::domain::{Error, ErrorKind, Result};
 use crate::proto::v1 as pb;
 
@@ -27,10 +28,11 @@ pub struct Send {
     pub return_ids: bool,
 }
 
-/// Checks a send.
-pub fn send(request: pb::SendMessagesRequest) -> Result<Send> {
+/// Checks a send; messages that do not say in which trace they were made were in that of the call.
+pub fn send(request: pb::SendMessagesRequest, trace: Option<TraceContext>) -> Result<Send> {
     let queue = QueueId::parse(&request.queue_id)?;
-    let messages = request.messages.into_iter().enumerate().map(new_message).collect::<Result<Vec<_>>>()?;
+    let checked = |message| new_message(message).map(|message| message.in_trace(trace));
+    let messages = request.messages.into_iter().enumerate().map(checked).collect::<Result<Vec<_>>>()?;
     message::check_batch(&messages)?;
     Ok(Send { queue, messages, return_ids: request.return_ids })
 }
@@ -44,7 +46,8 @@ fn new_message((index, message): (usize, pb::NewMessage)) -> Result<NewMessage> 
         None => Duration::ZERO,
         given => options::delay(&field("delay"), given)?,
     };
-    Ok(NewMessage { body: message.body, attributes: message.attributes, tags: message.tags, delay })
+    let trace = TraceContext::parse(&message.traceparent);
+    Ok(NewMessage { body: message.body, attributes: message.attributes, tags: message.tags, delay, trace })
 }
 
 /// Any JSON value. The syntax is checked without building it, so what no tree can hold (a lone surrogate, 1e400) is fine.
@@ -137,6 +140,7 @@ pub fn leased_message(delivery: Delivery) -> pb::LeasedMessage {
             append_time: timestamp(delivery.appended_at),
             offset: delivery.offset,
             dead_letter: message.dead_letter.map(dead_letter),
+            traceparent: message.trace.map(|trace| trace.to_string()).unwrap_or_default(),
         }),
         handler: delivery.handler,
         lease_expire_time: timestamp(delivery.lease_expires_at),

@@ -7,6 +7,7 @@ use crate::domain::message::Message;
 
 const QUEUE: &str = "9bf46390-38a2-462d-b392-4d5b2d519c55";
 const GROUP: &str = "g-02fb1974-9be1-4eee-8448-ed2d3e89884a";
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn project() -> ProjectId {
     ProjectId::parse("p").unwrap()
@@ -17,7 +18,12 @@ fn message(body: &'static [u8]) -> pb::NewMessage {
 }
 
 fn send_of(messages: Vec<pb::NewMessage>) -> Result<Send> {
-    send(pb::SendMessagesRequest { project_id: "p".into(), queue_id: QUEUE.into(), messages, return_ids: false })
+    send_in(None, messages)
+}
+
+fn send_in(trace: Option<TraceContext>, messages: Vec<pb::NewMessage>) -> Result<Send> {
+    let (project_id, queue_id) = ("p".into(), QUEUE.into());
+    send(pb::SendMessagesRequest { project_id, queue_id, messages, return_ids: false }, trace)
 }
 
 fn refusal<T>(result: Result<T>) -> (ErrorKind, String) {
@@ -184,6 +190,20 @@ fn counts_follow_the_outcomes() {
 }
 
 #[test]
+fn a_message_is_of_its_own_trace_or_of_the_calls() {
+    let (own, of_call) = (TraceContext::begin(), TraceContext::begin());
+    let sent_in = |trace, traceparent: &str| {
+        let message = pb::NewMessage { traceparent: traceparent.into(), ..message(b"1") };
+        send_in(trace, vec![message]).unwrap().messages.remove(0).trace
+    };
+    assert_eq!(sent_in(Some(of_call), &own.to_string()), Some(own));
+    assert_eq!(sent_in(None, &own.to_string()), Some(own));
+    for none in ["", "00-1-2-01"] {
+        assert_eq!((sent_in(Some(of_call), none), sent_in(None, none)), (Some(of_call), None));
+    }
+}
+
+#[test]
 fn deliveries_move_their_bytes() {
     let body = Bytes::from_static(b"{\"a\":1}");
     let delivery = Delivery {
@@ -193,6 +213,7 @@ fn deliveries_move_their_bytes() {
             attributes: Bytes::new(),
             tags: vec![],
             dead_letter: None,
+            trace: TraceContext::parse(TRACEPARENT),
         },
         offset: 5,
         appended_at: Timestamp(0),
@@ -203,4 +224,5 @@ fn deliveries_move_their_bytes() {
     let message = leased_message(delivery).message.expect("a message");
     assert_eq!(message.body.as_ptr(), body.as_ptr());
     assert_eq!(message.attributes, "{}");
+    assert_eq!(message.traceparent, TRACEPARENT);
 }

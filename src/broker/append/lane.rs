@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::AppendRequest;
 use super::flush::{Flush, Stored, failed};
 use crate::broker::core::Core;
 use crate::broker::lane::LaneQueue;
 use crate::broker::places::Places;
+use crate::broker::rounds::Round;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::metrics::Lane;
@@ -36,17 +38,10 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<AppendRequest>>, durabili
         appender: Appender { core, places: Places::default() },
     };
     while let Some(requests) = queue.next().await {
-        let (begun, calls) = (Instant::now(), requests.len());
-        let flush = Flush::new(requests);
-        let bytes = flush.size_bytes();
-        let overlap = durability == Durability::Synchronous && bytes >= OVERLAP_BYTES_MIN;
-        // Delayed messages are a transaction of several statements, which is committed as it should be.
-        if overlap && flush.delayed.is_empty() {
-            lane.commit_and_confirm(flush).await;
-        } else {
-            lane.commit(flush).await;
-        }
-        lane.appender.core.metrics.lanes().flushed(Lane::Append, calls, bytes, begun.elapsed());
+        let round = Round::begin(Lane::Append, requests.len());
+        round.serves(requests.iter().map(|request| &request.caller));
+        lane.serve(requests, durability).instrument(round.span()).await;
+        round.end();
     }
     lane.close().await;
 }
@@ -65,6 +60,20 @@ struct AppendLane {
 }
 
 impl AppendLane {
+    async fn serve(&mut self, requests: Vec<AppendRequest>, durability: Durability) {
+        let (begun, calls) = (Instant::now(), requests.len());
+        let flush = Flush::new(requests);
+        let bytes = flush.size_bytes();
+        let overlap = durability == Durability::Synchronous && bytes >= OVERLAP_BYTES_MIN;
+        // Delayed messages are a transaction of several statements, which is committed as it should be.
+        if overlap && flush.delayed.is_empty() {
+            self.commit_and_confirm(flush).await;
+        } else {
+            self.commit(flush).await;
+        }
+        self.appender.core.metrics.lanes().flushed(Lane::Append, calls, bytes, begun.elapsed());
+    }
+
     async fn commit(&mut self, flush: Flush) {
         let stored = self.appender.commit(&mut self.direct, &flush).await;
         flush.answer(&self.appender.core, stored);
@@ -86,14 +95,15 @@ impl AppendLane {
             }
         };
         let stored = self.appender.commit(&mut connection, &flush).await;
-        self.confirming.spawn(async move {
+        let confirming = async move {
             let stored = match connection.confirm(session).await {
                 Ok(()) => stored,
                 Err(error) => failed(flush.streams.keys(), &error),
             };
             flush.answer(&core, stored);
             connection
-        });
+        };
+        self.confirming.spawn(confirming.in_current_span());
     }
 
     /// A connection whose flush is answered.

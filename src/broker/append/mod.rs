@@ -5,11 +5,12 @@ mod lane;
 
 use bytes::BytesMut;
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 pub use self::lane::run;
 
-use super::Broker;
+use super::{Broker, rounds};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MessageId, ProjectId, QueueId, StreamId};
 use crate::domain::message::{Message, NewMessage, fit_mode};
@@ -26,6 +27,7 @@ pub struct AppendRequest {
     payload: BytesMut,
     message_count: i32,
     delayed: Vec<DelayedRecord>,
+    caller: Span,
     /// Whether the stream was there.
     reply: oneshot::Sender<Result<bool>>,
 }
@@ -36,7 +38,12 @@ impl Broker {
     /// # Errors
     /// `QueueNotFound`, `RequestFormat` for a delay on a Kafka queue, `Overloaded`, `Unavailable` (the batch may or may not
     /// have been stored).
-    pub async fn send(
+    pub async fn send(&self, project: &ProjectId, queue: QueueId, messages: Vec<NewMessage>) -> Result<Vec<MessageId>> {
+        let span = tracing::debug_span!("send", %project, %queue, messages = messages.len());
+        self.append(project, queue, messages).instrument(span).await
+    }
+
+    async fn append(
         &self,
         project: &ProjectId,
         queue: QueueId,
@@ -46,9 +53,9 @@ impl Broker {
         fit_mode(entry.queue.mode, &mut messages)?;
         let size = messages.iter().map(NewMessage::size_bytes).sum();
         let (reply, answer) = oneshot::channel();
-        let payload = BytesMut::with_capacity(size + messages.len() * codec::RECORD_OVERHEAD_BYTES);
-        let request =
-            AppendRequest { stream: entry.queue.stream, payload, message_count: 0, delayed: Vec::new(), reply };
+        let payload = BytesMut::with_capacity(messages.iter().map(codec::room).sum());
+        let (stream, caller) = (entry.queue.stream, rounds::caller());
+        let request = AppendRequest { stream, payload, message_count: 0, delayed: Vec::new(), caller, reply };
         let (request, ids) = encode(request, messages, self.core.clock.now());
         self.core.append_lane(&entry.queue).push(project, request, size)?;
         let stored = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
@@ -66,8 +73,8 @@ fn encode(mut request: AppendRequest, new: Vec<NewMessage>, now: Timestamp) -> (
         let id = MessageId(Uuid::now_v7());
         ids.push(id);
         let delay = message.delay;
-        let NewMessage { body, attributes, tags, .. } = message;
-        let message = Message { id, body, attributes, tags, dead_letter: None };
+        let NewMessage { body, attributes, tags, trace, .. } = message;
+        let message = Message { id, body, attributes, tags, dead_letter: None, trace };
         if delay.is_zero() {
             codec::encode(&message, &mut request.payload);
             request.message_count += 1;

@@ -55,6 +55,7 @@ mod tests {
 
     use bytes::Bytes;
     use tokio::sync::oneshot;
+    use tracing::Span;
     use uuid::Uuid;
 
     use super::*;
@@ -74,6 +75,7 @@ mod tests {
                 attributes: Bytes::new(),
                 tags: vec![],
                 dead_letter: None,
+                trace: None,
             },
             skipped_before: 0,
         };
@@ -83,9 +85,17 @@ mod tests {
     fn request(max_messages: usize) -> (ClaimRequest, oneshot::Receiver<Result<Granted>>) {
         let (reply, answer) = oneshot::channel();
         let key = SubscriptionKey { stream: StreamId(1), subscription: SubscriptionId(1) };
-        let (retention, lease) = (Duration::MAX, Duration::ZERO);
-        let request =
-            ClaimRequest { key, exclusive: false, retention, max_messages, lease, rule: None, reply, parked: false };
+        let request = ClaimRequest {
+            key,
+            exclusive: false,
+            retention: Duration::MAX,
+            max_messages,
+            lease: Duration::ZERO,
+            rule: None,
+            caller: Span::none(),
+            reply,
+            parked: false,
+        };
         (request, answer)
     }
 

@@ -15,10 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use self::reader::Reader;
 use super::core::Core;
 use super::lane::LaneQueue;
+use super::rounds::Round;
 use crate::domain::Result;
 use crate::domain::ids::{StreamId, SubscriptionKey};
 use crate::domain::labels::LabelRule;
@@ -57,6 +59,8 @@ pub struct ClaimRequest {
     pub lease: Duration,
     /// Selected by label.
     pub rule: Option<LabelRule>,
+    /// The span of the call.
+    pub caller: Span,
     /// Closed when the caller has given up.
     pub reply: oneshot::Sender<Result<Granted>>,
     /// Whether it was looked after once and waits: it survives an outage of the database.
@@ -97,6 +101,8 @@ struct ClaimLane {
     served_last: Option<SubscriptionKey>,
     next_refresh: Instant,
     retry_at: Option<Instant>,
+    /// The one that runs.
+    round: Round,
 }
 
 /// Gives out leases until the lane is closed.
@@ -112,6 +118,7 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
         served_last: None,
         next_refresh: Instant::now() + REFRESH,
         retry_at: None,
+        round: Round::default(),
     };
     while let Some(messages) = lane.next_messages(&queue).await {
         messages.into_iter().for_each(|message| lane.apply(message));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Instant;
 
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::cut::{Batch, cut};
@@ -11,6 +12,7 @@ use super::find::Taken;
 use super::reader::{NextSource, Reader};
 use super::scan::Candidate;
 use super::{ClaimLane, Granted, RETRY};
+use crate::broker::rounds::Round;
 use crate::broker::settle::{LEASE_BYTES, SettleRequest};
 use crate::broker::wakeups::Wakeup;
 use crate::domain::clock::Timestamp;
@@ -60,7 +62,10 @@ impl ClaimLane {
             self.ready.remove(key);
         }
         let begun = Instant::now();
-        let served = self.serve(&keys).await;
+        self.round = Round::begin(Lane::Claim, keys.len());
+        let span = self.round.span();
+        let served = self.serve(&keys).instrument(span).await;
+        std::mem::take(&mut self.round).end();
         self.core.metrics.lanes().flushed(Lane::Claim, keys.len(), 0, begun.elapsed());
         if let Err(error) = served {
             for key in keys {
@@ -236,6 +241,7 @@ impl ClaimLane {
         }
         for (lease, expires_at, batch) in planned.batches {
             self.core.timers.add(lease, expires_at);
+            self.round.serves([&batch.request.caller]);
             let first = batch.messages.iter().filter(|message| message.at.attempts <= 1).count();
             let again = batch.messages.len() - first;
             let deliveries = deliveries(lease, expires_at, batch.messages);

@@ -91,6 +91,7 @@ mod tests {
             attributes: Bytes::new(),
             tags: vec![(*tag).to_owned()],
             dead_letter: None,
+            trace: None,
         };
         Segment {
             stream: StreamId(1),

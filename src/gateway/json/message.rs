@@ -47,16 +47,21 @@ struct Message<'a> {
     attributes: &'a RawValue,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     tags: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    traceparent: &'a str,
 }
 
-impl<'a> TryFrom<&'a pb::LeasedMessage> for Leased<'a> {
-    type Error = Error;
-
-    fn try_from(leased: &'a pb::LeasedMessage) -> Result<Self> {
+impl<'a> Leased<'a> {
+    /// With the trace of its producer if it is wanted.
+    pub fn new(leased: &'a pb::LeasedMessage, with_trace: bool) -> Result<Self> {
         let Some(message) = &leased.message else { return Err(unreadable()) };
         let attributes = if message.attributes.is_empty() { b"{}" } else { &message.attributes[..] };
-        let message =
-            Message { body: json_text(&message.body)?, attributes: json_text(attributes)?, tags: &message.tags };
+        let message = Message {
+            body: json_text(&message.body)?,
+            attributes: json_text(attributes)?,
+            tags: &message.tags,
+            traceparent: if with_trace { &message.traceparent } else { "" },
+        };
         Ok(Self { message, handler: &leased.handler })
     }
 }

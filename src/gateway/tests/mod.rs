@@ -9,6 +9,7 @@ mod paths;
 mod queues;
 mod signed;
 mod tags;
+mod trace;
 
 use axum::body::{Body, to_bytes};
 use http::{HeaderMap, Request, StatusCode};

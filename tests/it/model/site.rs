@@ -268,6 +268,7 @@ fn new_message(sent: &Sent) -> pb::NewMessage {
         tags: sent.labels.clone(),
         delay: (sent.delay > 0)
             .then(|| prost_types::Duration { seconds: i64::try_from(sent.delay).unwrap(), nanos: 0 }),
+        ..Default::default()
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod calls;
 pub mod consumers;
 pub mod credentials;
+pub mod logged;
 pub mod panics;
 pub mod postgres;
 pub mod rest;

@@ -1,0 +1,53 @@
+//! `dms serve` as a process of its own, whose log can be read.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::process::{Child, Command};
+
+use super::calls::eventually;
+use super::credentials::SecretFile;
+use super::postgres::TestDatabase;
+use super::rest::Rest;
+
+/// The process; it ends with this value.
+pub struct Logged {
+    process: Child,
+    log: SecretFile,
+    pub rest: Rest,
+    pub grpc: String,
+    pub admin: String,
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+impl Logged {
+    /// On any migrated database, with these flags beside the addresses.
+    pub async fn serve<F: AsRef<OsStr>>(database: &TestDatabase, flags: impl IntoIterator<Item = F>) -> Self {
+        let (grpc, rest, admin) = (free_address(), free_address(), free_address());
+        let log = SecretFile::text("");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
+        command.arg("serve").args(flags).arg(format!("--database-url={}", database.url()));
+        command.arg(format!("--grpc-addr={grpc}")).arg(format!("--rest-addr={rest}"));
+        command.arg(format!("--admin-addr={admin}"));
+        let process = command.stderr(File::create(&log.0).unwrap()).spawn().unwrap();
+        let (client, grpc) = (Rest::on(&format!("http://{rest}")), format!("http://{grpc}"));
+        let logged = Self { process, log, rest: client, grpc, admin: format!("http://{admin}") };
+        eventually("it listens", async || reqwest::get(format!("http://{rest}/readyz")).await.is_ok()).await;
+        logged
+    }
+
+    /// What it has logged until now.
+    pub fn text(&self) -> String {
+        fs::read_to_string(&self.log.0).unwrap()
+    }
+}
