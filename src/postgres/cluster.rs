@@ -88,6 +88,11 @@ impl Cluster {
         Ok(self.wrapper.try_wait()?)
     }
 
+    /// What the server said.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.folders.log()).unwrap_or_default()).into_owned()
+    }
+
     /// The end of what the server said.
     pub fn log_tail(&self) -> String {
         let log = fs::read(self.folders.log()).unwrap_or_default();

@@ -146,7 +146,7 @@ const SUMMARIES: &str = "
 SELECT q.*,
        s.next_offset - coalesce(
            (SELECT g.base_offset FROM segments AS g
-            WHERE g.stream_id = q.stream_id AND g.appended_at > $2 - make_interval(hours => q.retention_hours)
+            WHERE g.stream_id = q.stream_id AND g.appended_at > $2::timestamptz - make_interval(hours => q.retention_hours)
             ORDER BY g.appended_at, g.base_offset LIMIT 1), s.next_offset) AS produced,
        (SELECT count(*)::integer FROM consumer_groups AS c WHERE c.queue_id = q.queue_id) AS group_count
 FROM queues AS q JOIN streams AS s USING (stream_id)

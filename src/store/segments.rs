@@ -258,7 +258,7 @@ const READ: &str = "
 SELECT base_offset, appended_at, message_count, codec, payload
 FROM segments
 WHERE stream_id = $1 AND appended_at >= $2 AND appended_at > $3 AND base_offset + message_count > $4
-  AND appended_at <= coalesce($6, 'infinity')
+  AND appended_at <= coalesce($6::timestamptz, 'infinity')
 ORDER BY appended_at, base_offset
 LIMIT $5";
 

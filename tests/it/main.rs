@@ -18,6 +18,7 @@ mod dead_letter_moves;
 mod dead_letters;
 mod delays;
 mod dev;
+mod distribution;
 mod doctor;
 mod error_table;
 mod fifo;

@@ -74,6 +74,15 @@ impl TestDatabase {
         Self { url: server.url(&name), name }
     }
 
+    /// Makes it on a server of its own, which has to outlive it.
+    pub async fn create_on(cluster: &Cluster) -> Self {
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        let url = cluster.url(&name);
+        store::database::create_if_absent(&url).await.unwrap();
+        store::migrate(&url).await.unwrap();
+        Self { name, url }
+    }
+
     /// Its URL.
     pub fn url(&self) -> &str {
         &self.url

@@ -145,7 +145,12 @@ impl TestService {
 
     /// Default settings, on a database that was prepared for it.
     pub async fn on(database: TestDatabase) -> Self {
-        Self::begin(database, Settings { pool_connections: 4, ..Settings::default() }, Door::open()).await
+        Self::on_with(database, Settings { pool_connections: 4, ..Settings::default() }).await
+    }
+
+    /// Other settings, on a database that was prepared for it.
+    pub async fn on_with(database: TestDatabase, settings: Settings) -> Self {
+        Self::begin(database, settings, Door::open()).await
     }
 
     async fn guarded_with(settings: Settings, door: Door) -> Self {
