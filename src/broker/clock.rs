@@ -159,9 +159,9 @@ mod tests {
     #[test]
     fn a_reading_held_up_on_either_way_changes_nothing() {
         let start = Instant::now();
-        let good = reading(start, 0 * MS, 2 * MS, MS);
+        let good = reading(start, Duration::ZERO, 2 * MS, MS);
         let now = 20_000 * MS;
-        for late in [0 * MS, 8_000 * MS] {
+        for late in [Duration::ZERO, 8_000 * MS] {
             let slow = reading(start, 12_000 * MS, 8_000 * MS, late);
             assert_eq!(error(slow, start, now), 4_000 * MS);
             assert!(error(good.followed_by(slow, start + now), start, now) <= MS);
@@ -172,7 +172,7 @@ mod tests {
     fn a_good_reading_is_followed_forward_and_never_back() {
         let start = Instant::now();
         let now = start + 10_000 * MS;
-        let before = reading(start, 0 * MS, 2 * MS, MS);
+        let before = reading(start, Duration::ZERO, 2 * MS, MS);
         let fresh = |shift: i64| {
             let fresh = reading(start, 9_998 * MS, 2 * MS, MS);
             Reading { shown: Timestamp(fresh.shown.0 + shift), ..fresh }
@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn where_all_readings_are_slow_they_are_followed_once_drift_may_be_worse() {
         let start = Instant::now();
-        let before = reading(start, 0 * MS, 2 * MS, MS);
-        let slow = |asked: Duration| reading(start, asked, 200 * MS, 0 * MS);
+        let before = reading(start, Duration::ZERO, 2 * MS, MS);
+        let slow = |asked: Duration| reading(start, asked, 200 * MS, Duration::ZERO);
         let early = before.followed_by(slow(60_000 * MS), start + 60_200 * MS);
         let late = before.followed_by(slow(200_000 * MS), start + 200_200 * MS);
         assert_eq!((early.error, late.error), (MS, 100 * MS));

@@ -59,6 +59,7 @@ mod rest_waits;
 mod rest_wire;
 mod retention;
 mod segment_sizes;
+mod shutdown;
 mod support;
 mod taken_back;
 mod taken_ports;
