@@ -62,7 +62,7 @@ async fn calls_and_lanes_are_counted() {
     // The first look at a Postgres trusts nothing in memory, the second does.
     for body in ["1", "2"] {
         service.send(&queue, &[body]).await;
-        assert_eq!(bodies(&service.consume(&group, 10).await), [body]);
+        assert_eq!(bodies(&service.take(&group, 10).await), [body]);
     }
     let bad = pb::SendMessagesRequest { project_id: PROJECT.into(), queue_id: "x".into(), ..Default::default() };
     service.replica.messages.clone().send_messages(bad).await.unwrap_err();
