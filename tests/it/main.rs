@@ -42,6 +42,7 @@ mod normal;
 mod observability;
 mod outage;
 mod places;
+mod postgres_tls;
 mod readme;
 mod replicas;
 mod rest_bad_bodies;
