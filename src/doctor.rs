@@ -79,12 +79,17 @@ async fn examine(diagnosis: &mut Diagnosis, settings: &Settings, replicas: u32) 
     findings.push(connections(&setting, settings, replicas, diagnosis.sessions().await?));
     let (applied, needed) = diagnosis.schema().await?;
     findings.push(schema(applied, needed));
+    findings.push(rights(&diagnosis.missing_rights().await?));
     findings.push(Finding::new(
         diagnosis.may_emit_messages().await?,
         Verdict::Bad,
         "this role may run pg_logical_emit_message",
         "GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) to the role: large sends need it",
     ));
+    findings.push(standby(diagnosis.standby_missing().await?));
+    findings.push(archiving(diagnosis.archiving_fails().await?));
+    findings.extend(diagnosis.idle_slots().await?.iter().map(|(slot, bytes)| idle_slot(slot, *bytes)));
+    findings.push(sight(diagnosis.sees_all_sessions().await?));
     findings.extend(diagnosis.snapshot_holders().await?.iter().map(holder));
     findings.extend(diagnosis.dead_rows().await?.iter().map(|(table, live, dead)| dead_rows(table, *live, *dead)));
     if let Some(oldest) = diagnosis.oldest_day().await? {
@@ -125,13 +130,25 @@ fn server<'a>(setting: &impl Fn(&str) -> &'a str) -> Vec<Finding> {
             is("default_transaction_read_only", "off"),
             Verdict::Bad,
             line("default_transaction_read_only"),
-            "the service has to write: is this a standby, or a role for reading?",
+            "the service has to write: is this a database or a role for reading?",
+        ),
+        Finding::new(
+            is("transaction_read_only", "off"),
+            Verdict::Bad,
+            line("transaction_read_only"),
+            "the service has to write: this is a standby, unless the setting above is on too; point the URL at the primary",
         ),
         Finding::new(
             is("autovacuum", "on"),
             Verdict::Bad,
             line("autovacuum"),
             "turn it on: small hot tables grow without end",
+        ),
+        Finding::new(
+            is("track_counts", "on"),
+            Verdict::Bad,
+            line("track_counts"),
+            "turn it on: autovacuum does nothing without it",
         ),
         Finding::new(
             is("data_checksums", "on"),
@@ -149,25 +166,98 @@ fn server<'a>(setting: &impl Fn(&str) -> &'a str) -> Vec<Finding> {
 }
 
 fn connections<'a>(setting: &impl Fn(&str) -> &'a str, settings: &Settings, replicas: u32, sessions: i64) -> Finding {
-    let most: i64 = setting("max_connections").parse().unwrap_or(0);
+    let number = |name: &str| setting(name).parse::<i64>().unwrap_or(0);
+    let most = number("max_connections");
+    let reserved = number("superuser_reserved_connections") + number("reserved_connections");
     // Three for a lane of sends, one each for KAFKA_HT, for listening and for notifying.
     let lanes = 3 * settings.append_lanes + 1 + settings.claim_lanes + settings.settle_lanes + 2;
     let needed =
         (i64::try_from(lanes).unwrap_or(i64::MAX) + i64::from(settings.pool_connections)) * i64::from(replicas);
     Finding::new(
-        needed <= most,
+        needed <= most - reserved,
         Verdict::Bad,
-        format!("{replicas} replicas need {needed} connections; max_connections = {most}, {sessions} are in use"),
+        format!(
+            "{replicas} replicas need {needed} connections; max_connections = {most}, {reserved} of them reserved, \
+             {sessions} in use"
+        ),
         "raise max_connections, or lower --pool-connections and the numbers of lanes",
     )
 }
 
-fn schema(applied: i64, needed: i64) -> Finding {
+fn schema(applied: Option<i64>, needed: i64) -> Finding {
+    let Some(applied) = applied else {
+        // The service starts all the same: it cannot look either.
+        return Finding::new(
+            false,
+            Verdict::Warning,
+            "this role may not read the version of the schema",
+            "run dms doctor as the role that migrated, or GRANT SELECT ON _sqlx_migrations",
+        );
+    };
     Finding::new(
         applied >= needed,
         Verdict::Bad,
         format!("the schema is at version {applied}, this program needs {needed}"),
         "run dms migrate",
+    )
+}
+
+fn rights(missing: &[String]) -> Finding {
+    let what = if missing.is_empty() {
+        "this role has the rights that the service needs".to_owned()
+    } else {
+        format!("this role lacks {}", missing.join(", "))
+    };
+    Finding::new(
+        missing.is_empty(),
+        Verdict::Bad,
+        what,
+        "run the service as the role that migrated, or as a member of it, for it makes and drops partitions",
+    )
+}
+
+fn standby(missing: bool) -> Finding {
+    Finding::new(
+        !missing,
+        Verdict::Bad,
+        match missing {
+            true => "no synchronous standby is there: commits wait for one",
+            false => "no commit waits for a standby that is away",
+        },
+        "bring the standby back; or take it out of synchronous_standby_names: what is answered then is on one server only",
+    )
+}
+
+fn archiving(fails: bool) -> Finding {
+    Finding::new(
+        !fails,
+        Verdict::Warning,
+        match fails {
+            true => "WAL cannot be archived",
+            false => "WAL is archived, or need not be",
+        },
+        "look at archive_command and the log of Postgres: WAL stays until it is archived, and the disk fills up",
+    )
+}
+
+fn sight(all: bool) -> Finding {
+    Finding::new(
+        all,
+        Verdict::Warning,
+        match all {
+            true => "this role sees the sessions of all roles",
+            false => "this role does not see the sessions of other roles",
+        },
+        "GRANT pg_read_all_stats TO the role, or ask as a superuser: what keeps dead rows may be missing below",
+    )
+}
+
+fn idle_slot(slot: &str, bytes: i64) -> Finding {
+    Finding::new(
+        false,
+        Verdict::Warning,
+        format!("replication slot {slot} has no consumer and keeps {} MB of WAL", bytes / 1_000_000),
+        "bring its consumer back, or pg_drop_replication_slot: the disk fills up",
     )
 }
 
@@ -212,7 +302,9 @@ mod tests {
             ("fsync", "on"),
             ("full_page_writes", "on"),
             ("default_transaction_read_only", "off"),
+            ("transaction_read_only", "off"),
             ("autovacuum", "on"),
+            ("track_counts", "on"),
             ("data_checksums", "on"),
             ("synchronous_commit", "on"),
         ];
@@ -232,6 +324,8 @@ mod tests {
             ("full_page_writes", "off", Verdict::Bad),
             ("autovacuum", "off", Verdict::Bad),
             ("default_transaction_read_only", "on", Verdict::Bad),
+            ("transaction_read_only", "on", Verdict::Bad),
+            ("track_counts", "off", Verdict::Bad),
             ("data_checksums", "off", Verdict::Warning),
             ("synchronous_commit", "off", Verdict::Warning),
             ("synchronous_commit", "remote_apply", Verdict::Good),
@@ -242,8 +336,9 @@ mod tests {
 
     #[test]
     fn connections_are_counted_for_all_replicas() {
-        let found = |replicas| connections(&|_| "100", &Settings::default(), replicas, 1);
-        assert_eq!((found(4).verdict, found(5).verdict), (Verdict::Good, Verdict::Bad));
+        let setting = |name: &str| if name == "max_connections" { "106" } else { "3" };
+        let found = |replicas| connections(&setting, &Settings::default(), replicas, 1);
+        assert_eq!((found(4).verdict, found(5).verdict), (Verdict::Good, Verdict::Bad), "six are reserved");
         assert!(found(5).what.contains("5 replicas need 105 connections"), "{:?}", found(5));
     }
 
@@ -257,9 +352,16 @@ mod tests {
         let at = Duration::from_secs;
         assert_eq!((clock(at(10), at(11)).verdict, clock(at(10), at(7)).verdict), (Verdict::Good, Verdict::Warning));
         assert_eq!(
-            (schema(2, 2).verdict, schema(3, 2).verdict, schema(1, 2).verdict),
-            (Verdict::Good, Verdict::Good, Verdict::Bad)
+            [Some(2), Some(3), Some(1), None].map(|applied| schema(applied, 2).verdict),
+            [Verdict::Good, Verdict::Good, Verdict::Bad, Verdict::Warning]
         );
+        let lacking = ["INSERT on segments".to_owned()];
+        assert_eq!((rights(&[]).verdict, rights(&lacking).verdict), (Verdict::Good, Verdict::Bad));
+        for finding in [standby, archiving] {
+            assert!(finding(false).verdict == Verdict::Good && finding(true).verdict > Verdict::Good);
+        }
+        assert_eq!((sight(true).verdict, sight(false).verdict), (Verdict::Good, Verdict::Warning));
+        assert!(idle_slot("gone", 112_000_000).what.contains("gone has no consumer and keeps 112 MB"));
         assert_eq!(
             (dead_rows("leases", 1, 5).verdict, dead_rows("leases", 1, 1_000_000).verdict),
             (Verdict::Good, Verdict::Warning)

@@ -21,16 +21,22 @@ pub struct SnapshotHolder {
     pub seconds: Option<f64>,
 }
 
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 13] = [
     "server_version_num",
     "fsync",
     "full_page_writes",
     "synchronous_commit",
     "autovacuum",
+    "track_counts",
     "data_checksums",
     "max_connections",
+    "superuser_reserved_connections",
+    // From Postgres 16 on.
+    "reserved_connections",
     "max_wal_size",
     "default_transaction_read_only",
+    // On at a standby, whatever its settings are.
+    "transaction_read_only",
 ];
 
 const HOLDERS: &str = "
@@ -56,6 +62,37 @@ SELECT min(to_timestamp(substr(c.relname, 11)::bigint * 86400))
 FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
 WHERE i.inhparent = to_regclass('segments') AND c.relname ~ '^segments_d[0-9]+$'";
 
+const MISSING_RIGHTS: &str = "
+SELECT format('%s on %s', r.privilege, t.name)
+FROM unnest(ARRAY['queues', 'queue_tags', 'consumer_groups', 'streams', 'segments', 'subscriptions', 'leases', 'retries',
+                  'delayed_messages']) AS t (name)
+CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (privilege)
+WHERE to_regclass(t.name) IS NOT NULL AND NOT has_table_privilege(to_regclass(t.name), r.privilege)
+UNION ALL
+SELECT format('USAGE on %s', s.name) FROM unnest(ARRAY['stream_ids', 'subscription_ids']) AS s (name)
+WHERE to_regclass(s.name) IS NOT NULL AND NOT has_sequence_privilege(to_regclass(s.name), 'USAGE')
+UNION ALL
+SELECT 'ownership of segments' FROM pg_class WHERE oid = to_regclass('segments') AND NOT pg_has_role(relowner, 'USAGE')
+UNION ALL
+SELECT format('CREATE on schema %s', relnamespace::regnamespace) FROM pg_class
+WHERE oid = to_regclass('segments') AND NOT has_schema_privilege(relnamespace, 'CREATE')";
+
+/// WAL that slots keep for consumers who are not there. At a standby the position is what it has received or replayed.
+const IDLE_SLOTS: &str = "
+SELECT slot_name::text, coalesce(pg_wal_lsn_diff(
+    CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+         ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint
+FROM pg_replication_slots WHERE NOT active AND restart_lsn IS NOT NULL ORDER BY 2 DESC";
+
+/// Who may not see the state of standbys sees that they are there.
+const STANDBY_MISSING: &str = "
+SELECT current_setting('synchronous_standby_names') <> ''
+    AND NOT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state IS NULL OR sync_state IN ('sync', 'quorum'))";
+
+const ARCHIVING_FAILS: &str = "
+SELECT current_setting('archive_mode') <> 'off' AND coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false)
+FROM pg_stat_archiver";
+
 impl Diagnosis {
     /// Connects.
     pub async fn connect(database_url: &str) -> Result<Self> {
@@ -75,12 +112,43 @@ impl Diagnosis {
             .await?)
     }
 
-    /// The version of the schema, 0 when there is none, and the one that this program needs.
-    pub async fn schema(&mut self) -> Result<(i64, i64)> {
-        let present: bool =
-            sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut self.0).await?;
-        let applied = if present { sqlx::query_scalar(schema::APPLIED).fetch_one(&mut self.0).await? } else { 0 };
+    /// The version of the schema, 0 when there is none, nothing when this role may not see it; and the one that this program
+    /// needs.
+    pub async fn schema(&mut self) -> Result<(Option<i64>, i64)> {
+        // NULL when there is no such table.
+        let sql = "SELECT has_table_privilege(to_regclass('_sqlx_migrations'), 'SELECT')";
+        let visible: Option<bool> = sqlx::query_scalar(sql).fetch_one(&mut self.0).await?;
+        let applied = match visible {
+            Some(true) => Some(sqlx::query_scalar(schema::APPLIED).fetch_one(&mut self.0).await?),
+            Some(false) => None,
+            None => Some(0),
+        };
         Ok((applied, schema::needed()))
+    }
+
+    /// What the role of this session lacks to run the service.
+    pub async fn missing_rights(&mut self) -> Result<Vec<String>> {
+        Ok(sqlx::query_scalar(MISSING_RIGHTS).fetch_all(&mut self.0).await?)
+    }
+
+    /// Whether this role sees what sessions of other roles do.
+    pub async fn sees_all_sessions(&mut self) -> Result<bool> {
+        Ok(sqlx::query_scalar("SELECT pg_has_role('pg_read_all_stats', 'USAGE')").fetch_one(&mut self.0).await?)
+    }
+
+    /// Replication slots without a consumer, and the bytes of WAL that they keep.
+    pub async fn idle_slots(&mut self) -> Result<Vec<(String, i64)>> {
+        Ok(sqlx::query_as(IDLE_SLOTS).fetch_all(&mut self.0).await?)
+    }
+
+    /// Whether commits wait for a synchronous standby that is not there.
+    pub async fn standby_missing(&mut self) -> Result<bool> {
+        Ok(sqlx::query_scalar(STANDBY_MISSING).fetch_one(&mut self.0).await?)
+    }
+
+    /// Whether the last segment of WAL could not be archived.
+    pub async fn archiving_fails(&mut self) -> Result<bool> {
+        Ok(sqlx::query_scalar(ARCHIVING_FAILS).fetch_one(&mut self.0).await?)
     }
 
     /// What keeps dead rows from being removed, the oldest first.

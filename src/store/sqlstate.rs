@@ -69,8 +69,9 @@ fn by_constraint(error: &sqlx::Error) -> Option<(ErrorKind, &'static str)> {
 fn by_code(error: &sqlx::Error) -> Error {
     let code = code(error).unwrap_or_default();
     match &code[..code.len().min(2)] {
-        // connection, resources, operator intervention, system error, conflict, read-only (a standby)
-        "08" | "53" | "57" | "58" | "40" | "25" => {
+        // connection, log-in (a password that is being changed), resources, operator intervention, system error, conflict,
+        // read-only (a standby)
+        "08" | "28" | "53" | "57" | "58" | "40" | "25" => {
             tracing::warn!(%error, code, "database unavailable");
             Error::unavailable("the database is not available")
         }
