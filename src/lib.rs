@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod postgres;
 pub mod proto;
 pub mod readiness;
+pub mod room;
 pub mod serve;
 pub mod server;
 pub mod shutdown;

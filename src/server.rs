@@ -143,10 +143,7 @@ impl Bound {
             Some(addr) => Some(listener("--rest-addr", addr, Protocol::Rest, rest_tls, background).await?),
             None => None,
         };
-        let admin = match options.admin_addr {
-            Some(addr) => Some(listener("--admin-addr", addr, Protocol::Rest, None, background).await?),
-            None => None,
-        };
+        let admin = admin_listener(options.admin_addr, background).await?;
         Ok(Self { grpc, rest, admin })
     }
 }
@@ -167,6 +164,17 @@ pub(crate) async fn listener(
     background.extend(tls.iter().map(|tls| tokio::spawn(Arc::clone(tls).follow())));
     let bound = Listener::bind(addr, protocol, tls).await;
     bound.map_err(|error| Error::internal(format!("{flag}: {}", error.message())))
+}
+
+/// The same for operators, if they have one.
+pub(crate) async fn admin_listener(
+    addr: Option<SocketAddr>,
+    background: &mut Vec<JoinHandle<()>>,
+) -> Result<Option<Listener>> {
+    match addr {
+        Some(addr) => Ok(Some(listener("--admin-addr", addr, Protocol::Rest, None, background).await?)),
+        None => Ok(None),
+    }
 }
 
 /// Ends tasks. An aborted one may still be inside of its last step; health must not come back after it.

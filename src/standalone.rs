@@ -19,7 +19,7 @@ use crate::domain::Result;
 use crate::listen::Listener;
 use crate::metrics::GatewayMetrics;
 use crate::readiness::Readiness;
-use crate::server::{drain, end, listener};
+use crate::server::{admin_listener, drain, end, listener};
 use crate::tls::{Protocol, TlsOptions};
 use crate::{admin, gateway};
 
@@ -64,10 +64,7 @@ impl Standalone {
         let StandaloneOptions { upstream, rest_addr, rest_tls, admin_addr, shutdown_limit } = options;
         let mut background = Vec::new();
         let rest = listener("--rest-addr", rest_addr, Protocol::Rest, rest_tls, &mut background).await?;
-        let admin = match admin_addr {
-            Some(addr) => Some(listener("--admin-addr", addr, Protocol::Rest, None, &mut background).await?),
-            None => None,
-        };
+        let admin = admin_listener(admin_addr, &mut background).await?;
         let (rest_addr, admin_addr) = (rest.address(), admin.as_ref().map(Listener::address));
         let (readiness, metrics) = (Readiness::default(), GatewayMetrics::default());
         let stop = CancellationToken::new();

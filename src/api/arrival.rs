@@ -2,19 +2,17 @@
 
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_stream::Stream;
 use tonic::Status;
 
 use super::status;
-use crate::domain::Error;
+use crate::room::{Room, Share};
 
 /// Bytes of requests that are not whole yet; whoever needs more is refused. Whole ones are bounded in front of the lanes.
 const BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -23,7 +21,7 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Room for requests that arrive. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Arrivals(Arc<Semaphore>);
+pub struct Arrivals(Room);
 
 impl Arrivals {
     /// Room for the usual number of bytes.
@@ -32,36 +30,23 @@ impl Arrivals {
     }
 
     fn of(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
+        Self(Room::new(bytes, "requests"))
     }
 
     /// The same body within the bounds.
     pub fn bounded(&self, body: Body) -> Body {
-        let limit = Box::pin(tokio::time::sleep(TIME_MAX));
-        Body::from_stream(Arriving { body: body.into_data_stream(), room: Arc::clone(&self.0), taken: None, limit })
+        let (body, share) = (body.into_data_stream(), self.0.share());
+        Body::from_stream(Arriving { body, share, deadline: Instant::now() + TIME_MAX, limit: None })
     }
 }
 
 /// A body in pieces. What it has taken is free again when it is dropped: decoded, or given up.
 struct Arriving {
     body: BodyDataStream,
-    room: Arc<Semaphore>,
-    taken: Option<OwnedSemaphorePermit>,
-    limit: Pin<Box<Sleep>>,
-}
-
-impl Arriving {
-    fn take(&mut self, chunk: Bytes) -> Result<Bytes, Status> {
-        let bytes = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-        let Ok(more) = Arc::clone(&self.room).try_acquire_many_owned(bytes) else {
-            return Err(Error::overloaded("too many large requests are arriving: retry later").into());
-        };
-        match &mut self.taken {
-            Some(taken) => taken.merge(more),
-            none => *none = Some(more),
-        }
-        Ok(chunk)
-    }
+    share: Share,
+    deadline: Instant,
+    /// Most requests are there at once, and need no timer.
+    limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stream for Arriving {
@@ -69,10 +54,17 @@ impl Stream for Arriving {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match Pin::new(&mut self.body).poll_next(cx) {
-            Poll::Ready(Some(Ok(chunk))) => Poll::Ready(Some(self.take(chunk))),
+            Poll::Ready(Some(Ok(chunk))) => {
+                let room = self.share.grow(chunk.len()).map_err(Status::from);
+                Poll::Ready(Some(room.map(|()| chunk)))
+            }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Status::from_error(error.into())))),
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => self.limit.as_mut().poll(cx).map(|()| Some(Err(status::deadline_exceeded()))),
+            Poll::Pending => {
+                let deadline = self.deadline;
+                let limit = self.limit.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                limit.as_mut().poll(cx).map(|()| Some(Err(status::deadline_exceeded())))
+            }
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::domain::clock::Timestamp;
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::{Error, Result};
 use crate::metrics::{GroupSample, Lane, Metrics, PostgresSample};
+use crate::store;
 use crate::store::observe::GroupBacklog;
-use crate::store::{self};
 
 /// What was read of Postgres less than this ago is fresh.
 const FRESH: Duration = Duration::from_secs(5);

@@ -1,13 +1,14 @@
 //! Request bodies, read with a bound on size and time.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_stream::StreamExt as _;
 
 use crate::domain::{Error, ErrorKind, Result};
+use crate::room::Room;
 
 /// The largest body taken: a full batch of 512 KB with room for JSON around it.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -17,7 +18,7 @@ const DRAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes of all bodies that are not whole yet; whoever needs more is refused.
 const ARRIVING_BYTES_MAX: usize = 256 * 1024 * 1024;
-static ARRIVING: Semaphore = Semaphore::const_new(ARRIVING_BYTES_MAX);
+static ARRIVING: LazyLock<Room> = LazyLock::new(|| Room::new(ARRIVING_BYTES_MAX, "bodies"));
 
 /// How long a body may take to arrive.
 const ARRIVAL_MAX: Duration = Duration::from_secs(60);
@@ -62,9 +63,9 @@ pub async fn read(body: Body, plane: Plane) -> Result<Bytes> {
     tokio::time::timeout(ARRIVAL_MAX, collect(body, plane, &ARRIVING)).await.map_err(late)?
 }
 
-async fn collect(body: Body, plane: Plane, room: &Semaphore) -> Result<Bytes> {
+async fn collect(body: Body, plane: Plane, room: &Room) -> Result<Bytes> {
     let mut stream = body.into_data_stream();
-    let mut taken: Option<SemaphorePermit<'_>> = None;
+    let mut share = room.share();
     // A body in one piece is not copied.
     let (mut first, mut rest, mut size) = (Bytes::new(), BytesMut::new(), 0);
     while let Some(chunk) = stream.next().await {
@@ -74,7 +75,7 @@ async fn collect(body: Body, plane: Plane, room: &Semaphore) -> Result<Bytes> {
             break;
         }
         if size <= BODY_BYTES_MAX {
-            take(room, chunk.len(), &mut taken)?;
+            share.grow(chunk.len())?;
         }
         if first.is_empty() {
             first = chunk;
@@ -89,23 +90,13 @@ async fn collect(body: Body, plane: Plane, room: &Semaphore) -> Result<Bytes> {
     Ok(if rest.is_empty() { first } else { [&first[..], &rest].concat().into() })
 }
 
-fn take<'a>(room: &'a Semaphore, bytes: usize, taken: &mut Option<SemaphorePermit<'a>>) -> Result<()> {
-    let more = room.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX));
-    let more = more.map_err(|_full| Error::overloaded("too many large bodies are arriving: retry later"))?;
-    match taken {
-        Some(taken) => taken.merge(more),
-        none => *none = Some(more),
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn all_bodies_together_are_bounded_while_they_arrive() {
-        let room = Semaphore::new(100);
+        let room = Room::new(100, "bodies");
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         let pieces = tokio_stream::wrappers::ReceiverStream::new(receiver);
         let slow = Body::from_stream(pieces.map(|size: usize| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; size]))));
@@ -115,7 +106,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             // The second piece may still be on its way.
-            while room.available_permits() > 40 {
+            while room.left() > 40 {
                 tokio::task::yield_now().await;
             }
             let other = collect(Body::from(vec![b'x'; 41]), Plane::Data, &room).await.unwrap_err();
@@ -124,6 +115,6 @@ mod tests {
             drop(sender);
         };
         let (whole, ()) = tokio::join!(collect(slow, Plane::Data, &room), send);
-        assert_eq!((whole.unwrap().len(), room.available_permits()), (60, 100));
+        assert_eq!((whole.unwrap().len(), room.left()), (60, 100));
     }
 }

@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::rest::RestRequests;
+use super::{encoded, registry};
 
 /// All metrics of a gateway. Clones share them.
 #[derive(Debug, Clone)]
@@ -23,8 +22,7 @@ struct All {
 
 impl Default for GatewayMetrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("dms");
-        registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let mut registry = registry();
         let rest = RestRequests::registered(&mut registry);
         let upstream_up = Gauge::default();
         let help = "1 while the service behind a gateway on its own says that it is ready";
@@ -46,10 +44,7 @@ impl GatewayMetrics {
 
     /// All of them as text, in the OpenMetrics format.
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        // A String takes all that is written.
-        let _written = encode(&mut text, &self.0.registry);
-        text
+        encoded(&self.0.registry)
     }
 }
 

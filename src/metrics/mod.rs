@@ -10,9 +10,10 @@ mod messages;
 mod replica;
 mod rest;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 pub use self::calls::{Calls, Refusal};
@@ -32,7 +33,7 @@ pub struct Metrics(Arc<All>);
 
 #[derive(Debug)]
 struct All {
-    registry: Mutex<Registry>,
+    registry: Registry,
     calls: Calls,
     lanes: Lanes,
     messages: Messages,
@@ -43,14 +44,14 @@ struct All {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("dms");
+        let mut registry = registry();
         let calls = Calls::registered(&mut registry);
         let lanes = Lanes::registered(&mut registry);
         let messages = Messages::registered(&mut registry);
         let groups = Groups::registered(&mut registry);
         let replica = Replica::registered(&mut registry);
         let rest = RestRequests::registered(&mut registry);
-        Self(Arc::new(All { registry: Mutex::new(registry), calls, lanes, messages, groups, replica, rest }))
+        Self(Arc::new(All { registry, calls, lanes, messages, groups, replica, rest }))
     }
 }
 
@@ -87,12 +88,22 @@ impl Metrics {
 
     /// All of them as text, in the OpenMetrics format.
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        let registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        // A String takes all that is written.
-        let _written = encode(&mut text, &registry);
-        text
+        encoded(&self.0.registry)
     }
+}
+
+/// What every program of ours says of itself.
+fn registry() -> Registry {
+    let mut registry = Registry::with_prefix("dms");
+    registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+    registry
+}
+
+fn encoded(registry: &Registry) -> String {
+    let mut text = String::new();
+    // A String takes all that is written.
+    let _written = encode(&mut text, registry);
+    text
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 /// Postgres as it was seen.
@@ -80,7 +79,6 @@ pub struct Replica {
 impl Replica {
     pub(super) fn registered(registry: &mut Registry) -> Self {
         let replica = Self::default();
-        registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("cache_hits", "Segments found in memory", replica.cache_hits.clone());
         registry.register("cache_misses", "Segments read from the log", replica.cache_misses.clone());
         registry.register_with_unit("cache", "Memory for recent segments", Unit::Bytes, replica.cache_bytes.clone());
