@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Imports point one way: `gateway` knows only the generated clients and the error table; `api` knows `auth` and `broker`;
-//! `broker` knows `store`; all know `domain`, which knows nothing of the project, and count in `metrics`.
+//! `broker` knows `store`; all know `domain`, which knows nothing of the project, count in `metrics`, and
+//! say in `spans` where they are in a trace.
 
 pub mod accepted;
 pub mod admin;
@@ -32,6 +33,7 @@ pub mod room;
 pub mod serve;
 pub mod server;
 pub mod shutdown;
+pub mod spans;
 pub mod standalone;
 pub mod store;
 pub mod telemetry;

@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = telemetry::init(&cli.log.filter, cli.log.format).and_then(|()| run(cli.command)) {
+    if let Err(error) = start(cli) {
         tracing::error!("{error:#}");
         return ExitCode::FAILURE;
     }
@@ -21,6 +21,15 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
+async fn start(cli: Cli) -> anyhow::Result<()> {
+    let export = telemetry::init(&cli.log, cli.command.traces())?;
+    let ended = run(cli.command).await;
+    if let Some(export) = export {
+        tokio::task::spawn_blocking(|| export.end()).await?;
+    }
+    ended
+}
+
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => serve::service(args).await,

@@ -21,6 +21,7 @@ use super::{access, status};
 use crate::auth::{Authenticator, rights};
 use crate::domain::{Error, text};
 use crate::metrics::{Metrics, Refusal};
+use crate::spans;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 64;
@@ -55,6 +56,7 @@ pub async fn around(State(gate): State<Gate>, mut request: Request, next: Next) 
     let id = request_id(request.headers());
     let trace = CallTrace::of(request.headers());
     let span = call_span(&request, &id, trace);
+    spans::place(&span, trace.here, trace.parent);
     request.extensions_mut().insert(trace);
     let mut response = admit(&gate, request, next).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
@@ -184,6 +186,7 @@ fn log(code: Code, elapsed: Duration) {
     let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     match code {
         Code::Internal | Code::Unavailable | Code::DataLoss | Code::Unknown => {
+            spans::fail(&Span::current(), status::name(code));
             tracing::info!(?code, elapsed_us, "call failed");
         }
         _ => tracing::debug!(?code, elapsed_us, "call answered"),

@@ -2,9 +2,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::Request;
+use tracing::Span;
 
 use crate::domain::message::Delivery;
 use crate::domain::trace::{BEGUN_BY_GATEWAY, TraceContext};
+use crate::spans;
 
 /// The metadata key of a trace context.
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -26,7 +28,7 @@ impl CallTrace {
     pub(super) fn of(metadata: &HeaderMap) -> Self {
         let given = metadata.get_all(&TRACEPARENT).iter().map(HeaderValue::as_bytes);
         let parent = TraceContext::of_header(given);
-        let here = parent.map_or_else(TraceContext::begin, TraceContext::child);
+        let here = parent.map_or_else(spans::begin, TraceContext::child);
         let of_caller = metadata.get(&TRACESTATE).is_none_or(|state| state != BEGUN_BY_GATEWAY);
         Self { here, parent, of_caller }
     }
@@ -48,6 +50,7 @@ pub(super) fn producer<M>(request: &Request<M>) -> Option<TraceContext> {
 pub(super) fn link(deliveries: &[Delivery]) {
     for delivery in deliveries {
         if let Some(producer) = delivery.message.trace {
+            spans::link(&Span::current(), producer);
             tracing::debug!(message_id = %delivery.message.id, link = %producer, "delivered what was sent in a trace");
         }
     }

@@ -7,6 +7,7 @@ use tracing::{Level, Span};
 
 use crate::domain::trace::TraceContext;
 use crate::metrics::Lane;
+use crate::spans;
 
 /// Calls that one round is linked to; the others are only counted.
 const LINKS_MAX: usize = 64;
@@ -28,14 +29,15 @@ struct Live {
 }
 
 impl Round {
-    /// Begins now.
-    pub fn begin(lane: Lane, calls: usize) -> Self {
+    /// Begins now, for so many calls. It is sampled when one of them is; `callers` are those that are known already.
+    pub fn begin<'a>(lane: Lane, calls: usize, callers: impl IntoIterator<Item = &'a Span>) -> Self {
         if !tracing::enabled!(Level::DEBUG) {
             return Self::default();
         }
-        let at = TraceContext::begin();
+        let at = TraceContext::begin(callers.into_iter().take(LINKS_MAX).any(spans::is_sampled));
         let (trace_id, span_id) = (at.trace_id, at.span_id);
         let span = tracing::debug_span!("round", lane = lane.name(), %trace_id, %span_id, calls);
+        spans::place(&span, at, None);
         Self(Some(Live { span, at, begun: Instant::now() }))
     }
 
@@ -49,6 +51,7 @@ impl Round {
         let Some(Live { span, at, .. }) = &self.0 else { return };
         for caller in callers.into_iter().filter(|caller| !caller.is_disabled()).take(LINKS_MAX) {
             span.follows_from(caller);
+            spans::link(caller, *at);
             // Not as a parent of the line: JSON shows the spans that it is written in.
             caller.in_scope(|| tracing::debug!(link = %at, "served by a round of a lane"));
         }

@@ -114,8 +114,9 @@ fn bad_first(handler: Option<Handler>, key: Option<SubscriptionKey>) -> Error {
 pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<SettleRequest>>) {
     let mut connection = LaneConnection::new(&core.store, "dms-settle", Durability::Synchronous);
     while let Some(requests) = queue.next().await {
-        let round = Round::begin(Lane::Settle, requests.len());
-        round.serves(requests.iter().filter_map(SettleRequest::caller));
+        let callers = || requests.iter().filter_map(SettleRequest::caller);
+        let round = Round::begin(Lane::Settle, requests.len(), callers());
+        round.serves(callers());
         settle_all(&core, &mut connection, requests).instrument(round.span()).await;
         round.end();
     }

@@ -10,6 +10,7 @@ mod listen;
 mod log;
 mod reference;
 mod tls;
+mod traces;
 mod traffic;
 mod units;
 
@@ -26,6 +27,7 @@ pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use reference::reference;
 pub use tls::{GrpcTlsArgs, TlsArgs, UpstreamTlsArgs};
+pub use traces::TraceArgs;
 pub use traffic::TrafficArgs;
 
 /// DMS v1.0 message queues on Postgres: gRPC service and REST gateway.
@@ -64,6 +66,18 @@ pub enum Command {
     PostgresBin(PostgresArgs),
 }
 
+impl Command {
+    /// Where the spans of this command go, and as whose.
+    pub fn traces(&self) -> Option<(&'static str, &TraceArgs)> {
+        match self {
+            Self::Serve(args) => Some(("dms", &args.traces)),
+            Self::Dev(args) => Some(("dms", &args.traces)),
+            Self::Gateway(args) => Some(("dms-gateway", &args.traces)),
+            _ => None,
+        }
+    }
+}
+
 /// Settings of `dms serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -88,6 +102,9 @@ pub struct ServeArgs {
     /// What operators look at.
     #[command(flatten)]
     pub admin: AdminArgs,
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
     /// The message engine.
     #[command(flatten)]
     pub broker: BrokerArgs,
@@ -114,6 +131,9 @@ pub struct DevArgs {
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
     /// The message engine.
     #[command(flatten)]
     pub broker: BrokerArgs,
@@ -137,6 +157,9 @@ pub struct GatewayArgs {
     /// What operators look at.
     #[command(flatten)]
     pub admin: AdminAddressArgs,
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
     /// How long to drain.
     #[command(flatten)]
     pub shutdown: ShutdownArgs,

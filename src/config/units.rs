@@ -86,11 +86,17 @@ pub(super) fn upstream(text: &str) -> Result<String, String> {
     .ok_or_else(|| "give http://HOST:PORT or https://HOST:PORT".to_owned())
 }
 
+/// Reads a share.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.parse().ok();
+    number.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "give a number of 0 to 1, such as 0.05".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{ByteSize, Seconds, bytes, time, upstream};
+    use super::{ByteSize, Seconds, bytes, share, time, upstream};
 
     #[test]
     fn times_are_read_within_their_bounds() {
@@ -113,6 +119,16 @@ mod tests {
         }
         for text in ["", "1023", "2GiB", "-1", "1MB", "18446744073709551615GiB"] {
             assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_between_nothing_and_all() {
+        for (text, expected) in [("0", 0.0), ("0.25", 0.25), ("1", 1.0)] {
+            assert_eq!(share(text), Ok(expected));
+        }
+        for text in ["", "-0.1", "1.01", "NaN", "inf", "50%"] {
+            assert!(share(text).is_err(), "{text}");
         }
     }
 

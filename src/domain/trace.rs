@@ -36,9 +36,15 @@ pub struct TraceContext {
 
 impl TraceContext {
     /// The first span of a new trace.
-    pub fn begin() -> Self {
+    pub fn begin(sampled: bool) -> Self {
         // Random, and not zero: a UUID has its version and variant in it.
-        Self { trace_id: TraceId(Uuid::new_v4().into_bytes()), span_id: SpanId::random(), flags: 0 }
+        let trace_id = TraceId(Uuid::new_v4().into_bytes());
+        Self { trace_id, span_id: SpanId::random(), flags: if sampled { SAMPLED } else { 0 } }
+    }
+
+    /// Whether those in the trace are asked to keep their spans.
+    pub fn is_sampled(self) -> bool {
+        self.flags & SAMPLED != 0
     }
 
     /// A new span of the same trace.
@@ -88,7 +94,19 @@ impl TraceContext {
     }
 }
 
+impl TraceId {
+    /// As it goes over the wire.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
 impl SpanId {
+    /// As it goes over the wire.
+    pub fn to_bytes(self) -> [u8; 8] {
+        self.0
+    }
+
     fn random() -> Self {
         // Not zero: the variant of the UUID stands in this half.
         let (_, half) = Uuid::new_v4().as_u64_pair();
@@ -189,10 +207,11 @@ mod tests {
 
     #[test]
     fn a_child_is_of_the_same_trace() {
-        let (first, other) = (TraceContext::begin(), TraceContext::begin());
+        let (first, other) = (TraceContext::begin(false), TraceContext::begin(true));
         assert_ne!(first.trace_id, other.trace_id);
         let child = first.child();
-        assert_eq!(child.trace_id, first.trace_id);
+        assert_eq!((child.trace_id, child.is_sampled()), (first.trace_id, false));
+        assert!(other.child().is_sampled());
         assert_ne!(child.span_id, first.span_id);
         for context in [first, child] {
             assert_eq!(TraceContext::parse(context.to_string()), Some(context));

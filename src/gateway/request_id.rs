@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::error::Unanswered;
 use super::trace::{RequestTrace, TRACEPARENT};
 use crate::domain::text;
+use crate::spans;
 
 /// The header, and the metadata key towards the gRPC service.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -25,6 +26,7 @@ pub async fn on_every_answer(mut request: Request, next: Next) -> Response {
     let trace = RequestTrace::of(request.headers());
     request.extensions_mut().insert(trace);
     let (span, begun) = (span(&request, &id, trace), Instant::now());
+    spans::place(&span, trace.at, trace.parent);
     let mut response = next.run(request).instrument(span.clone()).await;
     log(&span, &response, &id, trace, begun);
     response.headers_mut().insert(X_REQUEST_ID, id);

@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::trace::{BEGUN_BY_GATEWAY, TRACE_STATE_BYTES_MAX, TraceContext};
+use crate::spans;
 
 /// The header, and the metadata key towards the gRPC service.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -12,17 +13,23 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Where a request is in which trace: an extension of it.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestTrace {
-    /// The caller's span, or the first of a new trace.
+    /// The span of the request when spans are exported, else the caller's; the first of a new trace when the caller is in none.
     pub at: TraceContext,
-    /// Whether the caller is in a trace.
-    pub of_caller: bool,
+    /// The caller's span, if it is in a trace.
+    pub parent: Option<TraceContext>,
 }
 
 impl RequestTrace {
     /// Of a request with these headers.
     pub fn of(headers: &HeaderMap) -> Self {
-        let given = TraceContext::of_header(headers.get_all(&TRACEPARENT).iter().map(HeaderValue::as_bytes));
-        Self { at: given.unwrap_or_else(TraceContext::begin), of_caller: given.is_some() }
+        let parent = TraceContext::of_header(headers.get_all(&TRACEPARENT).iter().map(HeaderValue::as_bytes));
+        let at = match parent {
+            // A gateway whose spans nobody sees is not in the trace.
+            Some(parent) if !spans::are_exported() => parent,
+            Some(parent) => parent.child(),
+            None => spans::begin(),
+        };
+        Self { at, parent }
     }
 
     /// For the service and for the answer.
@@ -34,7 +41,7 @@ impl RequestTrace {
     /// Adds what goes along with a call; `headers` are the caller's.
     pub fn pass_on(self, headers: &HeaderMap, metadata: &mut HeaderMap) {
         metadata.insert(TRACEPARENT, self.header());
-        if !self.of_caller {
+        if self.parent.is_none() {
             metadata.insert(TRACESTATE, HeaderValue::from_static(BEGUN_BY_GATEWAY));
             return;
         }

@@ -74,7 +74,7 @@ impl FromRequestParts<Gateway> for Upstream {
         }
         let trace = parts.extensions.get::<RequestTrace>();
         trace.into_iter().for_each(|trace| trace.pass_on(&parts.headers, &mut metadata));
-        let traced = trace.is_some_and(|trace| trace.of_caller);
+        let traced = trace.is_some_and(|trace| trace.parent.is_some());
         Ok(Self { transport: gateway.0.clone(), metadata, signed: signed::head(parts), traced })
     }
 }

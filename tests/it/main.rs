@@ -40,6 +40,7 @@ mod migrations;
 mod model;
 mod normal;
 mod observability;
+mod otlp;
 mod outage;
 mod places;
 mod postgres_tls;

@@ -191,7 +191,7 @@ fn counts_follow_the_outcomes() {
 
 #[test]
 fn a_message_is_of_its_own_trace_or_of_the_calls() {
-    let (own, of_call) = (TraceContext::begin(), TraceContext::begin());
+    let (own, of_call) = (TraceContext::begin(false), TraceContext::begin(false));
     let sent_in = |trace, traceparent: &str| {
         let message = pb::NewMessage { traceparent: traceparent.into(), ..message(b"1") };
         send_in(trace, vec![message]).unwrap().messages.remove(0).trace

@@ -38,8 +38,9 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<AppendRequest>>, durabili
         appender: Appender { core, places: Places::default() },
     };
     while let Some(requests) = queue.next().await {
-        let round = Round::begin(Lane::Append, requests.len());
-        round.serves(requests.iter().map(|request| &request.caller));
+        let callers = || requests.iter().map(|request| &request.caller);
+        let round = Round::begin(Lane::Append, requests.len(), callers());
+        round.serves(callers());
         lane.serve(requests, durability).instrument(round.span()).await;
         round.end();
     }

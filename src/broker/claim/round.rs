@@ -62,7 +62,8 @@ impl ClaimLane {
             self.ready.remove(key);
         }
         let begun = Instant::now();
-        self.round = Round::begin(Lane::Claim, keys.len());
+        let waiting = keys.iter().filter_map(|key| self.readers.get(key)?.waiting.front());
+        self.round = Round::begin(Lane::Claim, keys.len(), waiting.map(|request| &request.caller));
         let span = self.round.span();
         let served = self.serve(&keys).instrument(span).await;
         std::mem::take(&mut self.round).end();

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::process::{Child, Command};
 
+use dms::harness::signal::{self, Signal};
+
 use super::calls::eventually;
 use super::credentials::SecretFile;
 use super::postgres::TestDatabase;
@@ -44,6 +46,12 @@ impl Logged {
         let logged = Self { process, log, rest: client, grpc, admin: format!("http://{admin}") };
         eventually("it listens", async || reqwest::get(format!("http://{rest}/readyz")).await.is_ok()).await;
         logged
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) {
+        signal::send(Signal::Terminate, &[self.process.id()]).unwrap();
+        assert!(self.process.wait().unwrap().success(), "{}", self.text());
     }
 
     /// What it has logged until now.

@@ -1,0 +1,77 @@
+//! What the program tells of itself beside metrics: spans to a collector if somebody wants them, and the log.
+//!
+//! The log is structured lines on standard error, with the request id and the trace of the call they belong to. Never bodies,
+//! never tokens.
+
+mod otlp;
+
+use std::io::IsTerminal as _;
+use std::sync::OnceLock;
+
+use anyhow::Context as _;
+use tracing::Subscriber;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+pub use self::otlp::Export;
+use crate::config::{LogArgs, TraceArgs};
+use crate::spans;
+
+/// Changes the filter of the running log.
+static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts the log, and the export of spans if there is a collector for them; `traces` has the name of the service beside.
+/// Fails when a log was started before. Needs a runtime.
+pub fn init(log: &LogArgs, traces: Option<(&'static str, &TraceArgs)>) -> anyhow::Result<Option<Export>> {
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&log.filter)?);
+    let collector = traces.and_then(|(service, args)| Some((service, args, args.otlp_endpoint.as_deref()?)));
+    let Some((service, args, endpoint)) = collector else {
+        // A filter of everything costs less than one of the log alone.
+        started(tracing_subscriber::registry().with(filter).with(lines(log.format)).try_init(), handle)?;
+        return Ok(None);
+    };
+    let export = Export::start(service, endpoint)?;
+    // None of other crates: those that carry the spans away would have theirs carried away too.
+    let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::DEBUG);
+    let log = lines(log.format).with_filter(filter);
+    started(tracing_subscriber::registry().with(log).with(export.layer().with_filter(ours)).try_init(), handle)?;
+    spans::export(args.otlp_sample_ratio);
+    Ok(Some(export))
+}
+
+fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync> {
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Pretty => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        // All spans: the innermost one may be a statement, and the outermost one has the id and the trace.
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed(),
+    }
+}
+
+fn started<E: std::fmt::Display>(log: Result<(), E>, filter: Handle<EnvFilter, Registry>) -> anyhow::Result<()> {
+    log.map_err(|error| anyhow::anyhow!("the log cannot be started: {error}"))?;
+    let _only_one_log = FILTER.set(filter);
+    Ok(())
+}
+
+/// Changes what is logged from now on, until the process ends.
+pub fn set_filter(filter: &str) -> anyhow::Result<()> {
+    let parsed = EnvFilter::try_new(filter)?;
+    FILTER.get().context("no log was started")?.reload(parsed)?;
+    tracing::info!(filter, "the filter of the log was changed");
+    Ok(())
+}
