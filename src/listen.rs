@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpIncoming};
 
 use crate::accepted::Accepted;
@@ -45,6 +46,8 @@ pub struct Listener {
     address: SocketAddr,
     protocol: Protocol,
     tls: Option<Arc<Watched<ServerConfig>>>,
+    /// How old a connection gets.
+    age: Option<Duration>,
 }
 
 impl Listener {
@@ -53,12 +56,19 @@ impl Listener {
         let failed = |error| Error::internal(format!("cannot listen on {addr}: {error}"));
         let tcp = TcpListener::bind(addr).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        Ok(Self { tcp, address, protocol, tls })
+        Ok(Self { tcp, address, protocol, tls, age: None })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Asks clients for a new connection when theirs is about this old, if there is a limit: up to a tenth more or less, other in each process,
+    /// so that the clients of all replicas do not come at once. Only for HTTP/2, where no call is cut by it.
+    #[must_use]
+    pub fn renewing(self, age: Option<Duration>) -> Self {
+        Self { age: age.map(|age| age.mul_f64(rand::random_range(0.9..=1.1))), ..self }
     }
 
     /// Serves until told to stop, then until its calls have ended.
@@ -71,14 +81,15 @@ impl Listener {
             }
             accepted
         });
+        let http = http(self.protocol, self.age);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let incoming = incoming.filter_map(move |accepted| in_place(accepted, &places));
         match self.tls {
             None => {
                 let plain = incoming.map(|accepted| accepted.map(|(stream, place)| Accepted::new(stream, place)));
-                serve(plain, self.protocol, routes, stop).await;
+                serve(plain, http, routes, stop).await;
             }
-            Some(tls) => serve(shake_hands(incoming, tls), self.protocol, routes, stop).await,
+            Some(tls) => serve(shake_hands(incoming, tls), http, routes, stop).await,
         }
     }
 }
@@ -100,21 +111,24 @@ fn in_place(accepted: io::Result<TcpStream>, places: &Arc<Semaphore>) -> Option<
     }
 }
 
-async fn serve<S>(
-    incoming: impl Stream<Item = io::Result<S>>,
-    protocol: Protocol,
-    routes: Routes,
-    stop: CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-{
-    let server = tonic::transport::Server::builder()
+fn http(protocol: Protocol, age: Option<Duration>) -> Server {
+    let server = Server::builder()
         .accept_http1(protocol == Protocol::Rest)
         .http2_keepalive_interval(Some(HTTP2_KEEPALIVE))
         .initial_connection_window_size(Some(CONNECTION_WINDOW_BYTES))
-        .max_concurrent_streams(Some(CALLS_PER_CONNECTION_MAX))
-        .serve_with_incoming_shutdown(routes.prepare(), incoming, stop.cancelled_owned());
-    if let Err(error) = server.await {
+        .max_concurrent_streams(Some(CALLS_PER_CONNECTION_MAX));
+    match age {
+        // Without a time of grace: tonic would cut the calls at its end, and would not ask the client before.
+        Some(age) => server.max_connection_age(age),
+        None => server,
+    }
+}
+
+async fn serve<S>(incoming: impl Stream<Item = io::Result<S>>, http: Server, routes: Routes, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    if let Err(error) = http.serve_with_incoming_shutdown(routes.prepare(), incoming, stop.cancelled_owned()).await {
         tracing::error!(%error, "a listener ended");
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn server_options(
         limits: traffic.into(),
         grpc_addr: listen.grpc_addr,
         grpc_tls: None,
+        grpc_connection_age: listen.grpc_connection_age.map(|age| age.0),
         rest_addr: listen.rest.rest_addr.0,
         rest_tls: None,
         admin_addr: None,
@@ -51,8 +52,9 @@ pub(crate) fn server_options(
 /// Runs the REST gateway in front of a remote service.
 pub async fn gateway(args: GatewayArgs) -> Result<()> {
     let signals = Signals::catch()?;
+    let (connections, age) = (args.upstream_connections, args.upstream_connection_age.0);
     let options = StandaloneOptions {
-        upstream: standalone::upstream(args.upstream, &args.upstream_tls)?,
+        upstream: standalone::upstream(args.upstream, connections, age, &args.upstream_tls)?,
         rest_addr: args.rest.rest_addr.0.context("the gateway needs an address: --rest-addr is off")?,
         rest_tls: args.tls.rest(),
         admin_addr: args.admin.admin_addr.0,

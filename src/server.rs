@@ -34,6 +34,8 @@ pub struct ServerOptions {
     pub grpc_addr: SocketAddr,
     /// TLS of that listener.
     pub grpc_tls: Option<TlsOptions>,
+    /// How old its connections get, if there is an end to it.
+    pub grpc_connection_age: Option<Duration>,
     /// Where to listen for REST, if at all.
     pub rest_addr: Option<SocketAddr>,
     /// TLS of that listener.
@@ -75,7 +77,8 @@ impl Server {
         let stop = CancellationToken::new();
         // Health stands outside of what bounds calls and asks for credentials.
         let grpc_routes = api::with_reflection(routes.clone(), &auth)?.add_service(health.grpc());
-        let mut listeners = vec![tokio::spawn(bound.grpc.serve(grpc_routes, stop.clone()))];
+        let mut listeners =
+            vec![tokio::spawn(bound.grpc.renewing(options.grpc_connection_age).serve(grpc_routes, stop.clone()))];
         if let Some(rest) = bound.rest {
             let app = gateway::router(routes, broker.metrics().rest().clone()).merge(health.rest());
             listeners.push(tokio::spawn(rest.serve(app.into(), stop.clone())));

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::channel::Change;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -142,8 +144,37 @@ async fn look(health: &mut HealthClient<Channel>) -> Result<(), String> {
     }
 }
 
-/// Connects with the first call, and again whenever the connection is lost.
-pub fn upstream(url: String, tls: &UpstreamTlsArgs) -> anyhow::Result<Channel> {
+/// Connects with the first calls, and again whenever a connection is lost. A service of several replicas is behind one address, which leads
+/// each connection to any of them: with several connections calls reach several replicas, and with new ones in place of old ones also those
+/// that were started later. Calls on an old one end in peace. Needs a runtime.
+pub fn upstream(url: String, connections: u16, age: Duration, tls: &UpstreamTlsArgs) -> anyhow::Result<Channel> {
+    let endpoint = endpoint(url, tls)?;
+    let (channel, changes) = Channel::balance_channel(usize::from(connections) + 1);
+    for number in 0..connections {
+        // There is room for all of them.
+        changes.try_send(Change::Insert(u64::from(number), endpoint.clone()))?;
+    }
+    tokio::spawn(renew(endpoint, connections, age, changes));
+    Ok(channel)
+}
+
+/// Replaces one connection after the other until the channel is gone.
+async fn renew(endpoint: Endpoint, connections: u16, age: Duration, changes: mpsc::Sender<Change<u64, Endpoint>>) {
+    let mut oldest = 0;
+    while tokio::time::timeout(age / u32::from(connections), changes.closed()).await.is_err() {
+        let newest = oldest + u64::from(connections);
+        let changed = async {
+            changes.send(Change::Insert(newest, endpoint.clone())).await?;
+            changes.send(Change::Remove(oldest)).await
+        };
+        if changed.await.is_err() {
+            return;
+        }
+        oldest += 1;
+    }
+}
+
+fn endpoint(url: String, tls: &UpstreamTlsArgs) -> anyhow::Result<Endpoint> {
     let endpoint = Endpoint::from_shared(url)?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_LIMIT)
@@ -151,7 +182,7 @@ pub fn upstream(url: String, tls: &UpstreamTlsArgs) -> anyhow::Result<Channel> {
         .keep_alive_timeout(KEEPALIVE_LIMIT)
         .keep_alive_while_idle(true);
     if endpoint.uri().scheme_str() != Some("https") {
-        return Ok(endpoint.connect_lazy());
+        return Ok(endpoint);
     }
     let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let mut config = ClientTlsConfig::new();
@@ -162,5 +193,5 @@ pub fn upstream(url: String, tls: &UpstreamTlsArgs) -> anyhow::Result<Channel> {
     if let (Some(certificate), Some(key)) = (&tls.upstream_cert, &tls.upstream_key) {
         config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
     }
-    Ok(endpoint.tls_config(config)?.connect_lazy())
+    Ok(endpoint.tls_config(config)?)
 }

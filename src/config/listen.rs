@@ -16,6 +16,11 @@ pub struct ListenArgs {
     /// Address of the gRPC service, IP:PORT; port 0 takes a free one
     #[arg(long, env = "DMS_GRPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:50051", value_parser = address)]
     pub grpc_addr: SocketAddr,
+    /// How old a gRPC connection gets before its client is asked for a new one, so that load finds new replicas, 1s-24h; never when not
+    /// given. Calls in flight are not cut
+    #[arg(long, env = "DMS_GRPC_CONNECTION_AGE", value_name = "TIME",
+          value_parser = units::time(Duration::from_secs(1), Duration::from_secs(24 * 3600)))]
+    pub grpc_connection_age: Option<Seconds>,
     /// The other listener.
     #[command(flatten)]
     pub rest: RestArgs,

@@ -15,8 +15,11 @@ mod traffic;
 mod units;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use self::units::Seconds;
 
 pub use admin::{AdminAddressArgs, AdminArgs};
 pub use auth::{AuthArgs, AuthMethod};
@@ -145,6 +148,14 @@ pub struct GatewayArgs {
     /// URL of the gRPC service, such as http://dms:50051 or https://dms:50051
     #[arg(long, env = "DMS_UPSTREAM", value_name = "URL", value_parser = units::upstream)]
     pub upstream: String,
+    /// Connections to the service; calls are spread over them, 1-64
+    #[arg(long, env = "DMS_UPSTREAM_CONNECTIONS", value_name = "COUNT", default_value_t = 4,
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub upstream_connections: u16,
+    /// How old such a connection gets before another one takes its place, so that calls find new replicas, 1s-24h
+    #[arg(long, env = "DMS_UPSTREAM_CONNECTION_AGE", value_name = "TIME", default_value = "1m",
+          value_parser = units::time(Duration::from_secs(1), Duration::from_secs(24 * 3600)))]
+    pub upstream_connection_age: Seconds,
     /// How to trust the service.
     #[command(flatten)]
     pub upstream_tls: UpstreamTlsArgs,

@@ -53,7 +53,7 @@ impl TlsArgs {
 }
 
 /// How a gateway on its own trusts its service, and shows itself to it.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "TLS")]
 pub struct UpstreamTlsArgs {
     /// Authorities (PEM) of the certificate of the service, instead of those of this machine

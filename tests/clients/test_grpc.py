@@ -69,6 +69,22 @@ class Grpc(unittest.TestCase):
         result = self.dead_letters.AckDeadLetters(dead.AckDeadLettersRequest(entries=[entry], **queue, **group)).result
         self.assertEqual((result.success_count, result.fail_count), (1, 0))
 
+    def test_old_connections_are_made_anew_and_no_call_is_lost(self):
+        # The service under test asks for a new connection after about a second.
+        queue, group = self.queue_and_group()
+        states = []
+        self.bare.subscribe(states.append)
+        options = message_pb2.ConsumeOptions(wait=Duration(seconds=20))
+        polled = self.messages.ConsumeMessages.future(pb.ConsumeMessagesRequest(options=options, **queue, **group))
+        project = {"project_id": self.project}
+        ends = time.monotonic() + 4
+        while time.monotonic() < ends:
+            self.queues.ListQueues(queues.ListQueuesRequest(**project))
+        self.assertGreaterEqual(states.count(grpc.ChannelConnectivity.READY), 3, states)
+        self.assertFalse(polled.done())
+        self.messages.SendMessages(pb.SendMessagesRequest(messages=[message_pb2.NewMessage(body=b"1")], **queue))
+        self.assertEqual(len(polled.result().messages), 1)
+
     def test_errors_have_details(self):
         queue, group = self.queue_and_group()
         options = message_pb2.ConsumeOptions(max_messages=11)

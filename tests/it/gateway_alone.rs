@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use dms::standalone::{Standalone, StandaloneOptions};
+use dms::config::UpstreamTlsArgs;
+use dms::standalone::{self, Standalone, StandaloneOptions};
 use serde_json::json;
-use tonic::transport::Endpoint;
 
 use crate::rest_paths::walk;
 use crate::support::rest::Rest;
@@ -12,9 +12,14 @@ use crate::support::service::{PROJECT, TestService};
 
 /// A gateway with both of its ports.
 pub async fn in_front_of(upstream: String) -> (Standalone, Rest) {
+    renewing_in_front_of(upstream, Duration::from_secs(60)).await
+}
+
+/// The same with connections that get so old.
+pub async fn renewing_in_front_of(upstream: String, age: Duration) -> (Standalone, Rest) {
     let any = "127.0.0.1:0".parse().unwrap();
     let options = StandaloneOptions {
-        upstream: Endpoint::from_shared(upstream).unwrap().connect_lazy(),
+        upstream: standalone::upstream(upstream, 4, age, &UpstreamTlsArgs::default()).unwrap(),
         rest_addr: any,
         rest_tls: None,
         admin_addr: Some(any),

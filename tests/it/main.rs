@@ -13,6 +13,7 @@ mod cancelled_calls;
 mod chaos;
 mod cluster;
 mod configuration;
+mod connections;
 mod counters;
 mod dead_letter_moves;
 mod dead_letters;

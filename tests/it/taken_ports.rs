@@ -26,6 +26,7 @@ async fn the_service_names_the_flag_before_it_looks_for_postgres() {
             limits: TrafficLimits::default(),
             grpc_addr: grpc,
             grpc_tls: None,
+            grpc_connection_age: None,
             rest_addr: Some(rest),
             rest_tls: None,
             admin_addr: Some(admin),

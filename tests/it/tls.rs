@@ -81,6 +81,7 @@ impl Secured {
             limits: TrafficLimits::default(),
             grpc_addr: any,
             grpc_tls: Some(tls.clone()),
+            grpc_connection_age: None,
             rest_addr: Some(any),
             rest_tls: Some(tls),
             admin_addr: None,

@@ -28,12 +28,14 @@ const GLANCE: Duration = Duration::from_millis(150);
 pub struct Door {
     pub auth: AuthOptions,
     pub limits: TrafficLimits,
+    /// How old connections get.
+    pub connection_age: Option<Duration>,
 }
 
 impl Door {
     /// Anyone, as much as they like.
     pub fn open() -> Self {
-        Self { auth: AuthOptions::Open, limits: TrafficLimits::default() }
+        Self { auth: AuthOptions::Open, limits: TrafficLimits::default(), connection_age: None }
     }
 }
 
@@ -67,6 +69,7 @@ impl Replica {
             limits: door.limits,
             grpc_addr: any,
             grpc_tls: None,
+            grpc_connection_age: door.connection_age,
             rest_addr: Some(any),
             rest_tls: None,
             admin_addr: Some(any),
@@ -153,7 +156,7 @@ impl TestService {
         Self::begin(database, settings, Door::open()).await
     }
 
-    async fn guarded_with(settings: Settings, door: Door) -> Self {
+    pub async fn guarded_with(settings: Settings, door: Door) -> Self {
         Self::begin(TestDatabase::create().await, settings, door).await
     }
 
