@@ -9,11 +9,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::config::DevArgs;
 use crate::postgres::{Cluster, ClusterOptions};
-use crate::server::Server;
+use crate::server::{Server, ServerOptions};
 use crate::shutdown::Signals;
 use crate::{serve, store};
 
 const DATABASE: &str = "dms";
+/// Groups with metrics of their own; as in `dms serve`.
+const METRICS_GROUPS_MAX: u32 = 1000;
 const CRASH_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs until a signal ends it. The next run finds the same data.
@@ -46,8 +48,9 @@ async fn run_service(args: &DevArgs, url: String, cluster: Option<&mut Cluster>)
     store::database::create_if_absent(&url).await?;
     store::migrate(&url).await?;
     let auth = args.auth.options_or_open()?;
-    let server =
-        Server::start(serve::server_options(url.clone(), auth, &args.traffic, &args.listen, &args.broker)).await?;
+    let options = serve::server_options(url.clone(), auth, &args.traffic, &args.listen, &args.broker);
+    let options = ServerOptions { admin_addr: args.admin_addr.0, metrics_groups_max: METRICS_GROUPS_MAX, ..options };
+    let server = Server::start(options).await?;
     announce(&server, &url, cluster.as_deref())?;
     let ended = tokio::select! {
         () = signals.first() => Ok(()),
@@ -73,6 +76,9 @@ fn announce(server: &Server, url: &str, cluster: Option<&Cluster>) -> Result<()>
     let mut text = format!("\ndms is ready. gRPC: {}", server.grpc_addr());
     if let Some(address) = server.rest_addr() {
         text += &format!("   REST: http://{address}");
+    }
+    if let Some(address) = server.admin_addr() {
+        text += &format!("\nMetrics: http://{address}/metrics");
     }
     if let Some(cluster) = cluster {
         text += &format!("\nData: {}\nDATABASE_URL='{url}'", cluster.data_dir().display());

@@ -21,6 +21,7 @@ pub async fn service(args: ServeArgs) -> Result<()> {
     };
     let options = ServerOptions { grpc_tls: args.tls.grpc(&args.grpc_tls), rest_tls: args.tls.rest(), ..options };
     let server = Server::start(options).await?;
+    server.announce();
     signals.first().await;
     server.shutdown().await;
     Ok(())

@@ -56,6 +56,8 @@ pub struct Server {
     grpc_addr: SocketAddr,
     rest_addr: Option<SocketAddr>,
     admin_addr: Option<SocketAddr>,
+    /// The ways to prove who one is; none when nobody has to.
+    auth: Vec<&'static str>,
     stop: CancellationToken,
     background: Vec<JoinHandle<()>>,
     listeners: Vec<JoinHandle<()>>,
@@ -70,6 +72,7 @@ impl Server {
         let (grpc_addr, rest_addr) = (bound.grpc.address(), bound.rest.as_ref().map(Listener::address));
         let admin_addr = bound.admin.as_ref().map(Listener::address);
         warn_if_open(&options.auth, [Some(grpc_addr), rest_addr]);
+        let methods = options.auth.names();
         let auth = Authenticator::load(options.auth).await?;
         let broker = Broker::start(options.broker).await?;
         let health = Health::new().await;
@@ -91,7 +94,27 @@ impl Server {
         background.push(tokio::spawn(auth.follow_sources()));
         show_readiness(&broker, &health, true).await;
         let shutdown_limit = options.shutdown_limit;
-        Ok(Self { broker, health, grpc_addr, rest_addr, admin_addr, stop, background, listeners, shutdown_limit })
+        Ok(Self {
+            broker,
+            health,
+            grpc_addr,
+            rest_addr,
+            admin_addr,
+            auth: methods,
+            stop,
+            background,
+            listeners,
+            shutdown_limit,
+        })
+    }
+
+    /// Says in the log what runs where.
+    pub fn announce(&self) {
+        let shown =
+            |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        let (version, database) = (env!("CARGO_PKG_VERSION"), self.broker.database());
+        let (grpc, rest, admin) = (self.grpc_addr, shown(self.rest_addr), shown(self.admin_addr));
+        tracing::info!(version, %grpc, rest, admin, database, auth = ?self.auth, "dms serves");
     }
 
     /// Where gRPC listens.

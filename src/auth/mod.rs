@@ -51,6 +51,15 @@ pub struct Methods {
     pub signatures: Option<SignatureOptions>,
 }
 
+impl AuthOptions {
+    /// The ways that are allowed; none when anyone may do anything.
+    pub fn names(&self) -> Vec<&'static str> {
+        let Self::Required(Methods { tokens, jwt, signatures }) = self else { return Vec::new() };
+        let allowed = [("tokens", tokens.is_some()), ("jwt", jwt.is_some()), ("aksk", signatures.is_some())];
+        allowed.into_iter().filter_map(|(name, allowed)| allowed.then_some(name)).collect()
+    }
+}
+
 /// How JWTs are checked.
 #[derive(Debug, Clone)]
 pub struct JwtOptions {

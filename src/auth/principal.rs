@@ -17,7 +17,7 @@ pub struct Principal {
 impl Principal {
     /// A caller without any right yet. The name is shown in logs, so it is escaped and cut.
     pub fn new(name: &str) -> Self {
-        Self { name: text::quoted(name), everywhere: Rights::NONE, projects: HashMap::new() }
+        Self { name: text::escaped(name), everywhere: Rights::NONE, projects: HashMap::new() }
     }
 
     /// Whoever it is, with every right everywhere: for a service that asks for no credentials.

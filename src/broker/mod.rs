@@ -71,6 +71,8 @@ impl Broker {
             pool_connections: options.settings.pool_connections,
             statement_timeout: options.settings.statement_timeout,
         })?;
+        // Says why not, when it cannot be reached: the pool would not.
+        store.ping().await?;
         store::schema::check(&store.pool).await?;
         let (clock, own): (Arc<dyn Clock>, _) = match options.clock {
             Some(clock) => (clock, None),
@@ -123,6 +125,11 @@ impl Broker {
         if let Some(clock) = clock {
             self.loops.spawn(upkeep::set_clock(core(), clock));
         }
+    }
+
+    /// Where the database is, for the log.
+    pub fn database(&self) -> String {
+        self.core.store.place()
     }
 
     /// Whether Postgres answers.

@@ -85,13 +85,19 @@ async fn show_figures(core: &Core, groups_max: u32) -> Result<()> {
 async fn show_groups(core: &Core, groups_max: u32) -> Result<()> {
     let now = core.clock.now();
     let pool = &core.store.pool;
-    let groups = store::observe::groups(pool, now.minus(RETENTION_DEFAULT), i64::from(groups_max)).await?;
+    let groups = store::observe::groups(pool, now, now.minus(RETENTION_DEFAULT), i64::from(groups_max)).await?;
     let total = match groups.first() {
         Some(group) => group.total,
         // No group, or none may be shown.
         None => store::observe::group_count(pool).await?,
     };
-    let samples: Vec<GroupSample> = groups.into_iter().map(|group| sample(group, now)).collect();
+    let samples: Vec<GroupSample> = groups
+        .into_iter()
+        .map(|group| GroupSample {
+            redelivered: core.metrics.messages().redelivered(group.reader()),
+            ..sample(group, now)
+        })
+        .collect();
     core.metrics.groups().show(&samples, total - i64::try_from(samples.len()).unwrap_or(i64::MAX));
     Ok(())
 }
@@ -104,6 +110,8 @@ fn sample(group: GroupBacklog, now: Timestamp) -> GroupSample {
         queue: group.queue,
         group: group.name,
         backlog: group.unclaimed + group.leased + group.failed,
+        expired: group.expired,
+        redelivered: 0,
         in_flight: group.leased,
         failed: group.failed,
         dead_letters: group.dead_letters,
@@ -116,10 +124,9 @@ fn sample(group: GroupBacklog, now: Timestamp) -> GroupSample {
 
 async fn show_postgres(core: &Core) -> Result<()> {
     let pool = &core.store.pool;
-    let sample = PostgresSample {
-        dead_rows: store::observe::dead_rows(pool).await?,
-        oldest_snapshot_seconds: store::observe::oldest_snapshot(pool).await?,
-    };
+    let dead_rows = store::observe::dead_rows(pool).await?;
+    let (oldest_snapshot_seconds, oldest_snapshot_transactions) = store::observe::oldest_snapshot(pool).await?;
+    let sample = PostgresSample { dead_rows, oldest_snapshot_seconds, oldest_snapshot_transactions };
     core.metrics.replica().show_postgres(&sample);
     Ok(())
 }
@@ -135,7 +142,10 @@ mod tests {
             queue: "q".into(),
             name: "g".into(),
             retention_hours: 2,
+            stream_id: 1,
+            subscription_id: 2,
             unclaimed: 5,
+            expired: 4,
             leased: 3,
             failed: 1,
             dead_letters: 7,
@@ -146,7 +156,7 @@ mod tests {
         };
         let hour = Timestamp(0).plus(Duration::from_secs(3600));
         let shown = sample(group.clone(), hour);
-        assert_eq!((shown.backlog, shown.in_flight, shown.failed), (9, 3, 1));
+        assert_eq!((shown.backlog, shown.in_flight, shown.failed, shown.expired), (9, 3, 1, 4));
         assert_eq!((shown.oldest_seconds, shown.retention_left_seconds), (Some(3600.0), Some(3600.0)));
         assert_eq!((shown.dead_waiting, shown.dead_oldest_seconds), (2, Some(1800.0)));
         let empty = sample(GroupBacklog { oldest: None, dead_oldest: None, ..group }, hour);

@@ -11,7 +11,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::{Error, Result};
-use crate::metrics::Upkeep;
+use crate::metrics::{Expired, Upkeep};
 use crate::store;
 use crate::store::leases::LeaseKey;
 
@@ -74,13 +74,20 @@ pub async fn sweep_leases(core: Arc<Core>) {
     let mut pause = core.settings.sweep_interval;
     while core.until_stopped(tokio::time::sleep(pause)).await.is_some() {
         let begun = Instant::now();
-        let swept = in_time(&core, store::leases::expired_in(&core.store.pool, core.clock.now(), SWEEP_MAX)).await;
+        let now = core.clock.now();
+        let swept = in_time(&core, store::leases::expired_in(&core.store.pool, now, SWEEP_MAX)).await;
         core.metrics.replica().kept_up(Upkeep::Leases, begun.elapsed(), swept.is_ok());
+        pause = core.settings.sweep_interval;
         match swept {
-            Ok(leases) => expire(&core, leases),
+            Ok(leases) => {
+                let late = leases.first().map_or(Duration::ZERO, |(_, ended_at)| now.since(*ended_at));
+                core.metrics.replica().late(Upkeep::Leases, late);
+                expire(&core, leases.into_iter().map(|(lease, _)| lease).collect());
+                pause = pause.max(begun.elapsed() * SWEEP_REST_FACTOR);
+            }
+            // Soon again: after an outage there are leases of replicas that did not outlive it.
             Err(error) => tracing::warn!(%error, "expired leases not swept"),
         }
-        pause = core.settings.sweep_interval.max(begun.elapsed() * SWEEP_REST_FACTOR);
     }
 }
 
@@ -118,6 +125,7 @@ async fn end_due(core: &Core) -> Result<Option<Timestamp>> {
     loop {
         let now = core.clock.now();
         let next = in_time(core, async { Ok(store::delayed::next_due(&core.store.pool).await?) }).await?;
+        core.metrics.replica().late(Upkeep::Delays, next.map_or(Duration::ZERO, |due| now.since(due)));
         if next.is_none_or(|due| due > now) || core.stop.is_cancelled() {
             return Ok(next);
         }
@@ -167,7 +175,11 @@ pub async fn enforce_retention(core: &Core) -> Result<usize> {
     let now = core.clock.now();
     in_time(core, core.ensure_partitions(now)).await?;
     let horizon = now.minus(RETENTION_DEFAULT);
-    in_time(core, async { Ok(store::retries::drop_expired(&core.store.pool, horizon).await?) }).await?;
+    let failed = in_time(core, async { Ok(store::retries::drop_expired(&core.store.pool, horizon).await?) }).await?;
+    if failed > 0 {
+        tracing::warn!(messages = failed, "failed messages have expired before they were delivered again");
+        core.metrics.messages().expired(Expired::Failed(failed));
+    }
     let drop = async { Ok(store::partitions::drop_expired(&core.store.pool, horizon, DROP_PATIENCE).await?) };
     let dropped = in_time(core, drop).await?;
     if dropped > 0 {

@@ -134,6 +134,15 @@ pub struct DevArgs {
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
+    /// Address of metrics, probes and the level of the log, IP:PORT; port 0 takes a free one, "off" turns it off
+    #[arg(
+        long,
+        env = "DMS_ADMIN_ADDR",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:0",
+        help_heading = "Administration"
+    )]
+    pub admin_addr: RestAddress,
     /// Where spans go.
     #[command(flatten)]
     pub traces: TraceArgs,

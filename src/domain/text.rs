@@ -6,11 +6,16 @@ use super::error::{Error, ErrorKind, Result};
 
 const SHOWN_CHARS_MAX: usize = 80;
 
-/// The value in quotes, control characters escaped, cut after 80 characters: safe in messages and logs.
-pub fn quoted(value: &str) -> String {
+/// The value with control characters escaped, cut after 80 characters: safe in logs.
+pub fn escaped(value: &str) -> String {
     let shown: String = value.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
     let more = if value.chars().nth(SHOWN_CHARS_MAX).is_some() { "..." } else { "" };
-    format!("'{shown}{more}'")
+    shown + more
+}
+
+/// The same in quotes, for messages.
+pub fn quoted(value: &str) -> String {
+    format!("'{}'", escaped(value))
 }
 
 /// Whether the text has only `A-Z a-z 0-9 _ -`.

@@ -42,6 +42,7 @@ fn span(request: &Request, id: &HeaderValue, trace: RequestTrace) -> Span {
         "request",
         request_id = id.to_str().unwrap_or_default(),
         trace_id = %trace.at.trace_id,
+        span_id = %trace.at.span_id,
         method = request.method().as_str(),
         path = request.uri().path()
     )

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
@@ -16,8 +17,12 @@ pub struct GroupSample {
     pub queue: String,
     /// Name of the group.
     pub group: String,
-    /// Messages not acknowledged yet: never claimed, leased, or failed.
+    /// Messages not acknowledged yet and not expired: never claimed, leased, or failed.
     pub backlog: i64,
+    /// Messages that have expired without having been claimed, until the group consumes again.
+    pub expired: i64,
+    /// Messages that this replica has given out again.
+    pub redelivered: u64,
     /// Messages in leases.
     pub in_flight: i64,
     /// Messages that have failed and are due again.
@@ -48,6 +53,8 @@ type Seconds = Family<OfGroup, Gauge<f64, AtomicU64>>;
 #[derive(Debug, Default)]
 pub struct Groups {
     backlog: Count,
+    expired: Count,
+    redelivered: Family<OfGroup, Counter>,
     in_flight: Count,
     failed: Count,
     dead_letters: Count,
@@ -63,6 +70,11 @@ impl Groups {
         let groups = Self::default();
         for (name, help, metric) in [
             ("group_backlog_messages", "Messages a group has not acknowledged yet", &groups.backlog),
+            (
+                "group_expired_messages",
+                "Messages of a group that have expired unread, until it consumes again",
+                &groups.expired,
+            ),
             ("group_in_flight_messages", "Messages of a group in leases", &groups.in_flight),
             ("group_failed_messages", "Messages of a group that have failed and are due again", &groups.failed),
             ("group_dead_letter_messages", "Dead letters a group has ever had", &groups.dead_letters),
@@ -70,13 +82,15 @@ impl Groups {
         ] {
             registry.register(name, help, metric.clone());
         }
+        let help = "Messages of a group that this replica has given out again";
+        registry.register("group_redelivered_messages", help, groups.redelivered.clone());
         let help = "Age of the oldest dead letter of a group that is not acknowledged";
         registry.register_with_unit("group_dead_letters_oldest", help, Unit::Seconds, groups.dead_oldest.clone());
         let help = "Age of the oldest message of a group's backlog";
         registry.register_with_unit("group_oldest", help, Unit::Seconds, groups.oldest.clone());
         let help = "Time until the oldest message of a group's backlog expires";
         registry.register_with_unit("group_retention_left", help, Unit::Seconds, groups.retention_left.clone());
-        let help = "Groups that are not shown: those with the smallest backlogs, beyond the limit";
+        let help = "Groups that are not shown, beyond the limit: neither their backlogs nor their messages' ages are among the largest";
         registry.register("groups_left_out", help, groups.left_out.clone());
         groups
     }
@@ -92,9 +106,11 @@ impl Groups {
 
     /// Shows no group: what was read before may be true no longer.
     pub fn clear(&self) {
-        for family in [&self.backlog, &self.in_flight, &self.failed, &self.dead_letters, &self.dead_waiting] {
+        let Self { backlog, expired, in_flight, failed, dead_letters, dead_waiting, .. } = self;
+        for family in [backlog, expired, in_flight, failed, dead_letters, dead_waiting] {
             family.clear();
         }
+        self.redelivered.clear();
         for family in [&self.oldest, &self.retention_left, &self.dead_oldest] {
             family.clear();
         }
@@ -104,6 +120,7 @@ impl Groups {
         let of = OfGroup { project: sample.project.clone(), queue: sample.queue.clone(), group: sample.group.clone() };
         for (family, count) in [
             (&self.backlog, sample.backlog),
+            (&self.expired, sample.expired),
             (&self.in_flight, sample.in_flight),
             (&self.failed, sample.failed),
             (&self.dead_letters, sample.dead_letters),
@@ -111,6 +128,8 @@ impl Groups {
         ] {
             family.get_or_create(&of).set(count);
         }
+        // Made anew at each reading: it goes up by all that was counted.
+        self.redelivered.get_or_create(&of).inc_by(sample.redelivered);
         for (family, seconds) in [
             (&self.oldest, sample.oldest_seconds),
             (&self.retention_left, sample.retention_left_seconds),

@@ -1,9 +1,18 @@
 //! Messages: delivered, settled, and those that nobody can have any more. Counted by the batch.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+
+use crate::domain::ids::SubscriptionKey;
+
+/// Readers whose messages are counted one by one when they come again; beyond that all of them are counted anew from zero, as after a
+/// restart.
+const READERS_MAX: usize = 100_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
@@ -13,6 +22,24 @@ struct Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+/// Messages that have expired before their group had acknowledged them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    /// Nobody has ever had them.
+    Unread(i64),
+    /// They had failed, and were due again.
+    Failed(i64),
+}
+
+impl Expired {
+    /// How many.
+    pub fn count(self) -> i64 {
+        match self {
+            Self::Unread(count) | Self::Failed(count) => count,
+        }
+    }
 }
 
 /// What became of deliveries, in messages.
@@ -42,12 +69,17 @@ pub struct Messages {
     expired: Counter,
     corrupt: Counter,
     dead_letters_lost: Counter,
+    expired_unread: Counter,
+    expired_failed: Counter,
+    /// By reader, of those with any.
+    redelivered: Mutex<HashMap<SubscriptionKey, u64>>,
 }
 
 impl Messages {
     pub(super) fn registered(registry: &mut Registry) -> Self {
         let delivered: Family<Kind, Counter> = Family::default();
         let settled: Family<Outcome, Counter> = Family::default();
+        let gone: Family<Kind, Counter> = Family::default();
         let of_kind = |kind| delivered.get_or_create_owned(&Kind { kind });
         let with_outcome = |outcome| settled.get_or_create_owned(&Outcome { outcome });
         let messages = Self {
@@ -60,6 +92,9 @@ impl Messages {
             expired: with_outcome("expired"),
             corrupt: Counter::default(),
             dead_letters_lost: Counter::default(),
+            expired_unread: gone.get_or_create_owned(&Kind { kind: "unread" }),
+            expired_failed: gone.get_or_create_owned(&Kind { kind: "failed" }),
+            redelivered: Mutex::default(),
         };
         registry.register("delivered_messages", "Messages given to consumers, for the first time or again", delivered);
         registry.register("settled_messages", "Deliveries that have ended, by what became of them", settled);
@@ -67,13 +102,36 @@ impl Messages {
         registry.register("corrupt_messages", help, messages.corrupt.clone());
         let help = "Messages that failed for the last time and could not be read to become dead letters";
         registry.register("dead_letters_lost", help, messages.dead_letters_lost.clone());
+        let help = "Messages that have expired before their group had acknowledged them, as it came across them";
+        registry.register("expired_messages", help, gone);
         messages
     }
 
-    /// A batch was given to a consumer.
-    pub fn delivered(&self, first: usize, again: usize) {
+    /// A batch of a reader was given to a consumer.
+    pub fn delivered(&self, reader: SubscriptionKey, first: usize, again: usize) {
         add(&self.first, first);
         add(&self.again, again);
+        if again > 0 {
+            let mut redelivered = self.redelivered.lock().unwrap_or_else(PoisonError::into_inner);
+            if redelivered.len() >= READERS_MAX {
+                redelivered.clear();
+            }
+            *redelivered.entry(reader).or_default() += u64::try_from(again).unwrap_or(u64::MAX);
+        }
+    }
+
+    /// How many messages of a reader this replica has given out again.
+    pub fn redelivered(&self, reader: SubscriptionKey) -> u64 {
+        self.redelivered.lock().unwrap_or_else(PoisonError::into_inner).get(&reader).copied().unwrap_or_default()
+    }
+
+    /// Messages were passed over, or dropped, since they have expired.
+    pub fn expired(&self, expired: Expired) {
+        let counter = match expired {
+            Expired::Unread(_) => &self.expired_unread,
+            Expired::Failed(_) => &self.expired_failed,
+        };
+        add(counter, usize::try_from(expired.count()).unwrap_or(0));
     }
 
     /// Deliveries have ended.

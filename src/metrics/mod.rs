@@ -20,7 +20,7 @@ pub use self::calls::{Calls, Refusal};
 pub use self::gateway::GatewayMetrics;
 pub use self::groups::{GroupSample, Groups};
 pub use self::lanes::{Lane, Lanes};
-pub use self::messages::{Messages, SettledCounts};
+pub use self::messages::{Expired, Messages, SettledCounts};
 pub use self::replica::{PostgresSample, Replica, Upkeep};
 pub use self::rest::RestRequests;
 
@@ -133,7 +133,9 @@ mod tests {
             r#"dms_lane_panics_total{lane="claim"} 1"#,
             r#"dms_settled_messages_total{outcome="acked"} 2"#,
             r#"dms_settled_messages_total{outcome="expired"} 0"#,
+            r#"dms_expired_messages_total{kind="unread"} 0"#,
             r#"dms_upkeep_failures_total{task="delays"} 0"#,
+            r#"dms_upkeep_lag_seconds{task="leases"} 0.0"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

@@ -14,8 +14,10 @@ use prometheus_client::registry::{Registry, Unit};
 pub struct PostgresSample {
     /// Dead rows of the hot tables, by name.
     pub dead_rows: Vec<(String, i64)>,
-    /// Age of the oldest snapshot that keeps dead rows from being removed.
+    /// Age of the oldest transaction that keeps dead rows from being removed, as far as it is known.
     pub oldest_snapshot_seconds: f64,
+    /// Transactions begun since the oldest one that keeps dead rows from being removed.
+    pub oldest_snapshot_transactions: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,12 +70,14 @@ pub struct Replica {
     pool: Family<State, Gauge>,
     pool_max: Gauge,
     upkeep: Family<Task, Gauge<f64, AtomicU64>>,
+    upkeep_lag: Family<Task, Gauge<f64, AtomicU64>>,
     upkeep_failures: Family<Task, Counter>,
     upkeep_success: Family<Task, Gauge<f64, AtomicU64>>,
     postgres_up: Gauge,
     figures_read: Gauge,
     dead_rows: Family<Table, Gauge>,
     oldest_snapshot: Gauge<f64, AtomicU64>,
+    oldest_snapshot_transactions: Gauge<f64, AtomicU64>,
 }
 
 impl Replica {
@@ -92,6 +96,11 @@ impl Replica {
     fn register_upkeep(&self, registry: &mut Registry) {
         let help = "Time that a step of the upkeep took when it last ran";
         registry.register_with_unit("upkeep", help, Unit::Seconds, self.upkeep.clone());
+        let help = "How late the upkeep was with the oldest lease that has ended, or delay, when it last looked";
+        registry.register_with_unit("upkeep_lag", help, Unit::Seconds, self.upkeep_lag.clone());
+        for step in [Upkeep::Leases, Upkeep::Delays] {
+            self.late(step, Duration::ZERO);
+        }
         registry.register("upkeep_failures", "Steps of the upkeep that failed", self.upkeep_failures.clone());
         let help = "When a step of the upkeep last succeeded, in Unix time; at first when the replica started";
         registry.register_with_unit("upkeep_last_success_timestamp", help, Unit::Seconds, self.upkeep_success.clone());
@@ -106,8 +115,11 @@ impl Replica {
         let help = "1 while figures of groups and of Postgres can be read in time; else they are not shown";
         registry.register("figures_read", help, self.figures_read.clone());
         registry.register("postgres_dead_rows", "Dead rows of the hot tables", self.dead_rows.clone());
-        let help = "Age of the oldest snapshot, which keeps dead rows from being removed";
+        let help =
+            "Age of the oldest transaction that keeps dead rows from being removed, of those that the role may see";
         registry.register_with_unit("postgres_oldest_snapshot", help, Unit::Seconds, self.oldest_snapshot.clone());
+        let help = "Transactions begun since the oldest session, prepared transaction or slot that keeps dead rows";
+        registry.register("postgres_oldest_snapshot_transactions", help, self.oldest_snapshot_transactions.clone());
     }
 
     /// A segment was looked for in memory.
@@ -138,6 +150,11 @@ impl Replica {
         }
     }
 
+    /// How late a step was with the oldest of what it had to end.
+    pub fn late(&self, step: Upkeep, lag: Duration) {
+        self.upkeep_lag.get_or_create(&step.into()).set(lag.as_secs_f64());
+    }
+
     /// Unix time is for whoever looks at the metric; the service decides nothing by it.
     fn succeeded(&self, step: Upkeep) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -154,6 +171,7 @@ impl Replica {
         self.figures_read.set(0);
         self.dead_rows.clear();
         self.oldest_snapshot.set(f64::NAN);
+        self.oldest_snapshot_transactions.set(f64::NAN);
     }
 
     /// Postgres as it was just seen.
@@ -164,5 +182,7 @@ impl Replica {
             self.dead_rows.get_or_create(&Table { table: table.clone() }).set(*count);
         }
         self.oldest_snapshot.set(sample.oldest_snapshot_seconds);
+        #[expect(clippy::cast_precision_loss, reason = "ages are far below 2^52")]
+        self.oldest_snapshot_transactions.set(sample.oldest_snapshot_transactions as f64);
     }
 }

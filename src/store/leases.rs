@@ -161,13 +161,14 @@ pub async fn write_back(conn: &mut PgConnection, leases: &[&Lease]) -> sqlx::Res
     Ok(())
 }
 
-const EXPIRED: &str =
-    "SELECT stream_id, subscription_id, lease_id FROM leases WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";
+const EXPIRED: &str = "SELECT stream_id, subscription_id, lease_id, expires_at FROM leases WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";
 
-/// Leases that have ended, the oldest first. Reads the whole table: there is no index that every lease would have to pay for.
+/// Leases that have ended, and when, the oldest first. Reads the whole table: there is no index that every lease would have to pay for.
 #[tracing::instrument(name = "leases::expired_in", level = "debug", skip_all)]
-pub async fn expired_in(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec<LeaseKey>> {
-    let rows: Vec<(i64, i64, Uuid)> = sqlx::query_as(EXPIRED).bind(now).bind(limit).fetch_all(pool).await?;
-    let lease = |(stream, subscription, id)| LeaseKey { subscription: key(stream, subscription), id: LeaseId(id) };
+pub async fn expired_in(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec<(LeaseKey, Timestamp)>> {
+    let rows: Vec<(i64, i64, Uuid, Timestamp)> = sqlx::query_as(EXPIRED).bind(now).bind(limit).fetch_all(pool).await?;
+    let lease = |(stream, subscription, id, ended_at)| {
+        (LeaseKey { subscription: key(stream, subscription), id: LeaseId(id) }, ended_at)
+    };
     Ok(rows.into_iter().map(lease).collect())
 }

@@ -44,6 +44,9 @@ use crate::domain::{Error, Result};
 /// How long a call waits for a connection of the pool, also while Postgres refuses connections.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a look whether Postgres answers waits for a connection of the pool.
+const PING_POOL_LIMIT: Duration = Duration::from_millis(500);
+
 /// How to reach Postgres and how to behave there.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -85,9 +88,25 @@ impl Store {
         Ok(Self { pool, options: connect, statement_timeout: options.statement_timeout })
     }
 
-    /// Whether Postgres answers. A message of the protocol, not a statement.
+    /// Whether Postgres answers. A message of the protocol, not a statement. A pool whose connections are all in use says nothing of
+    /// Postgres, and one that gets none does not say why: a connection of its own finds out.
     pub async fn ping(&self) -> Result<()> {
-        Ok(self.pool.acquire().await?.ping().await?)
+        match tokio::time::timeout(PING_POOL_LIMIT, self.pool.acquire()).await {
+            Ok(Ok(mut connection)) => Ok(connection.ping().await?),
+            Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => self.try_connect().await,
+            Ok(Err(error)) => Err(error.into()),
+        }
+    }
+
+    async fn try_connect(&self) -> Result<()> {
+        let tried = tokio::time::timeout(ACQUIRE_TIMEOUT, async { self.options.connect().await?.close().await });
+        Ok(tried.await.map_err(|_| Error::unavailable("the database did not answer in time"))??)
+    }
+
+    /// Where it is, for the log.
+    pub fn place(&self) -> String {
+        let options = &self.options;
+        format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default())
     }
 
     /// Closes the pool.

@@ -4,6 +4,7 @@ use sqlx::{FromRow, PgPool};
 
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
+use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
 
 /// What a group has left to do.
 #[derive(Debug, Clone, PartialEq, FromRow)]
@@ -16,8 +17,14 @@ pub struct GroupBacklog {
     pub name: String,
     /// How long its messages are kept.
     pub retention_hours: i32,
-    /// Messages never claimed, expired ones included.
+    /// Its reader's stream.
+    pub stream_id: i64,
+    /// Its reader.
+    pub subscription_id: i64,
+    /// Messages never claimed that have not expired.
     pub unclaimed: i64,
+    /// Messages never claimed that have expired.
+    pub expired: i64,
     /// Messages in leases.
     pub leased: i64,
     /// Messages that have failed.
@@ -34,7 +41,15 @@ pub struct GroupBacklog {
     pub total: i64,
 }
 
-// The largest backlogs first: never claimed, leased and failed. The tables of leases and retries swing between empty and many
+impl GroupBacklog {
+    /// What reads the messages of the group.
+    pub fn reader(&self) -> SubscriptionKey {
+        SubscriptionKey { stream: StreamId(self.stream_id), subscription: SubscriptionId(self.subscription_id) }
+    }
+}
+
+// The largest backlogs and the oldest messages first, in turns: neither hides the other. Expired messages count as long as nobody has looked
+// at the log. The tables of leases and retries swing between empty and many
 // rows, and misled by old statistics a join with either may take a minute. So all rows of readers are added up in one pass
 // before anything is joined, and that only by unique keys. Only for groups that are shown is the log looked at, one step into
 // its primary key. 20,000 groups with 70,000 rows take half a second.
@@ -61,38 +76,45 @@ WITH outstanding AS (
     JOIN outstanding AS o USING (subscription_id)
     CROSS JOIN LATERAL (SELECT o.stream_id IS NOT DISTINCT FROM c.dead_letter_stream_id AS dead) AS k
     GROUP BY c.group_id
-), shown AS (
-    SELECT r.*, q.project_id, q.name AS queue, q.retention_hours, q.stream_id,
-           t.next_offset - r.cursor_offset AS unclaimed, count(*) OVER () AS total
+), ranked AS (
+    SELECT r.*, q.project_id, q.name AS queue, q.retention_hours, q.stream_id, t.next_offset,
+           $1 - make_interval(hours => q.retention_hours) AS horizon, count(*) OVER () AS total,
+           row_number() OVER (ORDER BY t.next_offset - r.cursor_offset + r.leased + r.failed DESC) AS by_backlog,
+           row_number() OVER (ORDER BY least(r.oldest, CASE WHEN t.next_offset > r.cursor_offset THEN r.cursor_time END)) AS by_age
     FROM readers AS r
     JOIN queues AS q USING (queue_id)
     JOIN streams AS t ON t.stream_id = q.stream_id
     WHERE r.cursor_offset IS NOT NULL
-    ORDER BY t.next_offset - r.cursor_offset + r.leased + r.failed DESC, r.subscription_id
-    LIMIT $2
+), shown AS (
+    SELECT * FROM ranked ORDER BY least(by_backlog, by_age), subscription_id LIMIT $3
 )
-SELECT s.project_id, s.queue, s.name, s.retention_hours, s.unclaimed, s.leased, s.failed,
-       least(s.oldest, (
-           SELECT g.appended_at FROM segments AS g
-           WHERE s.unclaimed > 0 AND g.stream_id = s.stream_id AND g.appended_at >= s.cursor_time AND g.appended_at > $1
-             AND g.base_offset + g.message_count > s.cursor_offset
-           ORDER BY g.appended_at, g.base_offset LIMIT 1)) AS oldest,
+SELECT s.project_id, s.queue, s.name, s.retention_hours, s.stream_id, s.subscription_id, s.leased, s.failed,
+       coalesce(s.next_offset - m.first_offset, 0) AS unclaimed,
+       coalesce(m.first_offset, s.next_offset) - s.cursor_offset AS expired,
+       least(CASE WHEN s.oldest > s.horizon THEN s.oldest END, m.appended_at) AS oldest,
        coalesce(d.next_offset, 0) AS dead_letters,
        s.dead_outstanding + coalesce(d.next_offset - n.first_offset, 0) AS dead_waiting,
        least(s.dead_oldest, n.appended_at) AS dead_oldest, s.total
 FROM shown AS s
 LEFT JOIN streams AS d ON d.stream_id = s.dead_stream_id
 LEFT JOIN LATERAL (
+    SELECT greatest(g.base_offset, s.cursor_offset) AS first_offset, g.appended_at FROM segments AS g
+    WHERE s.next_offset > s.cursor_offset AND g.stream_id = s.stream_id AND g.appended_at >= s.cursor_time
+      AND g.appended_at > $2 AND g.appended_at > s.horizon AND g.base_offset + g.message_count > s.cursor_offset
+    ORDER BY g.appended_at, g.base_offset LIMIT 1
+) AS m ON true
+LEFT JOIN LATERAL (
     SELECT greatest(g.base_offset, s.dead_cursor) AS first_offset, g.appended_at FROM segments AS g
     WHERE d.next_offset > s.dead_cursor AND g.stream_id = s.dead_stream_id AND g.appended_at >= s.dead_cursor_time
-      AND g.appended_at > $1 AND g.base_offset + g.message_count > s.dead_cursor
+      AND g.appended_at > $2 AND g.base_offset + g.message_count > s.dead_cursor
     ORDER BY g.appended_at, g.base_offset LIMIT 1
 ) AS n ON true";
 
-/// The groups with the largest backlogs, at most `limit`. What was appended at the horizon or before has expired.
+/// The groups with the largest backlogs and those with the oldest messages, at most `limit`. Of every stream has expired what was appended at
+/// the horizon or before.
 #[tracing::instrument(name = "observe::groups", level = "debug", skip_all)]
-pub async fn groups(pool: &PgPool, horizon: Timestamp, limit: i64) -> Result<Vec<GroupBacklog>> {
-    Ok(sqlx::query_as(GROUPS).bind(horizon).bind(limit).fetch_all(pool).await?)
+pub async fn groups(pool: &PgPool, now: Timestamp, horizon: Timestamp, limit: i64) -> Result<Vec<GroupBacklog>> {
+    Ok(sqlx::query_as(GROUPS).bind(now).bind(horizon).bind(limit).fetch_all(pool).await?)
 }
 
 /// How many groups there are.
@@ -110,12 +132,22 @@ pub async fn dead_rows(pool: &PgPool) -> Result<Vec<(String, i64)>> {
     Ok(sqlx::query_as(DEAD_ROWS).fetch_all(pool).await?)
 }
 
+// Who may not see a session sees what it holds, and not since when. Nor has a slot a time.
 const OLDEST_SNAPSHOT: &str = "
-SELECT coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::float8
-FROM pg_stat_activity WHERE backend_xmin IS NOT NULL";
+SELECT coalesce(max(seconds), 0)::float8, coalesce(max(transactions), 0)::bigint
+FROM (
+    SELECT extract(epoch FROM clock_timestamp() - xact_start) AS seconds,
+           greatest(age(backend_xid), age(backend_xmin)) AS transactions
+    FROM pg_stat_activity WHERE backend_xid IS NOT NULL OR backend_xmin IS NOT NULL
+    UNION ALL
+    SELECT extract(epoch FROM clock_timestamp() - prepared), age(transaction) FROM pg_prepared_xacts
+    UNION ALL
+    SELECT NULL, greatest(age(xmin), age(catalog_xmin)) FROM pg_replication_slots
+    WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL
+) AS holders";
 
-/// Age in seconds of the oldest transaction that keeps dead rows from being removed.
+/// Age of the oldest transaction that keeps dead rows from being removed: in seconds, as far as that is known, and in transactions begun since.
 #[tracing::instrument(name = "observe::oldest_snapshot", level = "debug", skip_all)]
-pub async fn oldest_snapshot(pool: &PgPool) -> Result<f64> {
-    Ok(sqlx::query_scalar(OLDEST_SNAPSHOT).fetch_one(pool).await?)
+pub async fn oldest_snapshot(pool: &PgPool) -> Result<(f64, i64)> {
+    Ok(sqlx::query_as(OLDEST_SNAPSHOT).fetch_one(pool).await?)
 }

@@ -50,13 +50,15 @@ WITH readers AS (
     RETURNING r.stream_id, r.subscription_id
 ), counted AS (
     SELECT stream_id, subscription_id, count(*) AS messages FROM gone GROUP BY stream_id, subscription_id
+), passed AS (
+    UPDATE subscriptions AS s SET skipped = s.skipped + c.messages, version = s.version + 1
+    FROM counted AS c WHERE s.stream_id = c.stream_id AND s.subscription_id = c.subscription_id
+    RETURNING c.messages
 )
-UPDATE subscriptions AS s SET skipped = s.skipped + c.messages, version = s.version + 1
-FROM counted AS c WHERE s.stream_id = c.stream_id AND s.subscription_id = c.subscription_id";
+SELECT coalesce(sum(messages), 0)::bigint FROM passed";
 
-/// Drops failed messages that were appended at `horizon` or before, whether or not their group still consumes.
+/// Drops failed messages that were appended at `horizon` or before, whether or not their group still consumes; says how many.
 #[tracing::instrument(name = "retries::drop_expired", level = "debug", skip_all)]
-pub async fn drop_expired(pool: &PgPool, horizon: Timestamp) -> sqlx::Result<()> {
-    sqlx::query(DROP_EXPIRED).bind(horizon).execute(pool).await?;
-    Ok(())
+pub async fn drop_expired(pool: &PgPool, horizon: Timestamp) -> sqlx::Result<i64> {
+    sqlx::query_scalar(DROP_EXPIRED).bind(horizon).fetch_one(pool).await
 }

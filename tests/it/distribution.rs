@@ -28,7 +28,7 @@ const SCRIPT: &str = include_str!("../../deploy/scale/citus.sql");
 
 /// These look at all streams, by design: the upkeep, none of them on the way of a message.
 const ACROSS: [&str; 4] = [
-    "SELECT stream_id, subscription_id, lease_id FROM leases WHERE expires_at <= $1",
+    "SELECT stream_id, subscription_id, lease_id, expires_at FROM leases WHERE expires_at <= $1",
     "SELECT min(due_at) FROM delayed_messages",
     "SELECT stream_id FROM delayed_messages WHERE due_at <= $1 GROUP BY stream_id",
     "WITH readers AS ( SELECT s.stream_id, s.subscription_id FROM subscriptions AS s WHERE EXISTS",

@@ -178,6 +178,7 @@ async fn deliveries_are_counted_with_what_becomes_of_them() {
     assert_eq!(metrics.values("dms_settled_messages_total", "outcome", outcomes), [2.0, 1.0, 1.0, 1.0, 0.0]);
     let of_group = |name: &str| metrics.value(&of_group(name, "queue", "group"));
     assert_eq!((of_group("dead_letters_waiting"), of_group("dead_letters_oldest_seconds")), (1.0, 60.0));
+    assert_eq!(of_group("redelivered_messages_total"), 2.0);
     assert_eq!((metrics.value("dms_corrupt_messages_total"), metrics.value("dms_dead_letters_lost_total")), (0.0, 0.0));
 }
 
@@ -200,6 +201,84 @@ async fn dead_letters_wait_until_they_are_acknowledged_or_expire() {
     let expired = observed(&service, 2).await;
     assert_eq!(expired.value(&waiting), 0.0);
     assert!(!expired.has(&of_group("dead_letters_oldest_seconds", "queue", "group")));
+}
+
+#[tokio::test]
+async fn messages_that_expire_unread_are_told_of_before_and_after_the_group_comes_back() {
+    let service = TestService::start().await;
+    let queue = service.queue("queue").await;
+    let group = service.group(&queue, "group").await;
+    service.send(&queue, &["1", "2", "3"]).await;
+    let failed = service.receive(&group, 1).await;
+    service.ack(&group, &handlers(&failed, false)).await.unwrap();
+    service.advance(71 * 3600);
+    service.send(&queue, &["4"]).await;
+    service.advance(2 * 3600);
+    let of = |metrics: &Metrics, name: &str| metrics.value(&of_group(name, "queue", "group"));
+    let before = observed(&service, 2).await;
+    // The failed one is waiting still; what is left of the retention is that of the fourth.
+    assert_eq!((of(&before, "backlog_messages"), of(&before, "expired_messages")), (2.0, 2.0));
+    assert_eq!((of(&before, "oldest_seconds"), of(&before, "retention_left_seconds")), (7200.0, 70.0 * 3600.0));
+    assert_eq!(bodies(&service.receive(&group, 10).await), ["4"]);
+    let after = Metrics::of(&service).await;
+    assert_eq!((of(&after, "backlog_messages"), of(&after, "expired_messages")), (1.0, 0.0));
+    assert_eq!(after.values("dms_expired_messages_total", "kind", ["unread", "failed"]), [2.0, 1.0]);
+}
+
+#[tokio::test]
+async fn a_short_retention_is_told_of_as_it_is() {
+    let service = TestService::start().await;
+    let request = pb::CreateQueueRequest {
+        project_id: PROJECT.into(),
+        name: "short".into(),
+        queue_mode: pb::QueueMode::KafkaHa.into(),
+        retention_hours: Some(1),
+        ..Default::default()
+    };
+    let queue = service.replica.queues.clone().create_queue(request).await.unwrap().into_inner().queue.unwrap().id;
+    service.group(&queue, "group").await;
+    service.send(&queue, &["1", "2"]).await;
+    service.advance(2400);
+    service.send(&queue, &["3"]).await;
+    service.advance(2400);
+    let metrics = observed(&service, 2).await;
+    let value = |name: &str| metrics.value(&of_group(name, "short", "group"));
+    assert_eq!((value("backlog_messages"), value("expired_messages")), (1.0, 2.0));
+    assert_eq!((value("oldest_seconds"), value("retention_left_seconds")), (2400.0, 1200.0));
+}
+
+#[tokio::test]
+async fn an_old_message_is_shown_beside_large_backlogs() {
+    let service = TestService::start().await;
+    let old = service.queue("old").await;
+    service.group(&old, "group").await;
+    service.send(&old, &["1"]).await;
+    service.advance(3600);
+    for name in ["large", "larger"] {
+        let queue = service.queue(name).await;
+        service.group(&queue, "group").await;
+        service.send(&queue, &["1", "2", "3"]).await;
+    }
+    let metrics = observed(&service, 2).await;
+    assert_eq!(metrics.value(&of_group("backlog_messages", "old", "group")), 1.0);
+    assert_eq!(metrics.value("dms_groups_left_out"), 1.0);
+}
+
+#[tokio::test]
+async fn who_holds_dead_rows_is_seen_also_when_it_has_only_written() {
+    let service = TestService::start().await;
+    service.queue("queue").await;
+    let mut sql = service.sql().await;
+    let mut forgotten = sql.begin().await.unwrap();
+    sqlx::query("UPDATE queues SET name = name").execute(&mut *forgotten).await.unwrap();
+    for _ in 0..3 {
+        service.queue(&uuid::Uuid::new_v4().simple().to_string()).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let metrics = observed(&service, 2).await;
+    assert!(metrics.value("dms_postgres_oldest_snapshot_transactions") >= 3.0);
+    assert!(metrics.value("dms_postgres_oldest_snapshot_seconds") >= 1.0);
+    forgotten.rollback().await.unwrap();
 }
 
 /// What another broker on the same database and clock says of groups, at once.

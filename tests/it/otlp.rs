@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::any_value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -105,6 +106,8 @@ async fn a_collector_gets_the_spans_of_a_message_from_its_producer_to_its_consum
     let call = collector.child(&request.span_id, "dms.v1.MessageService/SendMessages");
     assert_eq!((&call.trace_id, call.kind()), (&request.trace_id, SpanKind::Server));
     assert!((request.start_time_unix_nano..=request.end_time_unix_nano).contains(&call.start_time_unix_nano));
+    let caller = call.attributes.iter().find(|attribute| attribute.key == "caller").unwrap();
+    assert_eq!(caller.value.clone().unwrap().value, Some(any_value::Value::StringValue("anyone".to_owned())));
     let send = collector.child(&call.span_id, "send");
     let round = collector.round(&send);
     assert_ne!(round.trace_id, call.trace_id);

@@ -31,9 +31,9 @@ pub(super) struct Found {
 /// Where messages come from, and what else the claim has to write.
 pub(super) enum Taken {
     /// From the log: where the walk ended.
-    Log { end: i64, time: Timestamp, skipped: i64 },
-    /// Failed messages: those to drop, and whether there may be more.
-    Retries { dropped: Vec<i64>, more: bool },
+    Log { end: i64, time: Timestamp, skipped: i64, expired: i64 },
+    /// Failed messages: those to drop, how many of them have expired, and whether there may be more.
+    Retries { dropped: Vec<i64>, expired: i64, more: bool },
 }
 
 impl ClaimLane {
@@ -47,13 +47,18 @@ impl ClaimLane {
         let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
         let rows = flush!(self.connection, conn => store::retries::read(conn, state.key, limit))?;
         let mut more = rows.len() >= wanted;
-        let (mut candidates, mut dropped, mut bytes, mut last) = (Vec::new(), Vec::new(), 0, None);
+        let (mut candidates, mut dropped, mut expired, mut bytes, mut last) = (Vec::new(), Vec::new(), 0, 0, None);
         for row in rows {
             if bytes > BYTES_MAX {
                 more = true;
                 break;
             }
-            let live = if row.appended_at <= horizon { None } else { self.segment_at(state.key, row).await? };
+            if row.appended_at <= horizon {
+                dropped.push(row.offset);
+                expired += 1;
+                continue;
+            }
+            let live = self.segment_at(state.key, row).await?;
             // A message keeps its whole segment in memory.
             if let Some(segment) = live.as_ref().filter(|segment| last != Some(segment.base_offset)) {
                 (bytes, last) = (bytes + segment.payload_bytes, Some(segment.base_offset));
@@ -67,7 +72,7 @@ impl ClaimLane {
                 None => dropped.push(row.offset),
             }
         }
-        Ok(Found { candidates, source: Taken::Retries { dropped, more } })
+        Ok(Found { candidates, source: Taken::Retries { dropped, expired, more } })
     }
 
     async fn segment_at(&mut self, key: SubscriptionKey, at: MessageRef) -> Result<Option<Arc<Segment>>> {
@@ -130,7 +135,7 @@ impl ClaimLane {
                 looked_at += 1;
             }
         }
-        let LogScan { candidates, offset: end, time, skipped, .. } = scan;
-        Ok(Found { candidates, source: Taken::Log { end, time, skipped } })
+        let LogScan { candidates, offset: end, time, skipped, expired, .. } = scan;
+        Ok(Found { candidates, source: Taken::Log { end, time, skipped, expired } })
     }
 }

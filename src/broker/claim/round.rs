@@ -22,7 +22,7 @@ use crate::domain::lease::{Lease, SubscriptionState};
 use crate::domain::message::Delivery;
 use crate::domain::place::Place;
 use crate::domain::{Error, ErrorKind, Result};
-use crate::metrics::Lane;
+use crate::metrics::{Expired, Lane};
 use crate::store;
 use crate::store::claims::Claim;
 use crate::store::connection::flush;
@@ -40,6 +40,8 @@ struct Planned {
     claim: Claim,
     batches: Vec<(LeaseKey, Timestamp, Batch)>,
     more_retries: bool,
+    /// What it passes over because it has expired.
+    expired: Expired,
 }
 
 impl Planned {
@@ -237,6 +239,7 @@ impl ClaimLane {
 
     fn hand_out(&mut self, planned: Planned, place: Place) {
         let key = planned.claim.key;
+        self.tell_expired(key, planned.expired);
         if let Some(reader) = self.readers.get_mut(&key) {
             reader.claimed(place, &planned.claim, planned.more_retries);
         }
@@ -250,8 +253,22 @@ impl ClaimLane {
                 // The caller has given up since: nobody has seen these messages.
                 self.core.settle_lane(key.stream).push_event(SettleRequest::Release(lease), LEASE_BYTES);
             } else {
-                self.core.metrics.messages().delivered(first, again);
+                self.core.metrics.messages().delivered(key, first, again);
             }
+        }
+    }
+
+    /// Nobody else will ever tell of these messages.
+    fn tell_expired(&self, key: SubscriptionKey, expired: Expired) {
+        if expired.count() > 0 {
+            let (stream, subscription) = (key.stream.0, key.subscription.0);
+            tracing::warn!(
+                stream,
+                subscription,
+                ?expired,
+                "messages have expired before their group had acknowledged them"
+            );
+            self.core.metrics.messages().expired(expired);
         }
     }
 }
@@ -285,21 +302,23 @@ fn planned(
         leases,
     };
     let mut more_retries = false;
-    match source {
-        Taken::Log { end, time, skipped } => {
+    let expired = match source {
+        Taken::Log { end, time, skipped, expired } => {
             // What found no consumer stays where it is.
             (claim.cursor, claim.skipped) = left.map_or((end, skipped), |left| (left.at.offset, left.skipped_before));
             claim.cursor_time = left.map_or(time, |left| left.at.appended_at);
             (claim.cursor > state.cursor).then_some(())?;
+            Expired::Unread(expired)
         }
-        Taken::Retries { dropped, more } => {
+        Taken::Retries { dropped, expired, more } => {
             claim.skipped = i64::try_from(dropped.len()).unwrap_or(i64::MAX);
             let taken = claim.leases.iter().flat_map(|lease| lease.messages.iter().map(|message| message.offset));
             claim.retries = taken.chain(dropped).collect();
             more_retries = more || left.is_some();
+            Expired::Failed(expired)
         }
-    }
-    Some(Planned { claim, batches, more_retries })
+    };
+    Some(Planned { claim, batches, more_retries, expired })
 }
 
 fn deliveries(lease: LeaseKey, expires_at: Timestamp, messages: Vec<Candidate>) -> Vec<Delivery> {

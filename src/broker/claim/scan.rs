@@ -30,6 +30,8 @@ pub struct LogScan<'a> {
     pub time: Timestamp,
     /// Offsets passed over.
     pub skipped: i64,
+    /// Those of them whose messages had expired.
+    pub expired: i64,
     /// Bytes of the messages found.
     pub bytes: usize,
 }
@@ -37,13 +39,24 @@ pub struct LogScan<'a> {
 impl<'a> LogScan<'a> {
     /// Begins at a cursor.
     pub fn new(rule: Option<&'a LabelRule>, horizon: Timestamp, cursor: i64, cursor_time: Timestamp) -> Self {
-        Self { rule, horizon, candidates: Vec::new(), offset: cursor, time: cursor_time, skipped: 0, bytes: 0 }
+        Self {
+            rule,
+            horizon,
+            candidates: Vec::new(),
+            offset: cursor,
+            time: cursor_time,
+            skipped: 0,
+            expired: 0,
+            bytes: 0,
+        }
     }
 
-    /// Passes over offsets that are not there any more.
+    /// Passes over messages that have expired, whether or not they are still there.
     pub fn skip_to(&mut self, offset: i64) {
-        self.skipped += (offset - self.offset).max(0);
-        self.offset = self.offset.max(offset);
+        let expired = (offset - self.offset).max(0);
+        self.skipped += expired;
+        self.expired += expired;
+        self.offset += expired;
     }
 
     /// Takes from a segment until `enough` messages are found; a walk that has them does not move on.
@@ -113,14 +126,18 @@ mod tests {
         let mut scan = LogScan::new(rule.as_ref(), Timestamp(0), 1, Timestamp(0));
         scan.take(&segment(0, 5, &["a", "b", "a", "b"]), 10);
         assert_eq!(found(&scan), [(2, 1)]);
-        assert_eq!((scan.offset, scan.skipped, scan.time), (4, 2, Timestamp(5)));
+        assert_eq!((scan.offset, scan.skipped, scan.expired, scan.time), (4, 2, 0, Timestamp(5)));
     }
 
     #[test]
     fn passes_over_what_has_expired_or_cannot_be_read() {
         let mut scan = LogScan::new(None, Timestamp(5), 0, Timestamp(0));
         scan.take(&segment(2, 5, &["a", "b"]), 10);
-        assert_eq!((scan.offset, scan.skipped), (4, 4), "a gap of two, then an expired segment of two");
+        assert_eq!(
+            (scan.offset, scan.skipped, scan.expired),
+            (4, 4, 4),
+            "a gap of two, then an expired segment of two"
+        );
         let corrupt = Segment { messages: Vec::new(), ..segment(4, 6, &["a"]) };
         assert_eq!((corrupt.unreadable(), segment(4, 6, &["a"]).unreadable()), (1, 0));
         scan.take(&corrupt, 10);
