@@ -1,16 +1,24 @@
-"""Checks the Dockerfile, and every composition of deploy/kubernetes as it is rendered. Run by scripts/check-deploy."""
+"""Checks the Dockerfile, the rules of the Prometheus adapter, and every composition of deploy/kubernetes as it is rendered. Run by
+scripts/check-deploy."""
 
 import sys
 
+import adapter_policies
 import admin_policies
 import image_policies
 import object_policies
 import pod_policies
+import postgres_policies
+import public_policies
 import selftest
-from render import COMPOSITIONS, EXAMPLE, RenderError, compose, compose_example, never_composed, version
+from render import (COMPOSITIONS, EXAMPLE, PATCHED, RenderError, compose, example, idle_patches, never_composed, render_apart,
+                    version)
 from schemas import VERSIONS, fits_its_schema
 
-POLICIES = [fits_its_schema, *pod_policies.POLICIES, *object_policies.POLICIES, *admin_policies.POLICIES]
+ON_OBJECTS = (pod_policies, object_policies, postgres_policies, public_policies, admin_policies)
+POLICIES = [fits_its_schema, *(policy for module in ON_OBJECTS for policy in module.POLICIES)]
+ON_FILES = (image_policies, adapter_policies)
+EXAMPLES = {EXAMPLE: False, PATCHED: True}
 COMPLETE = "production with all that goes together"
 
 
@@ -24,13 +32,14 @@ def held_to(policy, objects):
 
 def main():
     findings = [f"{name} is in no composition (deploy/check/render.py)" for name in never_composed()]
-    image = image_policies.read()
-    findings += [f"image: {text} ({policy.__name__})" for policy in image_policies.POLICIES for text in policy(image)]
-    findings += [f"self-test: {text}" for text in image_policies.missed()]
+    for module in ON_FILES:
+        texts = module.read()
+        findings += [f"{text} ({policy.__name__})" for policy in module.POLICIES for text in policy(texts)]
+        findings += [f"self-test: {text}" for text in selftest.missed_in_files(module)]
     complete, count = None, 0
-    for title in (*COMPOSITIONS, EXAMPLE):
+    for title in (*COMPOSITIONS, *EXAMPLES):
         try:
-            objects = compose_example() if title == EXAMPLE else compose(*COMPOSITIONS[title])
+            objects = render_apart(example(EXAMPLES[title])) if title in EXAMPLES else compose(*COMPOSITIONS[title])
         except RenderError as error:
             findings.append(f"{title}: {error}")
             continue
@@ -44,11 +53,13 @@ def main():
         findings += [f"self-test: {text}" for text in selftest.missed(complete, POLICIES)]
     else:
         findings.append(f"the check itself is not tested: that needs '{COMPLETE}' without a fault")
+    if not findings:
+        findings += idle_patches()
     for finding in findings:
         print(finding)
     print(f"{version()}; schemas of Kubernetes {' and '.join(VERSIONS)}; {len(POLICIES)} policies on {count} objects of "
-          f"{len(COMPOSITIONS) + 1} compositions, {len(image_policies.POLICIES)} on the image; self-test with "
-          f"{len(selftest.FAULTS) + len(image_policies.FAULTS)} faults: {len(findings)} findings")
+          f"{len(COMPOSITIONS) + len(EXAMPLES)} compositions, {sum(len(module.POLICIES) for module in ON_FILES)} on files; "
+          f"self-test with {len(selftest.FAULTS) + sum(len(module.FAULTS) for module in ON_FILES)} faults: {len(findings)} findings")
     return 1 if findings else 0
 
 

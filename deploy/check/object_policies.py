@@ -9,8 +9,8 @@ from objects import (CLUSTER_WIDE, at, containers, find, is_dms, name_of, of_kin
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 # Made by whoever installs, or by the operator of Postgres.
 SECRETS_OF_OTHERS = {"dms-database", "dms-tokens", "dms-aksk", "dms-public-tls", "dms-postgres-app", "dms-postgres-ca"}
-# 3 x append lanes + 1 + claim lanes + settle lanes + pool + 2, with the defaults (docs/operations.md).
-CONNECTIONS_OF_A_REPLICA = 21
+# Where names are resolved: pods of this namespace, a cache on the node, or Cloud DNS of GKE.
+RESOLVERS = {"kube-system", "169.254.20.10/32", "169.254.169.254/32"}
 
 
 def settings_exist(objects):
@@ -106,10 +106,10 @@ def routes_reach_services(objects):
             hostname = listeners.get(parent["sectionName"], {}).get("hostname")
             if hostname not in route["spec"]["hostnames"]:
                 yield f"{name_of(route)}: no listener of {parent['name']} has its name"
-    if of_kind(objects, "Ingress", "Gateway"):
-        doors = {name for _, name, _ in _backends(objects)}
-        if not {"dms-grpc", "dms-rest"} <= doors:
-            yield f"only {sorted(doors)} can be reached from outside"
+    for door, kinds in (("Ingress", ("Ingress",)), ("Gateway", ("HTTPRoute", "GRPCRoute"))):
+        behind = {name for route, name, _ in _backends(objects) if route["kind"] in kinds}
+        if of_kind(objects, door) and not {"dms-grpc", "dms-rest"} <= behind:
+            yield f"only {sorted(behind)} can be reached through {door}"
 
 
 def something_decides_how_many(objects):
@@ -154,20 +154,21 @@ def the_network_is_closed(objects):
             yield f"{name_of(workload)}: NetworkPolicies close {sorted(closed)}"
 
 
-def postgres_keeps_what_was_answered(objects):
-    for cluster in of_kind(objects, "Cluster"):
-        spec = cluster["spec"]
-        if spec["instances"] < 3:
-            yield f"{name_of(cluster)}: fewer than three instances"
-        synchronous = at(spec, "postgresql", "synchronous", default={})
-        if synchronous.get("number", 0) < 1 or synchronous.get("dataDurability") != "required":
-            yield f"{name_of(cluster)}: commits do not wait for a standby"
-        most = int(at(spec, "postgresql", "parameters", "max_connections", default=100))
-        scaler = find(objects, "HorizontalPodAutoscaler", "dms")
-        # A rollout brings one more pod, while old ones drain: at most as many again.
-        needs = 2 * at(scaler, "spec", "maxReplicas", default=1) * CONNECTIONS_OF_A_REPLICA
-        if most < needs:
-            yield f"{name_of(cluster)}: {most} connections, and replicas may take {needs}"
+def names_can_be_resolved(objects):
+    for workload, pod, labels in pods(objects):
+        if not any(map(is_dms, containers(pod))):
+            continue
+        reached = set()
+        for policy in of_kind(objects, "NetworkPolicy"):
+            if not selector_selects(policy["spec"]["podSelector"], labels):
+                continue
+            for rule in policy["spec"].get("egress", []):
+                ports = {(port.get("port"), port.get("protocol", "TCP")) for port in rule.get("ports", [])}
+                if {(53, "UDP"), (53, "TCP")} <= ports:
+                    reached |= {at(peer, "ipBlock", "cidr") for peer in rule["to"]}
+                    reached |= {at(peer, "namespaceSelector", "matchLabels", "kubernetes.io/metadata.name") for peer in rule["to"]}
+        if not RESOLVERS <= reached:
+            yield f"{name_of(workload)}: NetworkPolicies keep it from DNS at {sorted(RESOLVERS - reached)}"
 
 
 def everything_has_one_namespace(objects):
@@ -183,5 +184,5 @@ def everything_has_one_namespace(objects):
 POLICIES = [
     settings_exist, callers_must_prove_who_they_are, files_of_settings_are_mounted, what_is_named_is_there,
     services_reach_pods, routes_reach_services, something_decides_how_many, disruptions_are_bounded,
-    the_network_is_closed, postgres_keeps_what_was_answered, everything_has_one_namespace,
+    the_network_is_closed, names_can_be_resolved, everything_has_one_namespace,
 ]

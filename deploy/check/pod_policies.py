@@ -1,9 +1,17 @@
 """What every pod must keep to. A policy yields a text for each thing that is wrong."""
 
+import math
+import re
+from pathlib import Path
+
 from objects import at, containers, is_dms, name_of, of_kind, pods, port_names, quantity, seconds, settings
 
 # How long the broker may take to end after the calls in flight: BROKER_LIMIT in src/server.rs.
 BROKER_SECONDS = 5
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+MIB = 1024 ** 2
+# 10,000 waiting consumers of 13.4 KB each (docs/capacity.md).
+CONSUMERS_BYTES = 130 * MIB
 
 
 def runs_without_root(objects):
@@ -70,6 +78,29 @@ def has_limits(objects):
                     yield f"{where}: the request is larger than the limit"
 
 
+def _number(file, name):
+    """A number of the sources: a constant, or the default of a setting."""
+    found = re.search(rf"\b{name}(?:: usize =|:) ((?:\d+|MIB)(?: \* (?:\d+|MIB))*)[;,]", (SOURCE / file).read_text())
+    return math.prod(MIB if factor == "MIB" else int(factor) for factor in found[1].split(" * "))
+
+
+def _bytes_allowed():
+    """What a service, and a gateway of its own, let callers make them hold, with the default settings."""
+    settings_file, bodies = "broker/settings.rs", _number("gateway/body.rs", "ARRIVING_BYTES_MAX")
+    lanes = sum(_number(settings_file, f"{kind}_lanes") for kind in ("append", "claim", "settle"))
+    held = _number(settings_file, "cache_bytes") + lanes * _number(settings_file, "lane_bytes_max") + CONSUMERS_BYTES
+    return {"serve": held + _number("api/arrival.rs", "BYTES_MAX") + bodies, "gateway": bodies}
+
+
+def memory_holds_what_is_allowed(objects):
+    allowed = _bytes_allowed()
+    for workload, pod, _ in pods(objects):
+        for container in filter(is_dms, containers(pod, with_init=False)):
+            limit, needs = quantity(container["resources"]["limits"]["memory"]), allowed[container["args"][0]]
+            if limit <= needs:
+                yield f"{name_of(workload)}: killed at {limit / MIB:g} MiB, and it lets callers fill {needs / MIB:g} MiB"
+
+
 def has_probes(objects):
     for workload, pod, _ in pods(objects):
         if workload["kind"] == "Job":
@@ -119,6 +150,11 @@ def has_an_exact_image(objects):
             tag = image.rsplit("/", 1)[-1].partition(":")[2]
             if "@sha256:" not in image and tag in ("", "latest"):
                 yield f"{name_of(workload)}: container {container['name']}: {image} is no version"
+    for cluster in of_kind(objects, "Cluster"):
+        image = cluster["spec"].get("imageName", "")
+        # MM.mm-TYPE-OS moves with each build of the image, and MM-TYPE-OS with each minor version too.
+        if not re.search(r"(:\d+\.\d+-\d{12}(-[a-z]+)*|@sha256:[0-9a-f]{64})$", image):
+            yield f"{name_of(cluster)}: {image} is no version with its date"
 
 
 def is_spread(objects):
@@ -129,11 +165,16 @@ def is_spread(objects):
         for constraint in pod.get("topologySpreadConstraints", []):
             if at(constraint, "labelSelector", "matchLabels") == labels:
                 over[constraint["topologyKey"]] = constraint
+            where = f"{name_of(workload)}: its pods are spread over {constraint['topologyKey']}"
+            if constraint.get("nodeTaintsPolicy") != "Honor":
+                yield f"{where}, of which some may take none of them"
+            if "pod-template-hash" not in constraint.get("matchLabelKeys", []):
+                yield f"{where} with those of the version before"
         if not {"topology.kubernetes.io/zone", "kubernetes.io/hostname"} <= set(over):
             yield f"{name_of(workload)}: its pods are not spread over zones and nodes"
 
 
 POLICIES = [
     runs_without_root, is_confined, cannot_write_its_image, has_no_token, has_limits, has_probes, probes_fit_tls,
-    ends_in_time, has_an_exact_image, is_spread,
+    ends_in_time, has_an_exact_image, is_spread, memory_holds_what_is_allowed,
 ]

@@ -14,6 +14,7 @@ OVERLAYS = KUBERNETES / "overlays"
 COMPONENTS = KUBERNETES / "components"
 README = KUBERNETES.parent / "README.md"
 EXAMPLE = "the example of README.md"
+PATCHED = "the example with the other patches of README.md"
 
 # Components in the order that they ask for.
 COMPOSITIONS = {
@@ -26,7 +27,8 @@ COMPOSITIONS = {
     "production with TLS": ("production", ["tls"]),
     "production with all that goes together": (
         "production",
-        ["gateway", "ingress", "public-certificate", "tls", "monitoring", "autoscaling-on-load", "auth-jwt"]),
+        ["gateway", "ingress", "gateway-api", "public-certificate", "tls", "backend-tls", "monitoring", "autoscaling-on-load",
+         "auth-jwt"]),
     "external-postgres": ("external-postgres", []),
     "external-postgres with a gateway of its own": ("external-postgres", ["gateway", "gateway-api", "monitoring"]),
 }
@@ -63,23 +65,33 @@ def compose(overlay, components):
     })
 
 
-def compose_example():
-    """The objects of the kustomization that README.md shows."""
-    text = re.search(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)[1]
-    kustomization = yaml.safe_load(text)
+def example(patched):
+    """The kustomization that README.md shows, alone or with the patches that it shows further on."""
+    blocks = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)
+    kustomization, *others = map(yaml.safe_load, blocks)
     for kind in ("resources", "components"):
         kustomization[kind] = [KUBERNETES / path.removeprefix("../dms/deploy/kubernetes/") for path in kustomization[kind]]
-    return render_apart(kustomization)
+    for other in others if patched else []:
+        kustomization["patches"] += other["patches"]
+    return kustomization
+
+
+def idle_patches():
+    """Patches of README.md that change nothing: kustomize says nothing of a target that is not there."""
+    whole = example(patched=True)
+    objects = render_apart(whole)
+    for patch in whole["patches"]:
+        if render_apart(whole | {"patches": [other for other in whole["patches"] if other is not patch]}) == objects:
+            yield f"a patch of {README.name} changes nothing: {patch['target']}"
 
 
 def render_apart(kustomization):
-    """The objects of a kustomization that is in a folder of its own."""
+    """The objects of a kustomization, with absolute paths, that is in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         # kustomize follows no symbolic links out of a folder, and takes no absolute paths.
         here = Path(folder).resolve()
-        for kind in ("resources", "components"):
-            kustomization[kind] = [os.path.relpath(path, here) for path in kustomization[kind]]
-        (here / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        paths = {kind: [os.path.relpath(path, here) for path in kustomization[kind]] for kind in ("resources", "components")}
+        (here / "kustomization.yaml").write_text(yaml.safe_dump(kustomization | paths))
         return render(here)
 
 

@@ -1,4 +1,4 @@
-"""Whether objects have the fields and types that Kubernetes, or the definition of a custom resource, gives them."""
+"""Whether objects have the fields, types and values that Kubernetes, or the definition of a custom resource, gives them."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ TYPES = {
 
 def _differences(value, shape, path):
     if isinstance(shape, str):
-        if not TYPES[shape](value):
+        if not (TYPES[shape](value) if shape in TYPES else value in shape.split("|")):
             yield f"{path}: is not {shape}"
     elif isinstance(shape, list):
         if not isinstance(value, list):
@@ -34,11 +34,15 @@ def _differences(value, shape, path):
     elif not isinstance(value, dict):
         yield f"{path}: is not an object"
     else:
+        fields = {key.removesuffix("!"): type_of_it for key, type_of_it in shape.items()}
         for key, item in value.items():
-            if key in shape:
-                yield from _differences(item, shape[key], f"{path}.{key}")
+            if key in fields:
+                yield from _differences(item, fields[key], f"{path}.{key}")
             else:
                 yield f"{path}.{key}: is not a known field"
+        for key in shape:
+            if key.endswith("!") and key[:-1] not in value:
+                yield f"{path}.{key[:-1]}: is not there"
 
 
 def _custom(thing):

@@ -6,6 +6,8 @@ from pathlib import Path
 import admin_policies
 import object_policies
 import pod_policies
+import postgres_policies
+import public_policies
 from objects import containers, find
 from render import render
 from schemas import fits_its_schema
@@ -27,6 +29,27 @@ def _gateway(objects):
 
 def _spec(objects, kind, name):
     return find(objects, kind, name)["spec"]
+
+
+def _cluster(objects):
+    return _spec(objects, "Cluster", "dms-postgres")
+
+
+def _parameters(objects):
+    return _cluster(objects)["postgresql"]["parameters"]
+
+
+def _initdb(objects):
+    return _cluster(objects)["bootstrap"]["initdb"]
+
+
+def _rename(objects):
+    """All names, and not the class."""
+    for kind, name in (("HTTPRoute", "dms-rest"), ("GRPCRoute", "dms-grpc")):
+        _spec(objects, kind, name).update(hostnames=["mq.example"])
+    for listener in _spec(objects, "Gateway", "dms")["listeners"]:
+        listener.update(hostname="mq.example")
+    _spec(objects, "Certificate", "dms-public")["dnsNames"].append("mq.example")
 
 
 def _without(objects, kind, name):
@@ -70,7 +93,13 @@ FAULTS = [
     (pod_policies.ends_in_time, lambda o: _container(o).pop("lifecycle")),
     (pod_policies.has_an_exact_image, lambda o: _container(o).update(image="dms:latest")),
     (pod_policies.has_an_exact_image, lambda o: _container(o).update(image="registry.example:5000/dms")),
+    (pod_policies.has_an_exact_image,
+     lambda o: _cluster(o).update(imageName="ghcr.io/cloudnative-pg/postgresql:17.11-minimal-trixie")),
     (pod_policies.is_spread, lambda o: _pod(o)["topologySpreadConstraints"].pop()),
+    (pod_policies.is_spread, lambda o: _pod(o)["topologySpreadConstraints"][1].pop("nodeTaintsPolicy")),
+    (pod_policies.is_spread, lambda o: _pod(o)["topologySpreadConstraints"][1].pop("matchLabelKeys")),
+    (pod_policies.memory_holds_what_is_allowed, lambda o: _container(o)["resources"]["limits"].update(memory="1Gi")),
+    (pod_policies.memory_holds_what_is_allowed, lambda o: _gateway(o)["resources"]["limits"].update(memory="256Mi")),
     (object_policies.settings_exist, lambda o: _settings(o).update(DMS_APEND_LANES="4")),
     (object_policies.callers_must_prove_who_they_are, lambda o: _settings(o).update(DMS_AUTH="none")),
     (object_policies.files_of_settings_are_mounted, lambda o: _container(o)["volumeMounts"].pop()),
@@ -82,16 +111,33 @@ FAULTS = [
     (object_policies.services_reach_pods, lambda o: _spec(o, "Service", "dms-grpc")["ports"][0].update(targetPort=1)),
     (object_policies.routes_reach_services, lambda o: _without(o, "Service", "dms-rest")),
     (object_policies.routes_reach_services, lambda o: _without(o, "Ingress", "dms-grpc")),
+    (object_policies.routes_reach_services, lambda o: _without(o, "GRPCRoute", "dms-grpc")),
+    (object_policies.routes_reach_services,
+     lambda o: _spec(o, "Gateway", "dms")["listeners"][0].update(hostname="mq.example")),
     (object_policies.something_decides_how_many, lambda o: _spec(o, "Deployment", "dms").update(replicas=2)),
     (object_policies.something_decides_how_many, lambda o: _spec(o, "HorizontalPodAutoscaler", "dms").update(metrics=[])),
     (object_policies.disruptions_are_bounded, lambda o: _without(o, "PodDisruptionBudget", "dms")),
     (object_policies.the_network_is_closed, lambda o: _without(o, "NetworkPolicy", "dms-gateway")),
     (object_policies.the_network_is_closed, _open_ingress),
-    (object_policies.postgres_keeps_what_was_answered, lambda o: _spec(o, "Cluster", "dms-postgres").update(instances=1)),
-    (object_policies.postgres_keeps_what_was_answered,
-     lambda o: _spec(o, "Cluster", "dms-postgres")["postgresql"].pop("synchronous")),
-    (object_policies.postgres_keeps_what_was_answered,
+    (object_policies.names_can_be_resolved, lambda o: _spec(o, "NetworkPolicy", "dms")["egress"][0]["to"].pop()),
+    (object_policies.names_can_be_resolved, lambda o: _spec(o, "NetworkPolicy", "dms")["egress"][0]["ports"].pop()),
+    (object_policies.names_can_be_resolved, lambda o: _spec(o, "NetworkPolicy", "dms-gateway")["egress"].pop()),
+    (postgres_policies.postgres_keeps_what_was_answered, lambda o: _cluster(o).update(instances=1)),
+    (postgres_policies.postgres_keeps_what_was_answered, lambda o: _cluster(o)["postgresql"].pop("synchronous")),
+    (postgres_policies.postgres_keeps_what_was_answered,
      lambda o: _spec(o, "HorizontalPodAutoscaler", "dms").update(maxReplicas=20)),
+    (postgres_policies.postgres_has_room_for_its_wal, lambda o: _parameters(o).pop("max_slot_wal_keep_size")),
+    (postgres_policies.postgres_has_room_for_its_wal, lambda o: _parameters(o).update(max_wal_size="10GB")),
+    (postgres_policies.postgres_has_room_for_its_wal, lambda o: _cluster(o)["walStorage"].update(size="16Gi")),
+    (postgres_policies.postgres_tells_of_other_roles, lambda o: _initdb(o).pop("postInitApplicationSQL")),
+    (postgres_policies.postgres_tells_of_other_roles, lambda o: _initdb(o).update(owner="app")),
+    (public_policies.public_names_agree, lambda o: _spec(o, "Certificate", "dms-public")["dnsNames"].pop()),
+    (public_policies.public_names_agree, lambda o: _spec(o, "Ingress", "dms-rest")["rules"][0].update(host="mq.example")),
+    (public_policies.public_names_agree, lambda o: _spec(o, "HTTPRoute", "dms-rest").update(hostnames=["mq.example"])),
+    (public_policies.public_names_agree, _rename),
+    (public_policies.proxies_check_certificates, lambda o: _without(o, "BackendTLSPolicy", "dms-grpc")),
+    (public_policies.proxies_check_certificates,
+     lambda o: _spec(o, "BackendTLSPolicy", "dms-rest")["validation"].update(hostname="dms.example.com")),
     (object_policies.everything_has_one_namespace, lambda o: find(o, "Namespace", "dms")["metadata"].pop("labels")),
     (object_policies.everything_has_one_namespace,
      lambda o: find(o, "Service", "dms-grpc")["metadata"].update(namespace="default")),
@@ -110,12 +156,33 @@ FAULTS = [
      lambda o: _gateway(o)["ports"].remove({"name": "admin", "containerPort": 9464})),
     (admin_policies.metrics_exist,
      lambda o: _spec(o, "HorizontalPodAutoscaler", "dms")["metrics"][1]["pods"]["metric"].update(name="dms_requests")),
-    (fits_its_schema, lambda o: _spec(o, "Cluster", "dms-postgres").update(instance=3)),
-    (fits_its_schema, lambda o: _spec(o, "Cluster", "dms-postgres")["postgresql"]["parameters"].update(max_connections=9)),
+    (fits_its_schema, lambda o: _cluster(o).update(instance=3)),
+    (fits_its_schema, lambda o: _cluster(o).pop("instances")),
+    (fits_its_schema, lambda o: _parameters(o).update(max_connections=9)),
+    (fits_its_schema, lambda o: _cluster(o)["postgresql"]["synchronous"].update(dataDurability="requird")),
+    (fits_its_schema, lambda o: _cluster(o)["postgresql"]["synchronous"].update(method="anyy")),
+    (fits_its_schema, lambda o: _cluster(o)["postgresql"]["synchronous"].pop("number")),
+    (fits_its_schema, lambda o: _spec(o, "Certificate", "dms-public").pop("issuerRef")),
+    (fits_its_schema, lambda o: _spec(o, "Certificate", "dms-tls")["usages"].append("server-auth")),
+    (fits_its_schema, lambda o: _spec(o, "Gateway", "dms")["listeners"][0].update(protocol="https")),
+    (fits_its_schema, lambda o: _spec(o, "HTTPRoute", "dms-rest")["rules"][0]["matches"][0]["path"].update(type="Prefix")),
+    (fits_its_schema, lambda o: _spec(o, "GRPCRoute", "dms-grpc")["parentRefs"][0].pop("name")),
+    (fits_its_schema, lambda o: _spec(o, "PodMonitor", "dms").pop("selector")),
     (fits_its_schema, lambda o: _pod(o).update(runtimeClas="x")),
     (fits_its_schema, lambda o: _container(o)["ports"][0].update(containerPort="50051")),
     (fits_its_schema, lambda o: find(o, "Deployment", "dms").update(apiVersion="apps/v1beta1")),
 ]
+
+
+def missed_in_files(module):
+    """The same for policies on files, with the faults of their module."""
+    good = module.read()
+    for number, (policy, file, old, new) in enumerate(module.FAULTS):
+        if old not in good[file] or not list(policy(good | {file: good[file].replace(old, new)})):
+            yield f"{policy.__name__} does not find fault {number} of {module.__name__}"
+    for policy in module.POLICIES:
+        if policy not in {policy for policy, *_ in module.FAULTS}:
+            yield f"nothing proves {policy.__name__}"
 
 
 def missed(good, policies):
