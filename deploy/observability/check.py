@@ -134,7 +134,7 @@ def read(name):
 
 def made_of(*names):
     """What stands above files that are made here."""
-    return f"# Made by `deploy/observability/check.py --write` of {' and '.join(names)} beside it: change those, not this.\n"
+    return f"# Made by `python3 deploy/observability/check.py --write` of {' and '.join(names)} beside it: change those, not this.\n"
 
 
 def metadata(name, **labels):
@@ -157,8 +157,11 @@ def component():
     }
 
 
-def check_component():
-    """The component has what is here."""
+def check_component(rules):
+    """The component has what is here, and monitors that make the jobs which rules ask for."""
+    monitors = re.findall(r"^  name: (\S+)", (COMPONENT / "monitors.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    for job in sorted(set(re.findall(r'job=~"\(\.\*/\)\?([\w-]+)"', rules)) - set(monitors)):
+        yield f"no PodMonitor of the component makes the job {job}"
     for name, text in component().items():
         path = COMPONENT / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -173,7 +176,7 @@ def main():
     rules = "".join(map(read, RULES))
     tests = "".join(read(name.replace(".yaml", "_test.yaml")) for name in RULES)
     dashboard = json.loads(read("dashboard.json"))
-    complaints = [*check_alerts(rules, tests, read(f"../../{RUNBOOK}")), *check_dashboard(dashboard), *check_component()]
+    complaints = [*check_alerts(rules, tests, read(f"../../{RUNBOOK}")), *check_dashboard(dashboard), *check_component(rules)]
     for complaint in complaints:
         print(f"{HERE.name}: {complaint}", file=sys.stderr)
     Path(sys.argv[1]).write_text(json.dumps(as_rules(dashboard)), encoding="utf-8")
