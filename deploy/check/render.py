@@ -28,7 +28,7 @@ COMPOSITIONS = {
     "production with all that goes together": (
         "production",
         ["gateway", "ingress", "gateway-api", "public-certificate", "tls", "backend-tls", "monitoring", "autoscaling-on-load",
-         "auth-jwt"]),
+         "otlp", "auth-jwt"]),
     "external-postgres": ("external-postgres", []),
     "external-postgres with a gateway of its own": ("external-postgres", ["gateway", "gateway-api", "monitoring"]),
 }
@@ -66,13 +66,14 @@ def compose(overlay, components):
 
 
 def example(patched):
-    """The kustomization that README.md shows, alone or with the patches that it shows further on."""
+    """The kustomization that README.md shows, alone or with what it shows further on."""
     blocks = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)
     kustomization, *others = map(yaml.safe_load, blocks)
     for kind in ("resources", "components"):
         kustomization[kind] = [KUBERNETES / path.removeprefix("../dms/deploy/kubernetes/") for path in kustomization[kind]]
     for other in others if patched else []:
-        kustomization["patches"] += other["patches"]
+        for kind, items in other.items():
+            kustomization.setdefault(kind, []).extend(items)
     return kustomization
 
 

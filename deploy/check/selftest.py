@@ -52,8 +52,9 @@ def _rename(objects):
     _spec(objects, "Certificate", "dms-public")["dnsNames"].append("mq.example")
 
 
-def _without(objects, kind, name):
-    objects.remove(find(objects, kind, name))
+def _without(objects, kind, *names):
+    for name in names:
+        objects.remove(find(objects, kind, name))
 
 
 def _settings(objects):
@@ -117,7 +118,7 @@ FAULTS = [
     (object_policies.something_decides_how_many, lambda o: _spec(o, "Deployment", "dms").update(replicas=2)),
     (object_policies.something_decides_how_many, lambda o: _spec(o, "HorizontalPodAutoscaler", "dms").update(metrics=[])),
     (object_policies.disruptions_are_bounded, lambda o: _without(o, "PodDisruptionBudget", "dms")),
-    (object_policies.the_network_is_closed, lambda o: _without(o, "NetworkPolicy", "dms-gateway")),
+    (object_policies.the_network_is_closed, lambda o: _without(o, "NetworkPolicy", "dms-gateway", "dms-to-collector")),
     (object_policies.the_network_is_closed, _open_ingress),
     (object_policies.names_can_be_resolved, lambda o: _spec(o, "NetworkPolicy", "dms")["egress"][0]["to"].pop()),
     (object_policies.names_can_be_resolved, lambda o: _spec(o, "NetworkPolicy", "dms")["egress"][0]["ports"].pop()),
