@@ -46,6 +46,10 @@ async fn run(mut connection: PgConnection) -> Result<(), MigrateError> {
 /// The version of the schema.
 pub(super) const APPLIED: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
 
+/// Migrations that have begun and not ended: [`migrate`] does nothing while there is one. Ours run in transactions, which
+/// leave none behind.
+pub(super) const HALF_APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE NOT success ORDER BY version";
+
 /// The version that this program was made for.
 pub(super) fn needed() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()

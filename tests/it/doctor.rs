@@ -3,7 +3,9 @@
 use std::process::{Command, Output};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use uuid::Uuid;
 
+use crate::support::calls::eventually;
 use crate::support::postgres::TestDatabase;
 
 async fn doctor(url: &str, flags: &[&str]) -> Output {
@@ -16,11 +18,13 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// For sessions of the database that begin later.
-async fn set(sql: &mut PgConnection, setting: &str) {
-    let statement =
-        format!("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {setting}', current_database()); END $$");
+async fn run(sql: &mut PgConnection, statement: String) {
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(sql).await.unwrap();
+}
+
+/// For sessions of the database that begin later.
+async fn alter_database(sql: &mut PgConnection, change: &str) {
+    run(sql, format!("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {change}', current_database()); END $$")).await;
 }
 
 #[tokio::test]
@@ -28,8 +32,19 @@ async fn it_looks_at_everything_and_says_what_to_do() {
     let database = TestDatabase::create().await;
     let output = doctor(database.url(), &["--replicas", "1"]).await;
     let text_of_all = text(&output);
-    for part in ["clocks of this machine", "Postgres 1", "fsync", "max_connections", "schema is at version", "leases: "]
-    {
+    for part in [
+        "clocks of this machine",
+        "Postgres 1",
+        "fsync",
+        "max_wal_size",
+        "max_connections",
+        "schema is at version",
+        "no migration has stopped",
+        "autovacuum looks after the hot tables",
+        "leases: ",
+        "the log has no partition for tomorrow",
+        "the log holds 0 MB in 0 partitions",
+    ] {
         assert!(text_of_all.contains(part), "{part}: {text_of_all}");
     }
     let output = doctor(database.url(), &["--replicas", "1000"]).await;
@@ -46,7 +61,7 @@ async fn a_role_without_rights_and_a_database_for_reading_are_bad() {
     let database = TestDatabase::create().await;
     let mut sql = PgConnection::connect(database.url()).await.unwrap();
     // A role that every server has, and that may do nothing here.
-    set(&mut sql, "role = pg_signal_backend").await;
+    alter_database(&mut sql, "SET role = pg_signal_backend").await;
     let output = doctor(database.url(), &["--replicas", "1"]).await;
     let text_of_all = text(&output);
     for part in
@@ -56,11 +71,74 @@ async fn a_role_without_rights_and_a_database_for_reading_are_bad() {
     }
     assert!(!output.status.success());
 
-    set(&mut sql, "role = none").await;
-    set(&mut sql, "default_transaction_read_only = on").await;
+    alter_database(&mut sql, "SET role = none").await;
+    alter_database(&mut sql, "SET default_transaction_read_only = on").await;
     let output = doctor(database.url(), &["--replicas", "1"]).await;
     let expected = "BAD      transaction_read_only = on";
     assert!(!output.status.success() && text(&output).contains(expected), "{}", text(&output));
+}
+
+#[tokio::test]
+async fn the_narrowest_limit_of_connections_is_named() {
+    let database = TestDatabase::create().await;
+    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    // Superusers are bound by neither limit, and the tests run as one.
+    let role = format!("limited_{}", Uuid::new_v4().simple());
+    run(&mut sql, format!("CREATE ROLE {role} LOGIN PASSWORD 'limited' CONNECTION LIMIT 20")).await;
+    let url = format!("{}&user={role}&password=limited", database.url());
+    let of_role = doctor(&url, &["--replicas", "1"]).await;
+    alter_database(&mut sql, "CONNECTION LIMIT 19").await;
+    let of_database = doctor(&url, &["--replicas", "1"]).await;
+    let of_superuser = doctor(database.url(), &["--replicas", "1"]).await;
+    run(&mut sql, format!("DROP ROLE {role}")).await;
+
+    let name = format!("BAD      1 replicas need 21 connections; the narrowest limit is that of the role {role}: 20");
+    for (output, parts) in [
+        (of_role, [name.as_str(), "-> ALTER ROLE"]),
+        (of_database, ["the narrowest limit is that of the database: 19", "-> ALTER DATABASE"]),
+        (of_superuser, ["warning  the database lets in 19 connections", "ok       1 replicas need 21 connections"]),
+    ] {
+        assert!(parts.iter().all(|part| text(&output).contains(part)), "{parts:?}: {}", text(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_has_written_and_has_no_snapshot_is_found() {
+    let database = TestDatabase::create().await;
+    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut writer = PgConnection::connect(database.url()).await.unwrap();
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut writer).await.unwrap();
+    writer.execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    let query = "SELECT backend_xid IS NOT NULL AND backend_xmin IS NULL FROM pg_stat_activity WHERE pid = $1";
+    let bare: bool = sqlx::query_scalar(query).bind(pid).fetch_one(&mut sql).await.unwrap();
+    assert!(bare, "it has an id and no snapshot");
+    // The oldest are shown, and other tests may have older ones for a while.
+    let session = format!("session {pid} (");
+    eventually("the session is named", async || text(&doctor(database.url(), &[]).await).contains(&session)).await;
+    writer.execute("ROLLBACK").await.unwrap();
+}
+
+#[tokio::test]
+async fn tables_without_autovacuum_and_half_a_migration_are_bad() {
+    let database = TestDatabase::create().await;
+    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    sql.execute(
+        "ALTER TABLE leases SET (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+         ALTER TABLE streams SET (autovacuum_enabled = on);
+         INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'that has stopped half way', false, '', 0)",
+    )
+    .await
+    .unwrap();
+    let output = doctor(database.url(), &["--replicas", "1"]).await;
+    for part in [
+        "BAD      autovacuum has been told to leave alone leases, TOAST of leases\n",
+        "RESET (autovacuum_enabled)",
+        "BAD      half applied: migration 9999\n",
+    ] {
+        assert!(text(&output).contains(part), "{part}: {}", text(&output));
+    }
+    assert!(!output.status.success());
 }
 
 #[tokio::test]

@@ -1,0 +1,69 @@
+//! Dead rows of the hot tables, and what keeps them.
+
+use sqlx::FromRow;
+
+use super::Diagnosis;
+use crate::domain::Result;
+
+/// Something that keeps dead rows from being removed.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct SnapshotHolder {
+    /// A session, a prepared transaction, or a replication slot, with its name.
+    pub holder: String,
+    /// Transactions begun since.
+    pub age: i64,
+    /// For how long, when that is known.
+    pub seconds: Option<f64>,
+    /// Whether it is a standby or another consumer of the WAL, and there: that moves on without an end.
+    pub active: bool,
+}
+
+/// A transaction that has written and is idle now has an id and, in READ COMMITTED, no snapshot: the id does as much harm.
+const HOLDERS: &str = "
+SELECT holder, age, seconds, active FROM (
+    SELECT format('session %s (%s, %s)', pid, coalesce(nullif(application_name, ''), usename, backend_type), coalesce(state, '-'))
+               AS holder,
+           greatest(age(backend_xid), age(backend_xmin))::bigint AS age,
+           extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds,
+           coalesce(backend_type = 'walsender', false) AS active
+    FROM pg_stat_activity WHERE coalesce(backend_xid, backend_xmin) IS NOT NULL AND pid <> pg_backend_pid()
+    UNION ALL
+    SELECT format('prepared transaction %s', gid), age(transaction)::bigint,
+           extract(epoch FROM clock_timestamp() - prepared)::float8, false
+    FROM pg_prepared_xacts
+    UNION ALL
+    SELECT format('replication slot %s', slot_name), age(coalesce(xmin, catalog_xmin))::bigint, NULL, active
+    FROM pg_replication_slots WHERE coalesce(xmin, catalog_xmin) IS NOT NULL
+) AS h ORDER BY age DESC LIMIT 5";
+
+const DEAD_ROWS: &str = "
+SELECT relname::text, n_live_tup, n_dead_tup FROM pg_stat_user_tables
+WHERE relname IN ('streams', 'subscriptions', 'leases', 'retries', 'delayed_messages') ORDER BY relname";
+
+/// Of partitions of the log nothing is asked: they are only inserted into, and dropped whole. The CASE keeps the values of
+/// other options from being read as booleans.
+const AUTOVACUUM_OFF: &str = "
+SELECT CASE WHEN c.oid = m.oid THEN m.relname::text ELSE format('TOAST of %s', m.relname) END
+FROM unnest(ARRAY['streams', 'subscriptions', 'leases', 'retries', 'delayed_messages']) AS h (name)
+JOIN pg_class AS m ON m.oid = to_regclass(h.name)
+JOIN pg_class AS c ON c.oid IN (m.oid, m.reltoastrelid)
+CROSS JOIN LATERAL pg_options_to_table(c.reloptions) AS o
+WHERE CASE WHEN o.option_name = 'autovacuum_enabled' THEN NOT o.option_value::boolean END
+ORDER BY m.relname, c.oid <> m.oid";
+
+impl Diagnosis {
+    /// What keeps dead rows from being removed, the oldest first.
+    pub async fn snapshot_holders(&mut self) -> Result<Vec<SnapshotHolder>> {
+        Ok(sqlx::query_as(HOLDERS).fetch_all(&mut self.0).await?)
+    }
+
+    /// Live and dead rows of the hot tables.
+    pub async fn dead_rows(&mut self) -> Result<Vec<(String, i64, i64)>> {
+        Ok(sqlx::query_as(DEAD_ROWS).fetch_all(&mut self.0).await?)
+    }
+
+    /// Hot tables that autovacuum has been told to leave alone.
+    pub async fn autovacuum_off(&mut self) -> Result<Vec<String>> {
+        Ok(sqlx::query_scalar(AUTOVACUUM_OFF).fetch_all(&mut self.0).await?)
+    }
+}

@@ -1,0 +1,152 @@
+//! What `dms doctor` asks Postgres.
+
+mod durability;
+mod horizon;
+mod partitions;
+
+use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgConnection};
+
+pub use self::horizon::SnapshotHolder;
+
+use super::{connect_options, schema};
+use crate::domain::Result;
+use crate::domain::clock::Timestamp;
+
+/// Whoever asks why something is stuck must not get stuck there too.
+const LOCK_TIMEOUT: &str = "2s";
+
+/// A session to look around in.
+#[derive(Debug)]
+pub struct Diagnosis(PgConnection);
+
+/// How many connections there may be. Superusers are let in whatever the limits of their role and of the database say.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct ConnectionLimits {
+    /// The role that has logged in, whatever role it has set since: its limit counts.
+    pub role: String,
+    /// Whether that is a superuser.
+    pub superuser: bool,
+    /// `CONNECTION LIMIT` of the role.
+    pub role_limit: Option<i64>,
+    /// `CONNECTION LIMIT` of the database.
+    pub database_limit: Option<i64>,
+    /// Sessions there are on the server.
+    pub sessions: i64,
+}
+
+const SETTINGS: [&str; 14] = [
+    "server_version_num",
+    "fsync",
+    "full_page_writes",
+    "synchronous_commit",
+    "synchronous_standby_names",
+    "autovacuum",
+    "track_counts",
+    "data_checksums",
+    "max_connections",
+    "superuser_reserved_connections",
+    // From Postgres 16 on.
+    "reserved_connections",
+    "max_wal_size",
+    "default_transaction_read_only",
+    // On at a standby, whatever its settings are.
+    "transaction_read_only",
+];
+
+/// -1 is no limit.
+const CONNECTION_LIMITS: &str = "
+SELECT r.rolname::text AS role, r.rolsuper AS superuser, nullif(r.rolconnlimit, -1)::bigint AS role_limit,
+       nullif(d.datconnlimit, -1)::bigint AS database_limit,
+       (SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL) AS sessions
+FROM pg_roles AS r CROSS JOIN pg_database AS d WHERE r.rolname = session_user AND d.datname = current_database()";
+
+const MISSING_RIGHTS: &str = "
+SELECT format('%s on %s', r.privilege, t.name)
+FROM unnest(ARRAY['queues', 'queue_tags', 'consumer_groups', 'streams', 'segments', 'subscriptions', 'leases', 'retries',
+                  'delayed_messages']) AS t (name)
+CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (privilege)
+WHERE to_regclass(t.name) IS NOT NULL AND NOT has_table_privilege(to_regclass(t.name), r.privilege)
+UNION ALL
+SELECT format('USAGE on %s', s.name) FROM unnest(ARRAY['stream_ids', 'subscription_ids']) AS s (name)
+WHERE to_regclass(s.name) IS NOT NULL AND NOT has_sequence_privilege(to_regclass(s.name), 'USAGE')
+UNION ALL
+SELECT 'ownership of segments' FROM pg_class WHERE oid = to_regclass('segments') AND NOT pg_has_role(relowner, 'USAGE')
+UNION ALL
+SELECT format('CREATE on schema %s', relnamespace::regnamespace) FROM pg_class
+WHERE oid = to_regclass('segments') AND NOT has_schema_privilege(relnamespace, 'CREATE')";
+
+impl Diagnosis {
+    /// Connects.
+    pub async fn connect(database_url: &str) -> Result<Self> {
+        let options = connect_options(database_url)?.options([("lock_timeout", LOCK_TIMEOUT)]);
+        Ok(Self(options.application_name("dms-doctor").connect().await?))
+    }
+
+    /// Settings that matter, by name.
+    pub async fn settings(&mut self) -> Result<Vec<(String, String)>> {
+        let sql = "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY ($1) ORDER BY name";
+        Ok(sqlx::query_as(sql).bind(SETTINGS.as_slice()).fetch_all(&mut self.0).await?)
+    }
+
+    /// `max_wal_size` as a number.
+    pub async fn max_wal_bytes(&mut self) -> Result<i64> {
+        let sql = "SELECT pg_size_bytes(current_setting('max_wal_size'))";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut self.0).await?)
+    }
+
+    /// How many connections the role may have here.
+    pub async fn connection_limits(&mut self) -> Result<ConnectionLimits> {
+        Ok(sqlx::query_as(CONNECTION_LIMITS).fetch_one(&mut self.0).await?)
+    }
+
+    /// The version of the schema, 0 when there is none, nothing when this role may not see it; and the one that this program
+    /// needs.
+    pub async fn schema(&mut self) -> Result<(Option<i64>, i64)> {
+        let applied = match self.sees_migrations().await? {
+            Some(true) => Some(sqlx::query_scalar(schema::APPLIED).fetch_one(&mut self.0).await?),
+            Some(false) => None,
+            None => Some(0),
+        };
+        Ok((applied, schema::needed()))
+    }
+
+    /// Migrations that have begun and not ended; nothing when this role may not see them, or there are none at all.
+    pub async fn half_applied(&mut self) -> Result<Option<Vec<i64>>> {
+        Ok(match self.sees_migrations().await? {
+            Some(true) => Some(sqlx::query_scalar(schema::HALF_APPLIED).fetch_all(&mut self.0).await?),
+            _ => None,
+        })
+    }
+
+    /// Whether this role may read the table of migrations; nothing when there is no such table.
+    async fn sees_migrations(&mut self) -> Result<Option<bool>> {
+        let sql = "SELECT has_table_privilege(to_regclass('_sqlx_migrations'), 'SELECT')";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut self.0).await?)
+    }
+
+    /// What the role of this session lacks to run the service.
+    pub async fn missing_rights(&mut self) -> Result<Vec<String>> {
+        Ok(sqlx::query_scalar(MISSING_RIGHTS).fetch_all(&mut self.0).await?)
+    }
+
+    /// Whether the service's statements are allowed: what a large flush needs beside its tables.
+    pub async fn may_emit_messages(&mut self) -> Result<bool> {
+        let sql = "SELECT has_function_privilege('pg_logical_emit_message(boolean, text, text)', 'EXECUTE')";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut self.0).await?)
+    }
+
+    /// Whether this role sees what sessions of other roles do.
+    pub async fn sees_all_sessions(&mut self) -> Result<bool> {
+        Ok(sqlx::query_scalar("SELECT pg_has_role('pg_read_all_stats', 'USAGE')").fetch_one(&mut self.0).await?)
+    }
+
+    /// Postgres's clock.
+    pub async fn now(&mut self) -> Result<Timestamp> {
+        Ok(sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut self.0).await?)
+    }
+
+    /// Says goodbye.
+    pub async fn close(self) -> Result<()> {
+        Ok(self.0.close().await?)
+    }
+}
