@@ -89,7 +89,7 @@ mod tests {
     fn keys_are_found_and_never_shown() {
         let keys = parse(&format!(r#"{{"access":"AK","secret":"hunter2",{GRANT}}}"#)).unwrap();
         assert_eq!(keys.keys.len(), 1);
-        assert_eq!(keys.find("AK").1.unwrap().name(), "'shop'");
+        assert_eq!(keys.find("AK").1.unwrap().name(), "shop");
         assert!(keys.find("ak").1.is_none());
         assert!(!format!("{keys:?}").contains("hunter2"));
     }

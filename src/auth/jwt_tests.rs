@@ -92,7 +92,7 @@ fn refusal(keys: &JwtKeys, token: &str) -> Option<ErrorKind> {
 fn a_token_is_good_for_what_it_says() {
     let issuer = Issuer::new();
     let owner = rules().verify(&issuer.keys(), &issuer.token(|_| ())).unwrap();
-    assert_eq!(owner.name(), "'shop'");
+    assert_eq!(owner.name(), "shop");
     assert!(may(&owner, "p", Right::Produce) && may(&owner, "p", Right::Read));
     assert!(!may(&owner, "p", Right::Consume) && !may(&owner, "q", Right::Read));
     let ec = issuer.sign(&json!({ "alg": "ES256", "kid": "ec" }), &claims());

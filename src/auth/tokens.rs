@@ -100,7 +100,7 @@ mod tests {
         for (token, known) in [("secret", true), ("other", true), ("Secret", false), ("", false), (SECRET, false)] {
             assert_eq!(tokens.owner(token).is_some(), known, "{token}");
         }
-        assert_eq!(tokens.owner("secret").unwrap().name(), "'shop'");
+        assert_eq!(tokens.owner("secret").unwrap().name(), "shop");
     }
 
     #[test]
