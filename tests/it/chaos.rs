@@ -25,6 +25,15 @@ fn the_guarantees_hold_under_faults() {
     assert!(!text.contains("messages sent: 0 answered"), "{text}");
 }
 
+#[test]
+fn the_loss_of_the_primary_loses_nothing_that_a_synchronous_standby_has() {
+    let short = ["--rounds=2", "--messages=1000", "--rate=300", "--fault-time=3s", "--time-limit=90s"];
+    let output = chaos(&[&["--standby", "--faults=primary-lost"], &short[..]].concat());
+    let text = text(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("violations: 0") && text.contains("primary-lost"), "{text}");
+}
+
 /// A guarantee broken on purpose, and the rule that names it.
 fn is_noticed(sabotage: &str, rule: &str) {
     let output = chaos(&["--sabotage", sabotage, "--rounds=0", "--messages=4000", "--rate=600"]);
