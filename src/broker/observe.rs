@@ -124,9 +124,9 @@ fn sample(group: GroupBacklog, now: Timestamp) -> GroupSample {
 
 async fn show_postgres(core: &Core) -> Result<()> {
     let pool = &core.store.pool;
-    let dead_rows = store::observe::dead_rows(pool).await?;
+    let hot_rows = store::observe::hot_rows(pool).await?;
     let (oldest_snapshot_seconds, oldest_snapshot_transactions) = store::observe::oldest_snapshot(pool).await?;
-    let sample = PostgresSample { dead_rows, oldest_snapshot_seconds, oldest_snapshot_transactions };
+    let sample = PostgresSample { hot_rows, oldest_snapshot_seconds, oldest_snapshot_transactions };
     core.metrics.replica().show_postgres(&sample);
     Ok(())
 }

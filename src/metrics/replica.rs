@@ -12,8 +12,8 @@ use prometheus_client::registry::{Registry, Unit};
 /// Postgres as it was seen.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PostgresSample {
-    /// Dead rows of the hot tables, by name.
-    pub dead_rows: Vec<(String, i64)>,
+    /// Live and dead rows of the hot tables, by name.
+    pub hot_rows: Vec<(String, i64, i64)>,
     /// Age of the oldest transaction that keeps dead rows from being removed, as far as it is known.
     pub oldest_snapshot_seconds: f64,
     /// Transactions begun since the oldest one that keeps dead rows from being removed.
@@ -75,6 +75,7 @@ pub struct Replica {
     upkeep_success: Family<Task, Gauge<f64, AtomicU64>>,
     postgres_up: Gauge,
     figures_read: Gauge,
+    live_rows: Family<Table, Gauge>,
     dead_rows: Family<Table, Gauge>,
     oldest_snapshot: Gauge<f64, AtomicU64>,
     oldest_snapshot_transactions: Gauge<f64, AtomicU64>,
@@ -114,6 +115,8 @@ impl Replica {
         registry.register("postgres_up", "1 while Postgres answers", self.postgres_up.clone());
         let help = "1 while figures of groups and of Postgres can be read in time; else they are not shown";
         registry.register("figures_read", help, self.figures_read.clone());
+        let help = "Rows of the hot tables, as Postgres estimates them: of delayed_messages, messages under delay";
+        registry.register("postgres_live_rows", help, self.live_rows.clone());
         registry.register("postgres_dead_rows", "Dead rows of the hot tables", self.dead_rows.clone());
         let help =
             "Age of the oldest transaction that keeps dead rows from being removed, of those that the role may see";
@@ -169,6 +172,7 @@ impl Replica {
     /// Postgres could not be asked for figures in time: what was seen before may be true no longer.
     pub fn clear_postgres(&self) {
         self.figures_read.set(0);
+        self.live_rows.clear();
         self.dead_rows.clear();
         self.oldest_snapshot.set(f64::NAN);
         self.oldest_snapshot_transactions.set(f64::NAN);
@@ -177,9 +181,10 @@ impl Replica {
     /// Postgres as it was just seen.
     pub fn show_postgres(&self, sample: &PostgresSample) {
         self.figures_read.set(1);
-        self.dead_rows.clear();
-        for (table, count) in &sample.dead_rows {
-            self.dead_rows.get_or_create(&Table { table: table.clone() }).set(*count);
+        for (table, live, dead) in &sample.hot_rows {
+            let table = Table { table: table.clone() };
+            self.live_rows.get_or_create(&table).set(*live);
+            self.dead_rows.get_or_create(&table).set(*dead);
         }
         self.oldest_snapshot.set(sample.oldest_snapshot_seconds);
         #[expect(clippy::cast_precision_loss, reason = "ages are far below 2^52")]

@@ -122,14 +122,14 @@ pub async fn group_count(pool: &PgPool) -> Result<i64> {
     Ok(sqlx::query_scalar("SELECT count(*) FROM consumer_groups").fetch_one(pool).await?)
 }
 
-const DEAD_ROWS: &str = "
-SELECT relname::text, n_dead_tup FROM pg_stat_user_tables
+const HOT_ROWS: &str = "
+SELECT relname::text, n_live_tup, n_dead_tup FROM pg_stat_user_tables
 WHERE relid = ANY (ARRAY['streams', 'subscriptions', 'leases', 'retries', 'delayed_messages']::regclass[]::oid[])";
 
-/// Dead rows of the hot tables, as Postgres estimates them.
-#[tracing::instrument(name = "observe::dead_rows", level = "debug", skip_all)]
-pub async fn dead_rows(pool: &PgPool) -> Result<Vec<(String, i64)>> {
-    Ok(sqlx::query_as(DEAD_ROWS).fetch_all(pool).await?)
+/// Live and dead rows of the hot tables, as Postgres estimates them.
+#[tracing::instrument(name = "observe::hot_rows", level = "debug", skip_all)]
+pub async fn hot_rows(pool: &PgPool) -> Result<Vec<(String, i64, i64)>> {
+    Ok(sqlx::query_as(HOT_ROWS).fetch_all(pool).await?)
 }
 
 // Who may not see a session sees what it holds, and not since when. Nor has a slot a time.

@@ -85,7 +85,9 @@ async fn calls_and_lanes_are_counted() {
     assert_eq!(looked_up, (1.0, 1.0));
     assert_eq!((metrics.value("dms_postgres_up"), metrics.value("dms_calls_in_flight")), (1.0, 0.0));
     assert!(
-        metrics.has(r#"dms_postgres_dead_rows{table="leases"}"#) && metrics.has("dms_postgres_oldest_snapshot_seconds")
+        metrics.has(r#"dms_postgres_dead_rows{table="leases"}"#)
+            && metrics.has(r#"dms_postgres_live_rows{table="delayed_messages"}"#)
+            && metrics.has("dms_postgres_oldest_snapshot_seconds")
     );
 }
 
