@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use dms::broker::Settings;
+use dms::broker::{Broker, BrokerOptions, Settings};
+use dms::domain::ErrorKind;
 use dms::postgres::{Cluster, ClusterOptions};
 use dms::store;
 use serde_json::{Value, json};
@@ -227,4 +228,24 @@ async fn nothing_answered_is_lost_when_the_database_is_killed() {
     replica.shutdown().await;
     stopped(cluster).await;
     panics::none_seen();
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_a_connection_says_so() {
+    let folder = Folder::new();
+    let (cluster, ..) = service(&folder).await;
+    let mut sql = PgConnection::connect(&cluster.url(DATABASE)).await.unwrap();
+    sqlx::query("CREATE ROLE few LOGIN CONNECTION LIMIT 0").execute(&mut sql).await.unwrap();
+    let database_url = cluster.url(DATABASE).replace("user=postgres", "user=few");
+    let options = BrokerOptions { database_url, settings: Settings::default(), clock: None };
+    // SQLSTATE 53300: Postgres is there, and has said no.
+    let refused = Broker::start(options).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.message()), (ErrorKind::Unavailable, "the database is not available"));
+    let nowhere = BrokerOptions {
+        database_url: "postgres://127.0.0.1:9/none".into(),
+        settings: Settings::default(),
+        clock: None,
+    };
+    let away = Broker::start(nowhere).await.unwrap_err();
+    assert_eq!((away.kind(), away.message()), (ErrorKind::Unavailable, "the database cannot be reached"));
 }
