@@ -11,7 +11,7 @@ pub struct AdminArgs {
     /// Where they look.
     #[command(flatten)]
     pub address: AdminAddressArgs,
-    /// Groups with metrics of their own, those with the largest backlogs, 0-100000
+    /// Groups with metrics of their own, those with the largest backlogs and those with the oldest messages, 0-100000
     #[arg(long, env = "DMS_METRICS_GROUPS_MAX", value_name = "COUNT", default_value_t = 1000,
           value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub metrics_groups_max: u32,
