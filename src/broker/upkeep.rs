@@ -31,6 +31,8 @@ const DROP_PATIENCE: Duration = Duration::from_millis(200);
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// A sweep takes at most this share of the time: it reads the whole table of leases.
 const SWEEP_REST_FACTOR: u32 = 20;
+/// The longest rest after one that failed: in an outage leases have ended whose replicas did not outlive it.
+const SWEEP_REST_FAILED_MAX: Duration = Duration::from_secs(10);
 
 /// A step of the upkeep, which must not wait for ever.
 async fn in_time<T>(core: &Core, step: impl Future<Output = Result<T>>) -> Result<T> {
@@ -77,17 +79,19 @@ pub async fn sweep_leases(core: Arc<Core>) {
         let now = core.clock.now();
         let swept = in_time(&core, store::leases::expired_in(&core.store.pool, now, SWEEP_MAX)).await;
         core.metrics.replica().kept_up(Upkeep::Leases, begun.elapsed(), swept.is_ok());
-        pause = core.settings.sweep_interval;
+        let mut rest = begun.elapsed() * SWEEP_REST_FACTOR;
         match swept {
             Ok(leases) => {
                 let late = leases.first().map_or(Duration::ZERO, |(_, ended_at)| now.since(*ended_at));
                 core.metrics.replica().late(Upkeep::Leases, late);
                 expire(&core, leases.into_iter().map(|(lease, _)| lease).collect());
-                pause = pause.max(begun.elapsed() * SWEEP_REST_FACTOR);
             }
-            // Soon again: after an outage there are leases of replicas that did not outlive it.
-            Err(error) => tracing::warn!(%error, "expired leases not swept"),
+            Err(error) => {
+                tracing::warn!(%error, "expired leases not swept");
+                rest = rest.min(SWEEP_REST_FAILED_MAX);
+            }
         }
+        pause = core.settings.sweep_interval.max(rest);
     }
 }
 
