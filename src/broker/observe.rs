@@ -124,9 +124,12 @@ fn sample(group: GroupBacklog, now: Timestamp) -> GroupSample {
 
 async fn show_postgres(core: &Core) -> Result<()> {
     let pool = &core.store.pool;
-    let hot_rows = store::observe::hot_rows(pool).await?;
-    let (oldest_snapshot_seconds, oldest_snapshot_transactions) = store::observe::oldest_snapshot(pool).await?;
-    let sample = PostgresSample { hot_rows, oldest_snapshot_seconds, oldest_snapshot_transactions };
+    let holders = store::dead_rows::holders(pool).await?;
+    let sample = PostgresSample {
+        hot_rows: store::dead_rows::hot_rows(pool).await?,
+        oldest_snapshot_seconds: holders.iter().filter_map(|holder| holder.seconds).fold(0.0, f64::max),
+        oldest_snapshot_transactions: holders.first().map_or(0, |oldest| oldest.age),
+    };
     core.metrics.replica().show_postgres(&sample);
     Ok(())
 }

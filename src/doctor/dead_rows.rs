@@ -3,20 +3,23 @@
 use anyhow::Result;
 
 use super::{Finding, Verdict};
-use crate::store::diagnosis::{Diagnosis, SnapshotHolder};
+use crate::store::dead_rows::SnapshotHolder;
+use crate::store::diagnosis::Diagnosis;
 
 /// A transaction that is open for longer is worth a look.
 const OPEN_MAX_SECONDS: f64 = 60.0;
 /// A standby that tells what its queries still need, or another consumer, may be behind by this many transactions.
 const BEHIND_MAX: i64 = 1_000_000;
+/// The oldest are enough: when they are gone, look again.
+const HOLDERS_SHOWN: usize = 5;
 const DEAD_ROWS_MAX: i64 = 100_000;
 
 /// What keeps dead rows, and how many there are.
 pub(super) async fn findings(diagnosis: &mut Diagnosis) -> Result<Vec<Finding>> {
     let mut findings = vec![sight(diagnosis.sees_all_sessions().await?)];
-    findings.extend(diagnosis.snapshot_holders().await?.iter().map(holder));
+    findings.extend(diagnosis.snapshot_holders().await?.iter().take(HOLDERS_SHOWN).map(holder));
     findings.push(autovacuum(&diagnosis.autovacuum_off().await?));
-    findings.extend(diagnosis.dead_rows().await?.iter().map(|(table, live, dead)| dead_rows(table, *live, *dead)));
+    findings.extend(diagnosis.hot_rows().await?.iter().map(|(table, live, dead)| dead_rows(table, *live, *dead)));
     Ok(findings)
 }
 

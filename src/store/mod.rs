@@ -8,6 +8,7 @@ pub mod codec;
 pub mod connection;
 pub mod counters;
 pub mod database;
+pub mod dead_rows;
 pub mod delayed;
 pub mod diagnosis;
 pub mod faults;

@@ -1,4 +1,4 @@
-//! What operators want to know of queues, groups and Postgres: read when somebody asks, never on the way of a message.
+//! What operators want to know of queues and groups: read when somebody asks, never on the way of a message.
 
 use sqlx::{FromRow, PgPool};
 
@@ -120,34 +120,4 @@ pub async fn groups(pool: &PgPool, now: Timestamp, horizon: Timestamp, limit: i6
 /// How many groups there are.
 pub async fn group_count(pool: &PgPool) -> Result<i64> {
     Ok(sqlx::query_scalar("SELECT count(*) FROM consumer_groups").fetch_one(pool).await?)
-}
-
-const HOT_ROWS: &str = "
-SELECT relname::text, n_live_tup, n_dead_tup FROM pg_stat_user_tables
-WHERE relid = ANY (ARRAY['streams', 'subscriptions', 'leases', 'retries', 'delayed_messages']::regclass[]::oid[])";
-
-/// Live and dead rows of the hot tables, as Postgres estimates them.
-#[tracing::instrument(name = "observe::hot_rows", level = "debug", skip_all)]
-pub async fn hot_rows(pool: &PgPool) -> Result<Vec<(String, i64, i64)>> {
-    Ok(sqlx::query_as(HOT_ROWS).fetch_all(pool).await?)
-}
-
-// Who may not see a session sees what it holds, and not since when. Nor has a slot a time.
-const OLDEST_SNAPSHOT: &str = "
-SELECT coalesce(max(seconds), 0)::float8, coalesce(max(transactions), 0)::bigint
-FROM (
-    SELECT extract(epoch FROM clock_timestamp() - xact_start) AS seconds,
-           greatest(age(backend_xid), age(backend_xmin)) AS transactions
-    FROM pg_stat_activity WHERE backend_xid IS NOT NULL OR backend_xmin IS NOT NULL
-    UNION ALL
-    SELECT extract(epoch FROM clock_timestamp() - prepared), age(transaction) FROM pg_prepared_xacts
-    UNION ALL
-    SELECT NULL, greatest(age(xmin), age(catalog_xmin)) FROM pg_replication_slots
-    WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL
-) AS holders";
-
-/// Age of the oldest transaction that keeps dead rows from being removed: in seconds, as far as that is known, and in transactions begun since.
-#[tracing::instrument(name = "observe::oldest_snapshot", level = "debug", skip_all)]
-pub async fn oldest_snapshot(pool: &PgPool) -> Result<(f64, i64)> {
-    Ok(sqlx::query_as(OLDEST_SNAPSHOT).fetch_one(pool).await?)
 }

@@ -1,13 +1,11 @@
 //! What `dms doctor` asks Postgres.
 
 mod durability;
-mod horizon;
 mod partitions;
 
 use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgConnection};
 
-pub use self::horizon::SnapshotHolder;
-
+use super::dead_rows::{self, SnapshotHolder};
 use super::{connect_options, schema};
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
@@ -138,6 +136,21 @@ impl Diagnosis {
     /// Whether this role sees what sessions of other roles do.
     pub async fn sees_all_sessions(&mut self) -> Result<bool> {
         Ok(sqlx::query_scalar("SELECT pg_has_role('pg_read_all_stats', 'USAGE')").fetch_one(&mut self.0).await?)
+    }
+
+    /// What keeps dead rows from being removed, the oldest first.
+    pub async fn snapshot_holders(&mut self) -> Result<Vec<SnapshotHolder>> {
+        dead_rows::holders(&mut self.0).await
+    }
+
+    /// Live and dead rows of the hot tables.
+    pub async fn hot_rows(&mut self) -> Result<Vec<(String, i64, i64)>> {
+        dead_rows::hot_rows(&mut self.0).await
+    }
+
+    /// Hot tables that autovacuum has been told to leave alone.
+    pub async fn autovacuum_off(&mut self) -> Result<Vec<String>> {
+        dead_rows::autovacuum_off(&mut self.0).await
     }
 
     /// Postgres's clock.
