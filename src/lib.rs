@@ -38,4 +38,5 @@ pub mod standalone;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod traceparent;
 pub mod watched;

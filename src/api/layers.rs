@@ -15,13 +15,14 @@ use tracing::{Instrument as _, Span, field};
 use uuid::Uuid;
 
 use super::arrival::Arrivals;
-use super::trace::{CallTrace, TRACEPARENT};
+use super::trace::CallTrace;
 use super::traffic::Traffic;
 use super::{access, status};
 use crate::auth::{Authenticator, rights};
 use crate::domain::{Error, text};
 use crate::metrics::{Metrics, Refusal};
 use crate::spans;
+use crate::traceparent::{self, TRACEPARENT};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 64;
@@ -60,7 +61,7 @@ pub async fn around(State(gate): State<Gate>, mut request: Request, next: Next) 
     request.extensions_mut().insert(trace);
     let mut response = admit(&gate, request, next).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
-    response.headers_mut().insert(TRACEPARENT, trace.header());
+    response.headers_mut().insert(TRACEPARENT, traceparent::value(trace.here));
     response
 }
 

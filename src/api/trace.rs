@@ -1,16 +1,13 @@
 //! The trace of a call (W3C): the caller's, or one begun here; the answer tells it.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use tonic::Request;
 use tracing::Span;
 
 use crate::domain::message::Delivery;
 use crate::domain::trace::{BEGUN_BY_GATEWAY, TraceContext};
 use crate::spans;
-
-/// The metadata key of a trace context.
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+use crate::traceparent::{self, TRACESTATE};
 
 /// Where a call is in which trace: an extension of the request.
 #[derive(Debug, Clone, Copy)]
@@ -26,17 +23,10 @@ pub(super) struct CallTrace {
 impl CallTrace {
     /// Of a call with this metadata.
     pub(super) fn of(metadata: &HeaderMap) -> Self {
-        let given = metadata.get_all(&TRACEPARENT).iter().map(HeaderValue::as_bytes);
-        let parent = TraceContext::of_header(given);
+        let parent = traceparent::read(metadata);
         let here = parent.map_or_else(spans::begin, TraceContext::child);
         let of_caller = metadata.get(&TRACESTATE).is_none_or(|state| state != BEGUN_BY_GATEWAY);
         Self { here, parent, of_caller }
-    }
-
-    /// The span of the call, for the answer.
-    pub(super) fn header(self) -> HeaderValue {
-        // Digits and dashes only, so this cannot fail.
-        HeaderValue::try_from(self.here.to_string()).unwrap_or(HeaderValue::from_static(""))
     }
 }
 
@@ -58,7 +48,10 @@ pub(super) fn link(deliveries: &[Delivery]) {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
+    use crate::traceparent::TRACEPARENT;
 
     const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -76,7 +69,7 @@ mod tests {
         assert_eq!((trace.parent.unwrap().to_string().as_str(), producer.as_deref()), (GIVEN, Some(GIVEN)));
         assert_eq!(trace.here.trace_id, trace.parent.unwrap().trace_id);
         assert_ne!(trace.here.span_id, trace.parent.unwrap().span_id);
-        assert_eq!(trace.header(), trace.here.to_string());
+        assert_eq!(traceparent::value(trace.here), trace.here.to_string());
     }
 
     #[test]
@@ -90,7 +83,7 @@ mod tests {
         for metadata in [vec![], vec![(TRACEPARENT, "00-1-2-01")], vec![(TRACESTATE, "a=1")]] {
             let (trace, producer) = called(&metadata);
             assert_eq!((trace.parent, producer), (None, None), "{metadata:?}");
-            assert!(TraceContext::parse(trace.header()).is_some());
+            assert!(TraceContext::parse(traceparent::value(trace.here)).is_some());
         }
     }
 }

@@ -10,9 +10,10 @@ use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::error::Unanswered;
-use super::trace::{RequestTrace, TRACEPARENT};
+use super::trace::RequestTrace;
 use crate::domain::text;
 use crate::spans;
+use crate::traceparent::{self, TRACEPARENT};
 
 /// The header, and the metadata key towards the gRPC service.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,7 +31,7 @@ pub async fn on_every_answer(mut request: Request, next: Next) -> Response {
     let mut response = next.run(request).instrument(span.clone()).await;
     log(&span, &response, &id, trace, begun);
     response.headers_mut().insert(X_REQUEST_ID, id);
-    response.headers_mut().insert(TRACEPARENT, trace.header());
+    response.headers_mut().insert(TRACEPARENT, traceparent::value(trace.at));
     // Consuming is a GET with effects: no cache may repeat an answer.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
