@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_util::task::AbortOnDropHandle;
 
 /// The whole exchange.
 const TIME_MAX: Duration = Duration::from_secs(10);
@@ -65,14 +66,14 @@ async fn connect(uri: &Uri, port: u16) -> Result<TcpStream> {
 
 async fn exchange(uri: &Uri, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Vec<u8>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
+    // Ended with the exchange, also when that is given up.
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let host = uri.authority().context("no host")?.as_str();
     let request = Request::get(path).header(header::HOST, host).header(header::ACCEPT, "application/json");
     let answer = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
     ensure!(answer.status() == StatusCode::OK, "answered {}", answer.status());
     let body = Limited::new(answer.into_body(), BYTES_MAX).collect().await;
-    connection.abort();
     Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes().to_vec())
 }
 

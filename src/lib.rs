@@ -39,4 +39,5 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod traceparent;
+pub mod upstream;
 pub mod watched;

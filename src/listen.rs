@@ -21,7 +21,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 use crate::accepted::Accepted;
 use crate::domain::{Error, Result};
 use crate::tls::Protocol;
-use crate::watched::Watched;
+use crate::watched::{Freshness, Watched};
 
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -62,6 +62,11 @@ impl Listener {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How its certificates do, if it has any.
+    pub fn freshness(&self) -> Option<Arc<Freshness>> {
+        self.tls.as_ref().and_then(|tls| tls.freshness())
     }
 
     /// Asks clients for a new connection when theirs is about this old, if there is a limit: up to a tenth more or less, other in each process,

@@ -2,25 +2,36 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use dms::config::{Cli, Command};
 use dms::{bench, chaos, dev, doctor, fetch, postgres, serve, store, telemetry};
+use tokio::runtime::Builder;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What still blocks a thread at the end, a name that no server resolves for one, is left alone after this time.
+const BLOCKED_LIMIT: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = start(cli) {
+    if let Err(error) = in_runtime(cli) {
         tracing::error!("{error:#}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
-#[tokio::main]
+fn in_runtime(cli: Cli) -> anyhow::Result<()> {
+    let runtime = Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let ended = runtime.block_on(start(cli));
+    runtime.shutdown_timeout(BLOCKED_LIMIT);
+    ended
+}
+
 async fn start(cli: Cli) -> anyhow::Result<()> {
     let export = telemetry::init(&cli.log, cli.command.traces())?;
     let ended = run(cli.command).await;

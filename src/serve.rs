@@ -7,7 +7,8 @@ use crate::broker::BrokerOptions;
 use crate::config::{BrokerArgs, GatewayArgs, ListenArgs, ServeArgs, TrafficArgs};
 use crate::server::{Server, ServerOptions};
 use crate::shutdown::Signals;
-use crate::standalone::{self, Standalone, StandaloneOptions};
+use crate::standalone::{Standalone, StandaloneOptions};
+use crate::upstream::Upstream;
 
 /// Runs the service on an existing database.
 pub async fn service(args: ServeArgs) -> Result<()> {
@@ -55,7 +56,7 @@ pub async fn gateway(args: GatewayArgs) -> Result<()> {
     let signals = Signals::catch()?;
     let (connections, age) = (args.upstream_connections, args.upstream_connection_age.0);
     let options = StandaloneOptions {
-        upstream: standalone::upstream(args.upstream, connections, age, &args.upstream_tls)?,
+        upstream: Upstream::connect(args.upstream, connections, age, &args.upstream_tls).await?,
         rest_addr: args.rest.rest_addr.0.context("the gateway needs an address: --rest-addr is off")?,
         rest_tls: args.tls.rest(),
         admin_addr: args.admin.admin_addr.0,

@@ -12,7 +12,9 @@ use crate::auth::{AuthOptions, Authenticator};
 use crate::broker::{Broker, BrokerOptions};
 use crate::domain::{Error, Result};
 use crate::listen::Listener;
+use crate::metrics::Credentials;
 use crate::tls::{self, Protocol, TlsOptions};
+use crate::watched::Freshness;
 use crate::{admin, gateway};
 
 /// Probes learn within the sum of both that Postgres has gone.
@@ -76,6 +78,8 @@ impl Server {
         let auth = Authenticator::load(options.auth).await?;
         let broker = Broker::start(options.broker).await?;
         let health = Health::new().await;
+        let secrets = [bound.grpc.freshness(), bound.rest.as_ref().and_then(Listener::freshness)];
+        show_freshness(broker.metrics().credentials(), secrets.into_iter().flatten().chain(auth.freshness()));
         let routes = api::routes(broker.clone(), auth.clone(), options.limits);
         let stop = CancellationToken::new();
         // Health stands outside of what bounds calls and asks for credentials.
@@ -200,6 +204,13 @@ pub(crate) async fn admin_listener(
     match addr {
         Some(addr) => Ok(Some(listener("--admin-addr", addr, Protocol::Rest, None, background).await?)),
         None => Ok(None),
+    }
+}
+
+/// Shows in the metrics how fresh these are.
+pub(crate) fn show_freshness(credentials: &Credentials, sources: impl IntoIterator<Item = Arc<Freshness>>) {
+    for source in sources {
+        credentials.follow(source.what(), move || source.sample());
     }
 }
 

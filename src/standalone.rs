@@ -1,43 +1,34 @@
 //! `dms gateway`: the REST gateway alone, in front of a service that is somewhere else.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::channel::Change;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::config::UpstreamTlsArgs;
 use crate::domain::Result;
 use crate::listen::Listener;
 use crate::metrics::GatewayMetrics;
 use crate::readiness::Readiness;
-use crate::server::{admin_listener, drain, end, listener};
+use crate::server::{admin_listener, drain, end, listener, show_freshness};
 use crate::tls::{Protocol, TlsOptions};
+use crate::upstream::Upstream;
 use crate::{admin, gateway};
 
 /// Probes learn within the sum of both that the service has gone.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
-/// A connection that has silently died is given up after the sum of both, and made anew.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-const KEEPALIVE_LIMIT: Duration = Duration::from_secs(5);
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a gateway needs to know.
 #[derive(Debug)]
 pub struct StandaloneOptions {
     /// The way to the service.
-    pub upstream: Channel,
+    pub upstream: Upstream,
     /// Where to listen for REST; port 0 takes any.
     pub rest_addr: SocketAddr,
     /// TLS of that listener.
@@ -63,12 +54,21 @@ pub struct Standalone {
 impl Standalone {
     /// Binds the listeners and serves. Calls reach the service as soon as it is there.
     pub async fn start(options: StandaloneOptions) -> Result<Self> {
-        let StandaloneOptions { upstream, rest_addr, rest_tls, admin_addr, shutdown_limit } = options;
+        let StandaloneOptions {
+            upstream: Upstream { channel: upstream, endpoint },
+            rest_addr,
+            rest_tls,
+            admin_addr,
+            shutdown_limit,
+        } = options;
         let mut background = Vec::new();
         let rest = listener("--rest-addr", rest_addr, Protocol::Rest, rest_tls, &mut background).await?;
         let admin = admin_listener(admin_addr, &mut background).await?;
         let (rest_addr, admin_addr) = (rest.address(), admin.as_ref().map(Listener::address));
         let (readiness, metrics) = (Readiness::default(), GatewayMetrics::default());
+        let sources = [rest.freshness(), endpoint.as_ref().and_then(|endpoint| endpoint.freshness())];
+        show_freshness(metrics.credentials(), sources.into_iter().flatten());
+        background.extend(endpoint.map(|endpoint| tokio::spawn(endpoint.follow())));
         let stop = CancellationToken::new();
         let app = gateway::router(upstream.clone(), metrics.rest().clone()).merge(readiness.probes());
         let mut listeners = vec![serve(rest, app, &stop)];
@@ -142,56 +142,4 @@ async fn look(health: &mut HealthClient<Channel>) -> Result<(), String> {
         Ok(Err(status)) => Err(format!("{:?}: {}", status.code(), status.message())),
         Err(_elapsed) => Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())),
     }
-}
-
-/// Connects with the first calls, and again whenever a connection is lost. A service of several replicas is behind one address, which leads
-/// each connection to any of them: with several connections calls reach several replicas, and with new ones in place of old ones also those
-/// that were started later. Calls on an old one end in peace. Needs a runtime.
-pub fn upstream(url: String, connections: u16, age: Duration, tls: &UpstreamTlsArgs) -> anyhow::Result<Channel> {
-    let endpoint = endpoint(url, tls)?;
-    let (channel, changes) = Channel::balance_channel(usize::from(connections) + 1);
-    for number in 0..connections {
-        // There is room for all of them.
-        changes.try_send(Change::Insert(u64::from(number), endpoint.clone()))?;
-    }
-    tokio::spawn(renew(endpoint, connections, age, changes));
-    Ok(channel)
-}
-
-/// Replaces one connection after the other until the channel is gone.
-async fn renew(endpoint: Endpoint, connections: u16, age: Duration, changes: mpsc::Sender<Change<u64, Endpoint>>) {
-    let mut oldest = 0;
-    while tokio::time::timeout(age / u32::from(connections), changes.closed()).await.is_err() {
-        let newest = oldest + u64::from(connections);
-        let changed = async {
-            changes.send(Change::Insert(newest, endpoint.clone())).await?;
-            changes.send(Change::Remove(oldest)).await
-        };
-        if changed.await.is_err() {
-            return;
-        }
-        oldest += 1;
-    }
-}
-
-fn endpoint(url: String, tls: &UpstreamTlsArgs) -> anyhow::Result<Endpoint> {
-    let endpoint = Endpoint::from_shared(url)?
-        .tcp_nodelay(true)
-        .connect_timeout(CONNECT_LIMIT)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_LIMIT)
-        .keep_alive_while_idle(true);
-    if endpoint.uri().scheme_str() != Some("https") {
-        return Ok(endpoint);
-    }
-    let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let mut config = ClientTlsConfig::new();
-    config = match &tls.upstream_ca {
-        Some(authorities) => config.ca_certificate(Certificate::from_pem(read(authorities)?)),
-        None => config.with_native_roots(),
-    };
-    if let (Some(certificate), Some(key)) = (&tls.upstream_cert, &tls.upstream_key) {
-        config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
-    }
-    Ok(endpoint.tls_config(config)?)
 }

@@ -46,7 +46,11 @@ impl Protocol {
 /// The configuration of a listener; connections made after a change of the files have the new one.
 pub async fn load(options: TlsOptions, protocol: Protocol) -> Result<Arc<Watched<ServerConfig>>> {
     let sources = [options.certificate, options.key].into_iter().chain(options.client_authorities).collect();
-    Watched::all("TLS", sources, move |contents| configuration(contents, protocol)).await.map(Arc::new)
+    let what = match protocol {
+        Protocol::Grpc => "grpc-tls",
+        Protocol::Rest => "rest-tls",
+    };
+    Watched::all(what, sources, move |contents| configuration(contents, protocol)).await.map(Arc::new)
 }
 
 fn configuration(contents: &[Vec<u8>], protocol: Protocol) -> Result<ServerConfig, Malformed> {

@@ -28,7 +28,7 @@ pub use self::principal::Principal;
 use self::signatures::{Received, Signatures};
 use self::tokens::Tokens;
 use crate::domain::{Error, ErrorKind, Result};
-use crate::watched::{Source, Watched};
+use crate::watched::{Freshness, Source, Watched};
 
 /// How callers prove who they are.
 #[derive(Debug, Clone)]
@@ -110,10 +110,10 @@ impl Authenticator {
             known.tokens = Some(Arc::new(Watched::one("tokens", source, Tokens::parse).await?));
         }
         if let Some(JwtOptions { keys, rules }) = methods.jwt {
-            known.jwt = Some((Arc::new(Watched::one("JWKS", keys, JwtKeys::parse).await?), rules));
+            known.jwt = Some((Arc::new(Watched::one("jwks", keys, JwtKeys::parse).await?), rules));
         }
         if let Some(SignatureOptions { keys, date_window, replay_window }) = methods.signatures {
-            let keys = Arc::new(Watched::one("access keys", keys, AccessKeys::parse).await?);
+            let keys = Arc::new(Watched::one("access-keys", keys, AccessKeys::parse).await?);
             known.signatures = Some((keys, Signatures::new(date_window, replay_window)));
         }
         Ok(Self(Arc::new(known)))
@@ -127,6 +127,17 @@ impl Authenticator {
             follow(jwt.as_ref().map(|(keys, _)| keys)),
             follow(signatures.as_ref().map(|(keys, _)| keys)),
         );
+    }
+
+    /// How the sources do.
+    pub fn freshness(&self) -> Vec<Arc<Freshness>> {
+        let Known { tokens, jwt, signatures, .. } = &*self.0;
+        let known = [
+            tokens.as_ref().and_then(|set| set.freshness()),
+            jwt.as_ref().and_then(|(keys, _)| keys.freshness()),
+            signatures.as_ref().and_then(|(keys, _)| keys.freshness()),
+        ];
+        known.into_iter().flatten().collect()
     }
 
     /// Who shows these credentials.

@@ -148,6 +148,7 @@ fn jwks_url(text: &str) -> Result<Uri, String> {
 fn source(method: &str, file: Option<&PathBuf>, content: Option<&Secret>) -> Result<Source> {
     let variable = method.to_uppercase();
     match (file, content) {
+        (Some(path), None) if method == "aksk" => Ok(Source::SecretFile(path.clone())),
         (Some(path), None) => Ok(Source::File(path.clone())),
         (None, Some(content)) => Ok(Source::Text(content.0.clone())),
         (None, None) => {

@@ -46,7 +46,7 @@ impl TlsArgs {
         let file = |path: &PathBuf| Source::File(path.clone());
         Some(TlsOptions {
             certificate: file(self.tls_cert.as_ref()?),
-            key: file(self.tls_key.as_ref()?),
+            key: Source::SecretFile(self.tls_key.clone()?),
             client_authorities: client_ca.map(file),
         })
     }

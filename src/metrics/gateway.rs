@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::credentials::Credentials;
 use super::rest::RestRequests;
 use super::{encoded, registry};
 
@@ -18,6 +19,7 @@ struct All {
     registry: Registry,
     rest: RestRequests,
     upstream_up: Gauge,
+    credentials: Credentials,
 }
 
 impl Default for GatewayMetrics {
@@ -27,7 +29,8 @@ impl Default for GatewayMetrics {
         let upstream_up = Gauge::default();
         let help = "1 while the service behind a gateway on its own says that it is ready";
         registry.register("upstream_up", help, upstream_up.clone());
-        Self(Arc::new(All { registry, rest, upstream_up }))
+        let credentials = Credentials::registered(&mut registry);
+        Self(Arc::new(All { registry, rest, upstream_up, credentials }))
     }
 }
 
@@ -40,6 +43,11 @@ impl GatewayMetrics {
     /// Whether the service is ready.
     pub fn set_upstream_up(&self, up: bool) {
         self.0.upstream_up.set(i64::from(up));
+    }
+
+    /// Files of certificates.
+    pub fn credentials(&self) -> &Credentials {
+        &self.0.credentials
     }
 
     /// All of them as text, in the OpenMetrics format.

@@ -3,6 +3,7 @@
 //! Knows nothing of the project but `domain`: the rest of it counts here.
 
 mod calls;
+mod credentials;
 mod gateway;
 mod groups;
 mod lanes;
@@ -17,6 +18,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 pub use self::calls::{Calls, Refusal};
+pub use self::credentials::Credentials;
 pub use self::gateway::GatewayMetrics;
 pub use self::groups::{GroupSample, Groups};
 pub use self::lanes::{Lane, Lanes};
@@ -40,6 +42,7 @@ struct All {
     groups: Groups,
     replica: Replica,
     rest: RestRequests,
+    credentials: Credentials,
 }
 
 impl Default for Metrics {
@@ -51,7 +54,8 @@ impl Default for Metrics {
         let groups = Groups::registered(&mut registry);
         let replica = Replica::registered(&mut registry);
         let rest = RestRequests::registered(&mut registry);
-        Self(Arc::new(All { registry, calls, lanes, messages, groups, replica, rest }))
+        let credentials = Credentials::registered(&mut registry);
+        Self(Arc::new(All { registry, calls, lanes, messages, groups, replica, rest, credentials }))
     }
 }
 
@@ -84,6 +88,11 @@ impl Metrics {
     /// Requests to the gateway of the same process.
     pub fn rest(&self) -> &RestRequests {
         &self.0.rest
+    }
+
+    /// Files and URLs of credentials and certificates.
+    pub fn credentials(&self) -> &Credentials {
+        &self.0.credentials
     }
 
     /// All of them as text, in the OpenMetrics format.
@@ -120,6 +129,7 @@ mod tests {
         metrics.lanes().set_waiting(Lane::Settle, [(1, 20), (5, 10)].into_iter());
         metrics.lanes().panicked(Lane::Claim);
         metrics.messages().settled(SettledCounts { acked: 2, dead: 1, ..SettledCounts::default() });
+        metrics.credentials().follow("tokens", || (std::time::Duration::from_millis(1500), 7));
         let text = metrics.text();
         for line in [
             r#"dms_calls_total{method="/dms.v1.MessageService/SendMessages",code="OK"} 1"#,
@@ -134,6 +144,8 @@ mod tests {
             r#"dms_settled_messages_total{outcome="acked"} 2"#,
             r#"dms_settled_messages_total{outcome="expired"} 0"#,
             r#"dms_expired_messages_total{kind="unread"} 0"#,
+            r#"dms_credentials_age_seconds{source="tokens"} 1.5"#,
+            r#"dms_credentials_failures_total{source="tokens"} 7"#,
             r#"dms_upkeep_failures_total{task="delays"} 0"#,
             r#"dms_upkeep_lag_seconds{task="leases"} 0.0"#,
             "# EOF",

@@ -42,7 +42,7 @@ async fn credentials_are_never_logged_and_callers_are() {
     service.rest.signing(&Signer::new("AK", "wrong")).get("/queues").await;
     // A file that is written wrongly is complained of.
     known.write(&json!({ "tokens": "hunter2" }));
-    let complaint = async || service.text().contains("a changed file is not taken");
+    let complaint = async || service.text().contains("credentials are not renewed");
     eventually("the complaint is logged", complaint).await;
     let text = service.text();
     for caller in ["owner of ", "signer\"", "a\\\\nforged\""] {

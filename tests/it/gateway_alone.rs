@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use dms::config::UpstreamTlsArgs;
-use dms::standalone::{self, Standalone, StandaloneOptions};
+use dms::standalone::{Standalone, StandaloneOptions};
+use dms::upstream::Upstream;
 use serde_json::json;
 
 use crate::rest_paths::walk;
@@ -15,11 +16,20 @@ pub async fn in_front_of(upstream: String) -> (Standalone, Rest) {
     renewing_in_front_of(upstream, Duration::from_secs(60)).await
 }
 
+/// The same with certificates in files; there need not be TLS.
+pub async fn with_tls_in_front_of(upstream: String, tls: &UpstreamTlsArgs) -> (Standalone, Rest) {
+    start(Upstream::connect(upstream, 4, Duration::from_secs(60), tls).await.unwrap()).await
+}
+
 /// The same with connections that get so old.
 pub async fn renewing_in_front_of(upstream: String, age: Duration) -> (Standalone, Rest) {
+    start(Upstream::connect(upstream, 4, age, &UpstreamTlsArgs::default()).await.unwrap()).await
+}
+
+async fn start(upstream: Upstream) -> (Standalone, Rest) {
     let any = "127.0.0.1:0".parse().unwrap();
     let options = StandaloneOptions {
-        upstream: standalone::upstream(upstream, 4, age, &UpstreamTlsArgs::default()).unwrap(),
+        upstream,
         rest_addr: any,
         rest_tls: None,
         admin_addr: Some(any),

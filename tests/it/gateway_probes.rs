@@ -153,7 +153,7 @@ fn own_address() -> Option<SocketAddr> {
 #[tokio::test]
 async fn only_from_this_machine_is_the_log_changed() {
     let options = StandaloneOptions {
-        upstream: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
+        upstream: Endpoint::from_static("http://127.0.0.1:1").connect_lazy().into(),
         rest_addr: "127.0.0.1:0".parse().unwrap(),
         rest_tls: None,
         admin_addr: Some("0.0.0.0:0".parse().unwrap()),

@@ -6,6 +6,7 @@ mod auth_jwt;
 mod auth_logs;
 mod auth_roles;
 mod auth_signatures;
+mod auth_sources;
 mod auth_start;
 mod auth_tokens;
 mod bench;

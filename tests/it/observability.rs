@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use dms::config::UpstreamTlsArgs;
 use dms::proto::v1 as pb;
 
-use crate::gateway_alone::in_front_of;
+use crate::gateway_alone::with_tls_in_front_of;
 use crate::support::calls::eventually;
+use crate::support::credentials::SecretFile;
 use crate::support::rest::Rest;
 use crate::support::service::TestService;
 
@@ -50,7 +52,9 @@ async fn scraped() -> String {
         ["leases", "delays"].iter().all(|task| text.contains(&format!(r#"dms_upkeep_seconds{{task="{task}"}}"#)))
     })
     .await;
-    let (gateway, _rest) = in_front_of(service.replica.grpc()).await;
+    let authorities = SecretFile::text("");
+    let tls = UpstreamTlsArgs { upstream_ca: Some(authorities.0.clone()), ..UpstreamTlsArgs::default() };
+    let (gateway, _rest) = with_tls_in_front_of(service.replica.grpc(), &tls).await;
     text + &metrics_at(&format!("http://{}", gateway.admin_addr().unwrap())).await
 }
 

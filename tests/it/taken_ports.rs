@@ -44,7 +44,7 @@ async fn the_gateway_names_the_flag() {
     let (taken, free) = (holder.local_addr().unwrap(), "127.0.0.1:0".parse().unwrap());
     for (flag, [rest, admin]) in [("--rest-addr", [taken, free]), ("--admin-addr", [free, taken])] {
         let options = StandaloneOptions {
-            upstream: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
+            upstream: Endpoint::from_static("http://127.0.0.1:1").connect_lazy().into(),
             rest_addr: rest,
             rest_tls: None,
             admin_addr: Some(admin),

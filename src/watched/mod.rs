@@ -1,99 +1,43 @@
 //! Secrets that are kept in files, and how what is made of them follows the files: rotation without a restart.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
-use std::{fmt, fs, io};
+mod file;
+mod freshness;
+mod source;
 
-use http::Uri;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
 use ring::digest::{Context, SHA256};
 use tokio::sync::Notify;
 
-use crate::domain::{Error, Result, text};
-use crate::fetch;
-
-/// Between looks at files.
-const FILE_INTERVAL: Duration = Duration::from_secs(2);
-/// Between looks at a URL.
-const URL_INTERVAL: Duration = Duration::from_secs(300);
-/// The same when something is asked for that is not known.
-const URL_INTERVAL_MIN: Duration = Duration::from_secs(10);
+pub use self::freshness::Freshness;
+use self::source::Reader;
+pub use self::source::Source;
+use crate::domain::{Error, Result};
 
 /// Why a content was not taken. Never with anything of it that could be secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub String);
 
-/// Where a secret is.
-#[derive(Clone)]
-pub enum Source {
-    /// A file, read again when it changes.
-    File(PathBuf),
-    /// A document on the web, fetched again every few minutes.
-    Url(Uri),
-    /// The content itself, from the command line or the environment.
-    Text(String),
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Url(uri) => f.debug_tuple("Url").field(uri).finish(),
-            Self::Text(_) => f.write_str("Text"),
-        }
-    }
-}
-
-impl Source {
-    async fn read(&self) -> Result<Vec<u8>, Malformed> {
-        match self {
-            Self::File(path) => read_file(path.clone()).await,
-            Self::Url(uri) => {
-                fetch::get(uri).await.map_err(|error| Malformed(format!("{uri} cannot be fetched: {error:#}")))
-            }
-            Self::Text(content) => Ok(content.clone().into_bytes()),
-        }
-    }
-
-    /// The time between looks, and the same when something unknown is asked for; none for what cannot change.
-    const fn intervals(&self) -> Option<(Duration, Duration)> {
-        match self {
-            Self::File(_) => Some((FILE_INTERVAL, FILE_INTERVAL)),
-            Self::Url(_) => Some((URL_INTERVAL, URL_INTERVAL_MIN)),
-            Self::Text(_) => None,
-        }
-    }
-}
-
-/// A file may be on a network, so elsewhere than on the threads that serve.
-async fn read_file(path: PathBuf) -> Result<Vec<u8>, Malformed> {
-    let shown = text::quoted(&path.to_string_lossy());
-    let read = tokio::task::spawn_blocking(move || fs::read(path)).await;
-    read.map_err(io::Error::from).flatten().map_err(|error| Malformed(format!("{shown} cannot be read: {error}")))
-}
-
 type Build<T> = Box<dyn Fn(&[Vec<u8>]) -> Result<T, Malformed> + Send + Sync>;
 
 /// What is made of one or more sources, and made anew when they change. What cannot be read or used changes nothing.
 pub struct Watched<T> {
-    what: &'static str,
     sources: Vec<Source>,
+    readers: tokio::sync::Mutex<Vec<Reader>>,
     build: Build<T>,
     value: RwLock<Arc<T>>,
-    last: Mutex<Last>,
+    taken: Mutex<Fingerprint>,
+    freshness: Arc<Freshness>,
     asked: Notify,
 }
 
 impl<T> fmt::Debug for Watched<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").field("what", &self.what).field("sources", &self.sources).finish_non_exhaustive()
+        let what = self.freshness.what();
+        f.debug_struct("Watched").field("what", &what).field("sources", &self.sources).finish_non_exhaustive()
     }
-}
-
-struct Last {
-    taken: Fingerprint,
-    complaint: Option<Malformed>,
 }
 
 /// Tells contents apart without keeping them.
@@ -112,15 +56,16 @@ impl<T: Send + Sync + 'static> Watched<T> {
         sources: Vec<Source>,
         build: impl Fn(&[Vec<u8>]) -> Result<T, Malformed> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let first = read(&sources).await.and_then(|contents| Ok((build(&contents)?, fingerprint(&contents))));
+        let mut readers: Vec<_> = sources.iter().cloned().map(Reader::new).collect();
+        let first = read(&mut readers).await.and_then(|contents| Ok((build(&contents)?, fingerprint(&contents))));
         let (value, taken) = first.map_err(|why| Error::internal(format!("{what}: {why}")))?;
-        let last = Mutex::new(Last { taken, complaint: None });
         Ok(Self {
-            what,
             sources,
+            readers: tokio::sync::Mutex::new(readers),
             build: Box::new(build),
             value: RwLock::new(Arc::new(value)),
-            last,
+            taken: Mutex::new(taken),
+            freshness: Arc::new(Freshness::new(what)),
             asked: Notify::new(),
         })
     }
@@ -128,6 +73,11 @@ impl<T: Send + Sync + 'static> Watched<T> {
     /// As it is now.
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.value.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How its sources do; none when they cannot change.
+    pub fn freshness(&self) -> Option<Arc<Freshness>> {
+        self.sources.iter().any(|source| source.intervals().is_some()).then(|| Arc::clone(&self.freshness))
     }
 
     /// Follows the sources for ever.
@@ -145,38 +95,29 @@ impl<T: Send + Sync + 'static> Watched<T> {
         self.asked.notify_one();
     }
 
-    /// Takes what is new; says once what is wrong with it.
+    /// Takes what is new. Each read has its limit, so this ends whatever the sources do.
     async fn look(&self) {
-        let taken = read(&self.sources).await.and_then(|contents| self.take(&contents));
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match &taken {
-            Ok(true) => tracing::info!(what = self.what, "a changed file is in force"),
-            Ok(false) => {}
-            Err(why) if last.complaint.as_ref() == Some(why) => {}
-            Err(why) => {
-                tracing::error!(what = self.what, %why, "a changed file is not taken; what was before stays in force")
-            }
-        }
-        last.complaint = taken.err();
+        let contents = read(&mut self.readers.lock().await).await;
+        self.freshness.looked(contents.and_then(|contents| self.take(&contents)));
     }
 
     fn take(&self, contents: &[Vec<u8>]) -> Result<bool, Malformed> {
         let fingerprint = fingerprint(contents);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.taken == fingerprint {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if *taken == fingerprint {
             return Ok(false);
         }
         let value = Arc::new((self.build)(contents)?);
         *self.value.write().unwrap_or_else(PoisonError::into_inner) = value;
-        last.taken = fingerprint;
+        *taken = fingerprint;
         Ok(true)
     }
 }
 
-async fn read(sources: &[Source]) -> Result<Vec<Vec<u8>>, Malformed> {
-    let mut contents = Vec::with_capacity(sources.len());
-    for source in sources {
-        contents.push(source.read().await?);
+async fn read(readers: &mut [Reader]) -> Result<Vec<Vec<u8>>, Malformed> {
+    let mut contents = Vec::with_capacity(readers.len());
+    for reader in readers {
+        contents.push(reader.read().await?);
     }
     Ok(contents)
 }
@@ -192,6 +133,9 @@ fn fingerprint(contents: &[Vec<u8>]) -> Fingerprint {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
     use super::*;
 
     struct File(PathBuf);
