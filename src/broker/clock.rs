@@ -123,6 +123,11 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         self.0.send_modify(|now| *now = now.plus(by));
     }
+
+    /// Turns the hands back, as a step of Postgres's clock does.
+    pub fn put_back(&self, by: Duration) {
+        self.0.send_modify(|now| *now = now.minus(by));
+    }
 }
 
 impl Clock for ManualClock {

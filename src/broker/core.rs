@@ -1,8 +1,6 @@
 //! What the lanes, the upkeep and the calls of a replica share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -14,22 +12,19 @@ use super::catalog::Catalog;
 use super::claim::ClaimMessage;
 use super::lane::{LaneLimits, LaneQueue};
 use super::observe::LastRead;
+use super::partitions::KnownPartitions;
 use super::settings::Settings;
 use super::settle::SettleRequest;
 use super::timers::LeaseTimers;
 use super::wakeups::{Outbox, Wakeup};
-use crate::domain::Result;
-use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::clock::Clock;
 use crate::domain::ids::{StreamId, SubscriptionKey};
 use crate::domain::queue::Queue;
 use crate::metrics::Metrics;
+use crate::store::Store;
 use crate::store::leases::LeaseKey;
 use crate::store::segments::Segment;
-use crate::store::{self, Store};
 
-const DAY: Duration = Duration::from_secs(86_400);
-/// Partitions are made this far ahead.
-const PARTITIONS_AHEAD: Duration = DAY.saturating_mul(2);
 const FLUSH_CALLS_MAX: usize = 512;
 const FLUSH_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -111,7 +106,8 @@ pub struct Core {
     pub stop_waiting: CancellationToken,
     /// Everything ends.
     pub stop: CancellationToken,
-    partitions_until: AtomicI64,
+    /// Days of the log that had a partition when Postgres was last asked.
+    pub partitions: KnownPartitions,
 }
 
 impl Core {
@@ -133,7 +129,7 @@ impl Core {
             observed: LastRead::default(),
             stop_waiting: CancellationToken::new(),
             stop: CancellationToken::new(),
-            partitions_until: AtomicI64::new(i64::MIN),
+            partitions: KnownPartitions::default(),
         }
     }
 
@@ -153,17 +149,6 @@ impl Core {
     /// The lane that settles deliveries of a stream.
     pub fn settle_lane(&self, stream: StreamId) -> &Arc<LaneQueue<SettleRequest>> {
         of_stream(&self.lanes.settle, stream)
-    }
-
-    /// Makes sure that what is appended now has a partition to go to.
-    pub async fn ensure_partitions(&self, now: Timestamp) -> Result<()> {
-        if now.plus(DAY).0 < self.partitions_until.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let until = now.plus(PARTITIONS_AHEAD);
-        store::partitions::create(&self.store.pool, now.minus(DAY), until).await?;
-        self.partitions_until.fetch_max(until.0, Ordering::Relaxed);
-        Ok(())
     }
 
     /// A segment was committed here: keep it, and wake who waits for it, here and elsewhere.

@@ -16,6 +16,7 @@ mod core;
 mod fate;
 mod lane;
 mod observe;
+mod partitions;
 mod places;
 mod rounds;
 mod settings;

@@ -177,7 +177,7 @@ pub async fn keep_retention(core: Arc<Core>) {
 /// One round of retention; returns how many partitions were dropped.
 pub async fn enforce_retention(core: &Core) -> Result<usize> {
     let now = core.clock.now();
-    in_time(core, core.ensure_partitions(now)).await?;
+    in_time(core, core.renew_partitions(now)).await?;
     let horizon = now.minus(RETENTION_DEFAULT);
     let failed = in_time(core, async { Ok(store::retries::drop_expired(&core.store.pool, horizon).await?) }).await?;
     if failed > 0 {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use sqlx::{Connection, PgConnection, PgPool};
 
 use super::codec;
+use super::partitions::with_partitions;
 use super::segments::{self, Append, Landed, Segment};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
@@ -57,9 +58,19 @@ pub async fn append_and_delay(
     delayed: &[DelayedRecord],
     now: Timestamp,
 ) -> sqlx::Result<Vec<(StreamId, Option<Landed>)>> {
+    with_partitions!(conn, now, try_append_and_delay(conn, streams, appends, delayed, now))
+}
+
+async fn try_append_and_delay(
+    conn: &mut PgConnection,
+    streams: &[StreamId],
+    appends: &[Append],
+    delayed: &[DelayedRecord],
+    now: Timestamp,
+) -> sqlx::Result<Vec<(StreamId, Option<Landed>)>> {
     let mut tx = conn.begin().await?;
     let present = lock_streams(&mut tx, streams).await?;
-    let appended = if appends.is_empty() { Vec::new() } else { segments::append(&mut tx, appends, now).await? };
+    let appended = if appends.is_empty() { Vec::new() } else { segments::append_within(&mut tx, appends, now).await? };
     let delayed: Vec<DelayedRecord> =
         delayed.iter().filter(|record| present.contains(&record.stream)).cloned().collect();
     insert(&mut tx, &delayed).await?;
@@ -71,7 +82,17 @@ pub async fn append_and_delay(
 /// Moves due messages of one stream into its log, in the order they become available. Returns the segment, if any.
 #[tracing::instrument(name = "delayed::append_due", level = "debug", skip_all)]
 pub async fn append_due(pool: &PgPool, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Option<Segment>> {
-    let mut tx = pool.begin().await?;
+    let mut conn = pool.acquire().await?;
+    with_partitions!(&mut conn, now, try_append_due(&mut conn, stream, now, limit))
+}
+
+async fn try_append_due(
+    conn: &mut PgConnection,
+    stream: StreamId,
+    now: Timestamp,
+    limit: i64,
+) -> sqlx::Result<Option<Segment>> {
+    let mut tx = conn.begin().await?;
     if lock_streams(&mut tx, &[stream]).await?.is_empty() {
         delete_stream(&mut tx, stream).await?;
         tx.commit().await?;
@@ -83,7 +104,7 @@ pub async fn append_due(pool: &PgPool, stream: StreamId, now: Timestamp, limit: 
     }
     let message_count = i32::try_from(records.len()).unwrap_or(i32::MAX);
     let append = Append { stream, message_count, payload: Bytes::from(records.concat()) };
-    let appended = segments::append(&mut tx, std::slice::from_ref(&append), now).await?;
+    let appended = segments::append_within(&mut tx, std::slice::from_ref(&append), now).await?;
     tx.commit().await?;
     let segment =
         |landed: &Landed| Segment::decode(landed.at, message_count, codec::CODEC_PLAIN, append.payload.clone());

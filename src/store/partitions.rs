@@ -1,8 +1,9 @@
-//! Partitions of the log by day: made ahead, dropped when everything in them has expired.
+//! Partitions of the log by day: made ahead, made again when one is missing, dropped when everything in them has expired.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
 use crate::domain::clock::Timestamp;
 
@@ -36,20 +37,68 @@ impl Day {
 /// under a lock that reads and inserts do not mind.
 #[tracing::instrument(name = "partitions::create", level = "debug", skip_all)]
 pub async fn create(pool: &PgPool, from: Timestamp, to: Timestamp) -> sqlx::Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut conn = pool.acquire().await?;
+    create_days(&mut conn, (Day::of(from).0..=Day::of(to).0).map(Day).collect()).await?;
+    Ok(())
+}
+
+/// Runs `$run`, and once more after making the partitions that it did not find: somebody has dropped one, or Postgres's clock
+/// was ahead and the last append of a stream lies days from now. A macro for the same reason as `flush!`.
+macro_rules! with_partitions {
+    ($conn:expr, $now:expr, $run:expr) => {
+        match $run.await {
+            Err(error) if $crate::store::sqlstate::is_missing_partition(&error) => {
+                $crate::store::partitions::create_missing($conn, $now).await?;
+                $run.await
+            }
+            outcome => outcome,
+        }
+    };
+}
+pub(super) use with_partitions;
+
+// A stream whose last append lies ahead goes on from there. It was appended to then, so that day had a partition once: no more
+// days come out of this than there have been partitions.
+const NEEDED: &str = "
+SELECT DISTINCT floor(extract(epoch FROM greatest(last_appended_at + interval '1 microsecond', $1)) / 86400)::bigint
+FROM streams WHERE last_appended_at > $1
+UNION SELECT floor(extract(epoch FROM $1) / 86400)::bigint";
+
+/// Makes the partitions that appends to any stream need now. Reads all streams, so it is for when one is known to be missing.
+#[tracing::instrument(name = "partitions::create_missing", level = "debug", skip_all)]
+pub async fn create_missing(conn: &mut PgConnection, now: Timestamp) -> sqlx::Result<()> {
+    let needed: Vec<i64> = sqlx::query_scalar(NEEDED).bind(now).fetch_all(&mut *conn).await?;
+    let made = create_days(conn, needed.into_iter().map(Day).collect()).await?;
+    if !made.is_empty() {
+        let days: Vec<String> = made.into_iter().map(Day::table).collect();
+        tracing::warn!(made = days.join(" "), "partitions of the log were missing and have been made");
+    }
+    Ok(())
+}
+
+/// Makes those of the partitions that are not there, and says which.
+async fn create_days(conn: &mut PgConnection, days: BTreeSet<Day>) -> sqlx::Result<Vec<Day>> {
+    let present = list(conn).await?;
+    if days.iter().all(|day| present.contains(day)) {
+        return Ok(Vec::new());
+    }
+    let mut tx = conn.begin().await?;
     lock(&mut tx).await?;
     let present = list(&mut tx).await?;
-    for day in (Day::of(from).0..=Day::of(to).0).map(Day).filter(|day| !present.contains(day)) {
-        create_day(&mut tx, day).await?;
+    let absent: Vec<Day> = days.into_iter().filter(|day| !present.contains(day)).collect();
+    for day in &absent {
+        create_day(&mut tx, *day).await?;
     }
-    tx.commit().await
+    tx.commit().await?;
+    Ok(absent)
 }
 
 async fn create_day(conn: &mut PgConnection, day: Day) -> sqlx::Result<()> {
     let table = day.table();
-    // The name and the bounds are numbers of ours. Insert-only tables that are dropped whole need no vacuum of their own.
+    // The name and the bounds are numbers of ours. Insert-only tables that are dropped whole need no vacuum of their own. A table
+    // that is there without being a partition was detached by hand: it comes back with what it holds.
     let create = format!(
-        "CREATE TABLE {table} (LIKE segments INCLUDING ALL)
+        "CREATE TABLE IF NOT EXISTS {table} (LIKE segments INCLUDING ALL)
          WITH (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1)"
     );
     sqlx::query(AssertSqlSafe(create)).execute(&mut *conn).await?;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use sqlx::{FromRow, PgConnection};
 
 use super::codec;
+use super::partitions::with_partitions;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::message::Message;
@@ -31,7 +32,7 @@ pub struct Appended {
     pub stream_id: StreamId,
     /// Offset of its first message.
     pub base_offset: i64,
-    /// Its time, never earlier than the append before.
+    /// Its time, later than that of the append before, also while the clock stands still or was put back.
     pub appended_at: Timestamp,
 }
 
@@ -150,7 +151,7 @@ WITH locked AS (
     CROSS JOIN LATERAL (SELECT FROM streams AS f WHERE f.stream_id = i.stream_id FOR NO KEY UPDATE) AS s
 ), moved AS (
     UPDATE streams AS s
-    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at, $5)
+    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at + interval '1 microsecond', $5)
     FROM locked AS i
     WHERE s.stream_id = i.stream_id AND s.stream_id = ANY ($1)"
 );
@@ -161,7 +162,7 @@ pub const APPEND_AT: &str = append_sql!(
     "
 WITH moved AS (
     UPDATE streams AS s
-    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at, $5)
+    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at + interval '1 microsecond', $5)
     FROM (
         SELECT * FROM unnest($1::bigint[], $2::integer[], $6::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
         ORDER BY 1
@@ -174,7 +175,7 @@ WITH moved AS (
 pub const APPEND_ONE_AT: &str = "
 WITH moved AS (
     UPDATE streams
-    SET next_offset = next_offset + $2, last_appended_at = greatest(last_appended_at, $5)
+    SET next_offset = next_offset + $2, last_appended_at = greatest(last_appended_at + interval '1 microsecond', $5)
     WHERE ctid = $6 AND stream_id + 0 = $1
     RETURNING stream_id, next_offset - $2 AS base_offset, next_offset AS end_offset, last_appended_at AS appended_at,
               ctid AS place
@@ -186,12 +187,30 @@ SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved";
 
 /// Appends to several streams at once, each named once. A stream that does not exist is missing in the answer.
 pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp) -> sqlx::Result<Vec<Landed>> {
-    run(conn, APPEND, appends, None, now).await
+    with_partitions!(conn, now, run(conn, APPEND, appends, None, now))
+}
+
+/// The same as part of a transaction, which is spoilt when a partition is missing: see [`with_partitions`].
+pub(super) async fn append_within(
+    tx: &mut PgConnection,
+    appends: &[Append],
+    now: Timestamp,
+) -> sqlx::Result<Vec<Landed>> {
+    run(tx, APPEND, appends, None, now).await
 }
 
 /// The same, looking for the rows of the streams where they were last seen. A stream whose row is not there is missing in the
 /// answer, and nothing was appended to it.
 pub async fn append_at(
+    conn: &mut PgConnection,
+    appends: &[Append],
+    places: &[Place],
+    now: Timestamp,
+) -> sqlx::Result<Vec<Landed>> {
+    with_partitions!(conn, now, try_append_at(conn, appends, places, now))
+}
+
+async fn try_append_at(
     conn: &mut PgConnection,
     appends: &[Append],
     places: &[Place],
@@ -253,8 +272,9 @@ pub struct ReadFrom {
     pub not_after: Option<Timestamp>,
 }
 
-// appended_at and base_offset order a stream alike, so this walks the primary key from one place, partition by partition.
-const READ: &str = "
+/// The statement of [`read`]; public for the test of how much it reads. Append times and base offsets increase together, so it
+/// walks the primary key from one place, partition by partition.
+pub const READ: &str = "
 SELECT base_offset, appended_at, message_count, codec, payload
 FROM segments
 WHERE stream_id = $1 AND appended_at >= $2 AND appended_at > $3 AND base_offset + message_count > $4

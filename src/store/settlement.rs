@@ -7,6 +7,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::groups::{self, ReaderPolicy};
 use super::leases::{self, LeaseKey};
+use super::partitions::with_partitions;
 use super::segments::{self, Append, Appended, Segment};
 use super::{codec, retries, subscriptions};
 use crate::domain::clock::Timestamp;
@@ -58,6 +59,16 @@ pub struct Settled {
 /// Locks readers and leases, lets `decide` say what becomes of them, and writes that, all or nothing. Leases and readers
 /// that are gone are missing in what `decide` sees. `cached` may have the messages that become dead letters.
 pub async fn settle<T>(
+    conn: &mut PgConnection,
+    keys: &[LeaseKey],
+    now: Timestamp,
+    decide: impl Fn(Vec<Lease>, &[ReaderPolicy]) -> (Settlement, T),
+    cached: impl Fn(StreamId, MessageRef) -> Option<Message>,
+) -> sqlx::Result<(Settled, T)> {
+    with_partitions!(conn, now, try_settle(conn, keys, now, &decide, &cached))
+}
+
+async fn try_settle<T>(
     conn: &mut PgConnection,
     keys: &[LeaseKey],
     now: Timestamp,
@@ -136,7 +147,7 @@ async fn append_all(
         let appends: Vec<Append> =
             by_stream.iter_mut().map(|(stream, messages)| take_segment(*stream, messages)).collect();
         by_stream.retain(|_, messages| !messages.is_empty());
-        let appended = segments::append(conn, &appends, now).await?;
+        let appended = segments::append_within(conn, &appends, now).await?;
         let segment = |at: Appended| {
             let append = appends.iter().find(|append| append.stream == at.stream_id)?;
             Some(Segment::decode(at, append.message_count, codec::CODEC_PLAIN, append.payload.clone()))

@@ -7,6 +7,12 @@ pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
     matches!(code(error).as_deref(), Some("40P01" | "40001" | "55P03"))
 }
 
+/// No partition of the log takes the time of an append. Unlike a violated CHECK, it names no constraint.
+pub(super) fn is_missing_partition(error: &sqlx::Error) -> bool {
+    code(error).as_deref() == Some("23514")
+        && error.as_database_error().is_some_and(|error| error.constraint().is_none())
+}
+
 /// A table is not there.
 pub(super) fn is_missing_table(error: &sqlx::Error) -> bool {
     code(error).as_deref() == Some("42P01")

@@ -12,6 +12,7 @@ mod auth_tokens;
 mod bench;
 mod cancelled_calls;
 mod chaos;
+mod clock_jumps;
 mod cluster;
 mod configuration;
 mod connections;
