@@ -35,7 +35,9 @@ pub struct Claim {
 
 // One statement for all subscriptions of a flush: move each that is still where it was read, take its failed messages, give
 // out its leases. The row lock makes claims of one subscription exclusive; the version tells whoever waited that it lost.
-// Failed messages come first: a claim of new ones is refused while there are any. Whether a batch is in flight needs no second
+// Failed messages come first: a claim of new ones is refused when there were any as the statement began. What fails while it
+// waits for the row lock is not seen and does not move the version; that message comes with the claim after. It cannot be one of
+// a FIFO reader, which is not claimed from while a batch is in flight. Whether a batch is in flight needs no second
 // look: only claims give out leases, so what was read of them holds while the version does. Rows are found by place only (see
 // `store/place.rs`): one that has moved has most likely been claimed from, and is read again. Ragged arrays travel flat with
 // bounds; a row knows its part of them, so that nothing is joined row by row. Rows are met in the order of their keys, whatever

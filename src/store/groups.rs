@@ -57,6 +57,7 @@ pub async fn create(
     now: Timestamp,
 ) -> Result<Vec<Group>> {
     let mut tx = pool.begin().await?;
+    sqlstate::limit_lock_waits(&mut tx).await?;
     let locked = sqlx::query("SELECT FROM queues WHERE queue_id = $1 FOR UPDATE").bind(queue.id.0);
     locked.fetch_optional(&mut *tx).await?.ok_or_else(|| super::queues::not_found(queue.id))?;
     let present: i32 = sqlx::query_scalar("SELECT count(*)::integer FROM consumer_groups WHERE queue_id = $1")
@@ -129,12 +130,10 @@ async fn subscribe(
 /// Deletes a group with its readers and its dead letters; returns its streams.
 #[tracing::instrument(name = "groups::delete", level = "debug", skip_all)]
 pub async fn delete(pool: &PgPool, project: &ProjectId, queue: &Queue, group: GroupId) -> Result<Group> {
-    let mut conn = pool.acquire().await?;
+    let (mut conn, mut runs) = (pool.acquire().await?, 0);
     loop {
-        match delete_once(&mut conn, project, queue, group).await {
-            Ok(deleted) => return deleted.ok_or_else(|| not_found(group)),
-            Err(error) if sqlstate::is_conflict(&error) => tracing::debug!(%error, "group deletion runs again"),
-            Err(error) => return Err(error.into()),
+        if let Some(deleted) = sqlstate::judge(delete_once(&mut conn, project, queue, group).await, &mut runs) {
+            return deleted?.ok_or_else(|| not_found(group));
         }
     }
 }
@@ -146,6 +145,7 @@ async fn delete_once(
     group: GroupId,
 ) -> sqlx::Result<Option<Group>> {
     let mut tx = conn.begin().await?;
+    sqlstate::limit_lock_waits(&mut tx).await?;
     let row: Option<GroupRow> = sqlx::query_as(
         "DELETE FROM consumer_groups AS g USING queues AS q
          WHERE g.group_id = $1 AND g.queue_id = $2 AND q.queue_id = g.queue_id AND q.project_id = $3 RETURNING g.*",

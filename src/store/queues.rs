@@ -53,6 +53,7 @@ pub async fn create(
     now: Timestamp,
 ) -> Result<Queue> {
     let mut tx = pool.begin().await?;
+    sqlstate::limit_lock_waits(&mut tx).await?;
     // One creation at a time in a project, so that the quota holds.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
         .bind(project.as_str())
@@ -178,12 +179,10 @@ pub async fn summaries(
 /// and go with their partitions.
 #[tracing::instrument(name = "queues::delete", level = "debug", skip_all)]
 pub async fn delete(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Result<Vec<StreamId>> {
-    let mut conn = pool.acquire().await?;
+    let (mut conn, mut runs) = (pool.acquire().await?, 0);
     loop {
-        match delete_once(&mut conn, project, queue).await {
-            Ok(streams) => return streams.ok_or_else(|| not_found(queue)),
-            Err(error) if sqlstate::is_conflict(&error) => tracing::debug!(%error, "queue deletion runs again"),
-            Err(error) => return Err(error.into()),
+        if let Some(deleted) = sqlstate::judge(delete_once(&mut conn, project, queue).await, &mut runs) {
+            return deleted?.ok_or_else(|| not_found(queue));
         }
     }
 }
@@ -194,6 +193,7 @@ async fn delete_once(
     queue: QueueId,
 ) -> sqlx::Result<Option<Vec<StreamId>>> {
     let mut tx = conn.begin().await?;
+    sqlstate::limit_lock_waits(&mut tx).await?;
     let stream: Option<i64> =
         sqlx::query_scalar("SELECT stream_id FROM queues WHERE queue_id = $1 AND project_id = $2 FOR UPDATE")
             .bind(queue.0)

@@ -1,6 +1,8 @@
 //! Database errors, classified once: by SQLSTATE and constraint name, never by message.
 
-use crate::domain::{Error, ErrorKind};
+use sqlx::PgConnection;
+
+use crate::domain::{Error, ErrorKind, Result};
 
 /// A transaction that Postgres ended to let another one through; running it again is safe.
 pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
@@ -11,6 +13,29 @@ pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
 pub(super) fn is_missing_partition(error: &sqlx::Error) -> bool {
     code(error).as_deref() == Some("23514")
         && error.as_database_error().is_some_and(|error| error.constraint().is_none())
+}
+
+/// A metadata transaction runs this often before its caller is told that the database is busy.
+pub(super) const CONFLICTS_MAX: u32 = 3;
+
+/// A metadata transaction waits no longer than this for each lock: it holds a connection of the pool, and its locks.
+pub(super) async fn limit_lock_waits(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("SET LOCAL lock_timeout = '2s'").execute(conn).await?;
+    Ok(())
+}
+
+/// Judges one run of a metadata transaction: its outcome, or `None` when it lost a conflict and has to run again. `runs`
+/// counts those that did.
+pub(super) fn judge<T>(outcome: sqlx::Result<T>, runs: &mut u32) -> Option<Result<T>> {
+    match outcome {
+        Ok(value) => Some(Ok(value)),
+        Err(error) if !is_conflict(&error) => Some(Err(error.into())),
+        Err(error) => {
+            tracing::debug!(%error, "a metadata transaction lost a conflict");
+            *runs += 1;
+            (*runs >= CONFLICTS_MAX).then(|| Err(Error::unavailable("the database is busy")))
+        }
+    }
 }
 
 /// A table is not there.
