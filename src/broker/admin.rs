@@ -3,7 +3,6 @@
 use uuid::Uuid;
 
 use super::Broker;
-use super::wakeups::Wakeup;
 use crate::domain::Result;
 use crate::domain::counters::{GroupCounters, QueueQuota};
 use crate::domain::ids::{GroupId, ProjectId, QueueId, SubscriptionKey};
@@ -14,12 +13,14 @@ use crate::store;
 impl Broker {
     /// Creates a queue. Errors: `QueueExists`, `QueueQuota`.
     pub async fn create_queue(&self, project: &ProjectId, new: NewQueue) -> Result<Queue> {
+        let _share = self.core.pool_shares.enter(project).await?;
         let (pool, quota) = (&self.core.store.pool, self.core.settings.queues_per_project);
         store::queues::create(pool, project, QueueId(Uuid::new_v4()), &new, quota, self.core.clock.now()).await
     }
 
     /// Shows a queue. Errors: `QueueNotFound`.
     pub async fn get_queue(&self, project: &ProjectId, queue: QueueId) -> Result<QueueSummary> {
+        let _share = self.core.pool_shares.enter(project).await?;
         let now = self.core.clock.now();
         let found = store::queues::summaries(&self.core.store.pool, project, Some(queue), now).await?;
         found.into_iter().next().ok_or_else(|| store::queues::not_found(queue))
@@ -27,18 +28,21 @@ impl Broker {
 
     /// The queues of a project by creation time.
     pub async fn list_queues(&self, project: &ProjectId) -> Result<Vec<QueueSummary>> {
+        let _share = self.core.pool_shares.enter(project).await?;
         store::queues::summaries(&self.core.store.pool, project, None, self.core.clock.now()).await
     }
 
     /// Deletes a queue with everything in it; consumers that wait for it are told. Errors: `QueueNotFound`.
     pub async fn delete_queue(&self, project: &ProjectId, queue: QueueId) -> Result<()> {
-        store::queues::delete(&self.core.store.pool, project, queue).await?;
-        self.deleted(queue);
+        let _share = self.core.pool_shares.enter(project).await?;
+        let streams = store::queues::delete(&self.core.store.pool, project, queue).await?;
+        self.core.deleted(queue, streams);
         Ok(())
     }
 
     /// Creates groups, all or none; names were checked. Errors: `QueueNotFound`, `GroupExists`, `TooManyGroups`.
     pub async fn create_groups(&self, project: &ProjectId, queue: QueueId, names: Vec<String>) -> Result<Vec<Group>> {
+        let _share = self.core.pool_shares.enter(project).await?;
         let pool = &self.core.store.pool;
         let queue = store::queues::find(pool, project, queue).await?;
         let groups: Vec<(GroupId, String)> = names.into_iter().map(|name| (GroupId(Uuid::new_v4()), name)).collect();
@@ -55,6 +59,7 @@ impl Broker {
         queue: QueueId,
         with_counters: bool,
     ) -> Result<(Queue, Vec<(Group, Option<GroupCounters>)>)> {
+        let _share = self.core.pool_shares.enter(project).await?;
         let pool = &self.core.store.pool;
         let queue = store::queues::find(pool, project, queue).await?;
         let mut groups = Vec::new();
@@ -75,20 +80,17 @@ impl Broker {
 
     /// Deletes a group with its dead letters; consumers that wait for it are told. Errors: `GroupNotFound`, `QueueNotFound`.
     pub async fn delete_group(&self, project: &ProjectId, queue: QueueId, group: GroupId) -> Result<()> {
+        let _share = self.core.pool_shares.enter(project).await?;
         let pool = &self.core.store.pool;
         let queue = store::queues::find(pool, project, queue).await?;
-        store::groups::delete(pool, project, &queue, group).await?;
-        self.deleted(queue.id);
+        let deleted = store::groups::delete(pool, project, &queue, group).await?;
+        self.core.deleted(queue.id, [queue.stream].into_iter().chain(deleted.dead_letters));
         Ok(())
-    }
-
-    fn deleted(&self, queue: QueueId) {
-        self.core.apply(Wakeup::Deleted(queue));
-        self.core.outbox.push(Wakeup::Deleted(queue));
     }
 
     /// The queue quota of a project.
     pub async fn quota(&self, project: &ProjectId) -> Result<QueueQuota> {
+        let _share = self.core.pool_shares.enter(project).await?;
         store::queues::quota(&self.core.store.pool, project, self.core.settings.queues_per_project).await
     }
 }

@@ -18,7 +18,12 @@ struct Inner {
     segments: BTreeMap<(StreamId, i64), Arc<Segment>>,
     by_age: VecDeque<(StreamId, i64)>,
     bytes: usize,
+    epoch: Epoch,
 }
+
+/// Tells what was committed or read before the cache was last cleared from what was afterwards.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch(u64);
 
 /// The newest segments, bounded in bytes; the oldest goes first.
 #[derive(Debug)]
@@ -37,19 +42,24 @@ impl SegmentCache {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a committed segment.
-    pub fn insert(&self, segment: Arc<Segment>) {
+    /// Has to be asked for before a segment is committed or read that is to be kept.
+    pub fn epoch(&self) -> Epoch {
+        self.lock().epoch
+    }
+
+    /// Adds a committed segment, unless all was forgotten since `epoch`: a crash of Postgres may have taken it back.
+    pub fn insert(&self, epoch: Epoch, segment: Arc<Segment>) {
         let size = cost(&segment);
-        if size > self.bytes_max {
+        let mut inner = self.lock();
+        if size > self.bytes_max || inner.epoch != epoch {
             return;
         }
         let key = (segment.stream, segment.base_offset);
-        let mut inner = self.lock();
-        if inner.segments.insert(key, segment).is_some() {
-            return;
-        }
-        inner.by_age.push_back(key);
         inner.bytes += size;
+        match inner.segments.insert(key, segment) {
+            Some(replaced) => inner.bytes -= cost(&replaced),
+            None => inner.by_age.push_back(key),
+        }
         while inner.bytes > self.bytes_max
             && let Some(oldest) = inner.by_age.pop_front()
         {
@@ -64,9 +74,11 @@ impl SegmentCache {
         self.lock().bytes
     }
 
-    /// Forgets all.
+    /// Forgets all, also what is about to be added.
     pub fn clear(&self) {
-        *self.lock() = Inner::default();
+        let mut inner = self.lock();
+        let epoch = Epoch(inner.epoch.0 + 1);
+        *inner = Inner { epoch, ..Inner::default() };
     }
 
     /// The segment that holds an offset.
@@ -113,7 +125,7 @@ mod tests {
     #[test]
     fn finds_by_any_offset_inside() {
         let cache = SegmentCache::new(10_000);
-        cache.insert(segment(10, 100));
+        cache.insert(cache.epoch(), segment(10, 100));
         assert!(cache.get(StreamId(1), 9).is_none());
         assert!(cache.get(StreamId(1), 10).is_some());
         assert!(cache.get(StreamId(1), 19).is_some());
@@ -125,11 +137,35 @@ mod tests {
     fn the_oldest_goes_when_it_is_full() {
         let cache = SegmentCache::new(2_000);
         for base in [0, 10, 20] {
-            cache.insert(segment(base, 500));
+            cache.insert(cache.epoch(), segment(base, 500));
         }
         assert!(cache.get(StreamId(1), 0).is_none());
         assert!(cache.get(StreamId(1), 10).is_some() && cache.get(StreamId(1), 20).is_some());
-        cache.insert(segment(30, 5_000));
+        cache.insert(cache.epoch(), segment(30, 5_000));
         assert!(cache.get(StreamId(1), 30).is_none(), "larger than the whole cache");
+    }
+
+    #[test]
+    fn the_bytes_of_a_replaced_segment_are_given_back() {
+        let cache = SegmentCache::new(2_000);
+        for payload_bytes in [500, 100, 1_000] {
+            cache.insert(cache.epoch(), segment(0, payload_bytes));
+            assert_eq!(cache.bytes(), cost(&segment(0, payload_bytes)));
+        }
+        cache.insert(cache.epoch(), segment(10, 500));
+        cache.insert(cache.epoch(), segment(10, 1_000));
+        assert_eq!(cache.bytes(), cost(&segment(0, 1_000)), "the older one has made room");
+        assert!(cache.get(StreamId(1), 0).is_none());
+    }
+
+    #[test]
+    fn what_was_committed_before_all_was_forgotten_is_not_kept() {
+        let cache = SegmentCache::new(10_000);
+        let before = cache.epoch();
+        cache.clear();
+        cache.insert(before, segment(0, 100));
+        assert_eq!((cache.bytes(), cache.get(StreamId(1), 0).is_some()), (0, false));
+        cache.insert(cache.epoch(), segment(0, 100));
+        assert!(cache.get(StreamId(1), 0).is_some());
     }
 }

@@ -7,18 +7,19 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::append::AppendRequest;
-use super::cache::SegmentCache;
+use super::cache::{Epoch, SegmentCache};
 use super::catalog::Catalog;
-use super::claim::ClaimMessage;
+use super::claim::{ClaimMessage, StreamNews};
 use super::lane::{LaneLimits, LaneQueue};
 use super::observe::LastRead;
 use super::partitions::KnownPartitions;
+use super::pool_shares::PoolShares;
 use super::settings::Settings;
 use super::settle::SettleRequest;
 use super::timers::LeaseTimers;
 use super::wakeups::{Outbox, Wakeup};
 use crate::domain::clock::Clock;
-use crate::domain::ids::{StreamId, SubscriptionKey};
+use crate::domain::ids::{QueueId, StreamId, SubscriptionKey};
 use crate::domain::queue::Queue;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -82,6 +83,8 @@ pub struct Core {
     pub replica: Uuid,
     /// Postgres.
     pub store: Store,
+    /// Who may use how much of its pool.
+    pub pool_shares: Arc<PoolShares>,
     /// What the operator set.
     pub settings: Settings,
     /// The time.
@@ -114,9 +117,11 @@ impl Core {
     /// Nothing runs yet.
     pub fn new(store: Store, settings: Settings, clock: Arc<dyn Clock>) -> Self {
         let metrics = Metrics::default();
+        let pool_shares = Arc::new(PoolShares::new(settings.pool_connections));
         Self {
             replica: Uuid::new_v4(),
-            catalog: Catalog::new(store.clone()),
+            catalog: Catalog::new(store.clone(), Arc::clone(&pool_shares)),
+            pool_shares,
             cache: SegmentCache::new(settings.cache_bytes),
             lanes: Lanes::new(&settings, &metrics),
             store,
@@ -151,39 +156,53 @@ impl Core {
         of_stream(&self.lanes.settle, stream)
     }
 
-    /// A segment was committed here: keep it, and wake who waits for it, here and elsewhere.
-    pub fn appended(&self, segment: Segment) {
+    /// A segment was committed here: keep it, and wake who waits for it, here and elsewhere. `epoch` is of before the commit.
+    pub fn appended(&self, epoch: Epoch, segment: Segment) {
         let (stream, tail) = (segment.stream, segment.end_offset());
-        self.cache.insert(Arc::new(segment));
-        self.apply(Wakeup::Appended(stream, tail));
-        self.outbox.push(Wakeup::Appended(stream, tail));
+        self.cache.insert(epoch, Arc::new(segment));
+        self.tell(Wakeup::Appended(stream, tail));
     }
 
     /// A reader's state has changed other than by a claim: wake who waits for it, here and elsewhere.
     pub fn changed(&self, key: SubscriptionKey) {
-        self.apply(Wakeup::Changed(key.stream));
-        self.outbox.push(Wakeup::Changed(key.stream));
+        self.tell(Wakeup::Changed(key.stream));
     }
 
     /// A FIFO batch was acknowledged whole: wake who waits for the next one, here and elsewhere.
     pub fn freed(&self, lease: LeaseKey) {
         let stream = lease.subscription.stream;
-        self.claim_lane(stream).push_event(ClaimMessage::Freed(lease), 0);
+        self.tell_lane(stream, StreamNews::freed(lease));
         self.outbox.push(Wakeup::Changed(stream));
+    }
+
+    /// A queue, or one of its groups, was deleted here, with readers of these streams: who waits for them is told, here and
+    /// elsewhere, and nobody else is looked after.
+    pub fn deleted(&self, queue: QueueId, streams: impl IntoIterator<Item = StreamId>) {
+        self.catalog.forget(queue);
+        self.outbox.push(Wakeup::Deleted(queue));
+        streams.into_iter().for_each(|stream| self.tell(Wakeup::Changed(stream)));
+    }
+
+    fn tell(&self, wakeup: Wakeup) {
+        self.apply(wakeup);
+        self.outbox.push(wakeup);
     }
 
     /// Passes a wake-up to the lane it is for.
     pub fn apply(&self, wakeup: Wakeup) {
         match wakeup {
-            Wakeup::Appended(stream, tail) => {
-                self.claim_lane(stream).push_event(ClaimMessage::Appended { stream, tail }, 0);
-            }
-            Wakeup::Changed(stream) => self.claim_lane(stream).push_event(ClaimMessage::Changed { stream }, 0),
+            Wakeup::Appended(stream, tail) => self.tell_lane(stream, StreamNews::grown_to(tail)),
+            Wakeup::Changed(stream) => self.tell_lane(stream, StreamNews::changed()),
+            // A replica of an older version names no streams: those that are known of the queue are meant.
             Wakeup::Deleted(queue) => {
-                self.catalog.forget(queue);
-                self.refresh_all();
+                let streams = self.catalog.forget(queue);
+                streams.into_iter().for_each(|stream| self.tell_lane(stream, StreamNews::changed()));
             }
         }
+    }
+
+    fn tell_lane(&self, stream: StreamId, news: StreamNews) {
+        self.claim_lane(stream).tell(stream, ClaimMessage::News(stream, news));
     }
 
     /// Wake-ups of other replicas may have been missed, and Postgres may have crashed: nothing that is known is trusted.

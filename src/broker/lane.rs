@@ -1,15 +1,19 @@
 //! The queue in front of a lane: whatever arrives while a transaction is in flight is the next transaction.
 //!
 //! No linger: a lone call is flushed at once, a thousand concurrent ones share a commit. Bounded by calls and bytes, for each
-//! project too; beyond that a call is refused with a hint to retry. Projects take turns.
+//! project too; beyond that a call is refused with a hint to retry. Projects take turns. What the service itself has to tell a
+//! lane takes no place of a call.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::shares::Shares;
-use crate::domain::ids::ProjectId;
+use crate::domain::ids::{ProjectId, StreamId};
 use crate::domain::{Error, Result};
 use crate::metrics::{Lane, Metrics, Refusal};
 
@@ -45,10 +49,35 @@ pub struct LaneLimits {
     pub flush_bytes_max: usize,
 }
 
+/// What can be told in one with what came later.
+pub trait Merge {
+    /// Adds what came later.
+    fn merge(&mut self, newer: Self);
+}
+
 #[derive(Debug)]
 struct Waiting<T> {
     shares: Shares<T>,
+    /// News of streams.
+    news: BTreeMap<StreamId, T>,
     closed: bool,
+}
+
+impl<T> Waiting<T> {
+    /// All news, which cost no statement of their own, and calls and events within the limits of a flush.
+    fn take(&mut self, limits: &LaneLimits) -> Vec<T> {
+        let mut taken: Vec<T> = std::mem::take(&mut self.news).into_values().collect();
+        let (mut calls, mut bytes) = (0, 0);
+        while let Some(size) = self.shares.next_bytes() {
+            if calls == limits.flush_calls_max || (bytes + size > limits.flush_bytes_max && bytes > 0) {
+                break;
+            }
+            calls += 1;
+            bytes += size;
+            taken.extend(self.shares.pop());
+        }
+        taken
+    }
 }
 
 /// Calls on their way to a lane.
@@ -63,7 +92,7 @@ pub struct LaneQueue<T> {
 impl<T> LaneQueue<T> {
     /// An empty queue.
     pub fn new(limits: LaneLimits, metrics: Metrics) -> Self {
-        let waiting = Waiting { shares: Shares::default(), closed: false };
+        let waiting = Waiting { shares: Shares::default(), news: BTreeMap::new(), closed: false };
         Self { waiting: Mutex::new(waiting), arrived: Notify::new(), limits, metrics }
     }
 
@@ -88,28 +117,40 @@ impl<T> LaneQueue<T> {
         Ok(())
     }
 
-    /// Adds an event of the service itself, which is never refused: there are at most a few per flush of another lane. Its
-    /// bytes keep a flush small.
+    /// Adds an event of the service itself, which is never refused and not counted against the limits of calls: there are at
+    /// most a few per flush of another lane. Its bytes keep a flush small.
     pub fn push_event(&self, item: T, bytes: usize) {
-        let mut waiting = self.lock();
-        waiting.shares.push(None, item, bytes);
-        drop(waiting);
+        self.lock().shares.push(None, item, bytes);
+        self.arrived.notify_one();
+    }
+
+    /// Tells what has happened to a stream: one item a stream, however much happens before the lane looks.
+    pub fn tell(&self, stream: StreamId, news: T)
+    where
+        T: Merge,
+    {
+        match self.lock().news.entry(stream) {
+            Entry::Occupied(mut known) => known.get_mut().merge(news),
+            Entry::Vacant(unknown) => drop(unknown.insert(news)),
+        }
         self.arrived.notify_one();
     }
 
     /// Takes what has arrived, within the limits of a flush; empty when nothing has.
     pub fn take(&self) -> Vec<T> {
+        self.lock().take(&self.limits)
+    }
+
+    /// What has arrived, or whether anything still can.
+    fn poll(&self) -> ControlFlow<Option<Vec<T>>> {
+        // Under one lock: what arrives between a look and the next must not be lost to a lane that was closed meanwhile.
         let mut waiting = self.lock();
-        let mut taken = Vec::new();
-        let mut bytes = 0;
-        while let Some(size) = waiting.shares.next_bytes() {
-            if taken.len() == self.limits.flush_calls_max || (bytes + size > self.limits.flush_bytes_max && bytes > 0) {
-                break;
-            }
-            bytes += size;
-            taken.extend(waiting.shares.pop());
+        let taken = waiting.take(&self.limits);
+        match taken.is_empty() {
+            false => ControlFlow::Break(Some(taken)),
+            true if waiting.closed => ControlFlow::Break(None),
+            true => ControlFlow::Continue(()),
         }
-        taken
     }
 
     /// Waits for the next flush; `None` when the lane is closed and nothing is left. What other tasks are about to add comes
@@ -117,12 +158,8 @@ impl<T> LaneQueue<T> {
     pub async fn next(&self) -> Option<Vec<T>> {
         loop {
             tokio::task::yield_now().await;
-            let taken = self.take();
-            if !taken.is_empty() {
-                return Some(taken);
-            }
-            if self.lock().closed {
-                return None;
+            if let ControlFlow::Break(next) = self.poll() {
+                return next;
             }
             self.arrived.notified().await;
         }
@@ -130,7 +167,9 @@ impl<T> LaneQueue<T> {
 
     /// Calls and events that wait, and their bytes.
     pub fn waiting(&self) -> (usize, usize) {
-        self.lock().shares.waiting()
+        let waiting = self.lock();
+        let (items, bytes) = waiting.shares.waiting();
+        (items + waiting.news.len(), bytes)
     }
 
     /// Takes no more calls; what waits is still flushed.
@@ -179,6 +218,27 @@ mod tests {
         assert_eq!(queue.push(&project(), 5, 1).expect_err("too many calls").kind(), ErrorKind::Overloaded);
         queue.push_event(6, 1000);
         assert!(queue.metrics.text().contains("dms_calls_refused_total{why=\"lane\"} 2\n"));
+    }
+
+    impl Merge for u32 {
+        fn merge(&mut self, newer: Self) {
+            *self += newer;
+        }
+    }
+
+    #[test]
+    fn news_of_a_stream_are_told_in_one_and_take_no_place_of_a_call() {
+        let queue = queue();
+        for news in 0..1000 {
+            queue.tell(StreamId(7), news);
+            queue.tell(StreamId(8), 1);
+            queue.push_event(0, 1000);
+        }
+        assert_eq!(queue.waiting().0, 1002);
+        (1..=4).for_each(|item| queue.push(&project(), item, 1).expect("fits"));
+        queue.push(&project(), 5, 1).expect_err("too many calls");
+        assert_eq!(queue.take()[..2], [499_500, 1000]);
+        assert_eq!(queue.waiting().0, 1003, "the first event filled the flush");
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ mod lane;
 mod observe;
 mod partitions;
 mod places;
+mod pool_shares;
 mod rounds;
 mod settings;
 mod settle;

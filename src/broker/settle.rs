@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
 
+use super::cache::Epoch;
 use super::core::Core;
 use super::fate::{Decided, Op, decide};
 use super::lane::LaneQueue;
@@ -209,24 +210,30 @@ async fn settle_rest(core: &Core, connection: &mut LaneConnection, requests: Vec
     }
 }
 
-async fn settle_ops(core: &Core, connection: &mut LaneConnection, ops: &[Op]) -> Result<(Settled, Decided)> {
+/// What was settled, and the epoch of the cache before.
+type Done = (Epoch, Settled, Decided);
+
+async fn settle_ops(core: &Core, connection: &mut LaneConnection, ops: &[Op]) -> Result<Done> {
     let keys: Vec<LeaseKey> = ops.iter().flat_map(Op::leases).collect::<BTreeSet<_>>().into_iter().collect();
     let now = core.clock.now();
     core.ensure_partitions(now).await?;
+    let epoch = core.cache.epoch();
     let cached = |stream, at| core.cache.message(stream, at);
-    flush!(connection, conn => store::settlement::settle(conn, &keys, now, |l, p| decide(ops, l, p, now), cached))
+    let (settled, decided) =
+        flush!(connection, conn => store::settlement::settle(conn, &keys, now, |l, p| decide(ops, l, p, now), cached))?;
+    Ok((epoch, settled, decided))
 }
 
 /// Tells the callers, and whoever the change concerns.
 fn answer(
     core: &Core,
-    settled: Result<(Settled, Decided)>,
+    settled: Result<Done>,
     replies: impl IntoIterator<Item = (usize, oneshot::Sender<Result<Vec<AckOutcome>>>)>,
 ) {
     match settled {
-        Ok((settled, mut decided)) => {
+        Ok((epoch, settled, mut decided)) => {
             core.metrics.messages().settled(decided.counts);
-            after_settling(core, settled);
+            after_settling(core, epoch, settled);
             for (index, reply) in replies {
                 drop(reply.send(Ok(decided.outcomes.remove(&index).unwrap_or_default())));
             }
@@ -254,9 +261,9 @@ fn into_ops(requests: Vec<SettleRequest>) -> (Vec<Op>, Replies) {
     (ops, replies)
 }
 
-fn after_settling(core: &Core, settled: Settled) {
+fn after_settling(core: &Core, epoch: Epoch, settled: Settled) {
     core.metrics.messages().dead_letters_lost(settled.lost);
     settled.ended.into_iter().for_each(|lease| core.timers.remove(lease));
     settled.changed.into_iter().for_each(|key| core.changed(key));
-    settled.dead_letters.into_iter().for_each(|segment| core.appended(segment));
+    settled.dead_letters.into_iter().for_each(|segment| core.appended(epoch, segment));
 }

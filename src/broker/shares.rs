@@ -41,11 +41,13 @@ impl<T> Shares<T> {
         (self.len, self.bytes)
     }
 
-    /// Whether one more item of this owner fits within its share of the limits.
+    /// Whether one more item of this owner fits within its share of the limits. What the service has itself does not count.
     pub fn has_room(&self, owner: &Owner, bytes: usize, items_max: usize, bytes_max: usize) -> bool {
         let (own_items, own_bytes) = self.shares.get(owner).map_or((0, 0), |share| (share.items.len(), share.bytes));
-        let items_left = items_max.saturating_sub(self.len);
-        let bytes_left = bytes_max.saturating_sub(self.bytes);
+        let (service_items, service_bytes) =
+            self.shares.get(&None).map_or((0, 0), |share| (share.items.len(), share.bytes));
+        let items_left = items_max.saturating_sub(self.len - service_items);
+        let bytes_left = bytes_max.saturating_sub(self.bytes - service_bytes);
         items_left > 0
             && bytes <= bytes_left
             && own_items < items_left.saturating_mul(SHARE)

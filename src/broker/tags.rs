@@ -10,11 +10,13 @@ use crate::store::tags;
 impl Broker {
     /// Adds a tag or overwrites the value of its key.
     pub async fn add_queue_tag(&self, project: &ProjectId, queue: QueueId, tag: Tag) -> Result<()> {
+        let _share = self.core.pool_shares.enter(project).await?;
         tags::put(&self.core.store.pool, project, queue, &[tag]).await
     }
 
     /// Deletes the tag with this key, which must be there.
     pub async fn delete_queue_tag(&self, project: &ProjectId, queue: QueueId, key: &str) -> Result<()> {
+        let _share = self.core.pool_shares.enter(project).await?;
         let selector = TagSelector { key: key.to_owned(), value: None };
         match tags::delete(&self.core.store.pool, project, queue, &[selector]).await? {
             0 => Err(tags::not_found(key)),
@@ -24,6 +26,7 @@ impl Broker {
 
     /// Adds or deletes several tags, all or none.
     pub async fn batch_queue_tags(&self, project: &ProjectId, queue: QueueId, batch: &TagBatch) -> Result<()> {
+        let _share = self.core.pool_shares.enter(project).await?;
         match batch {
             TagBatch::Create(new) => tags::put(&self.core.store.pool, project, queue, new).await,
             TagBatch::Delete(selectors) => {
@@ -34,16 +37,19 @@ impl Broker {
 
     /// The tags of a queue by key.
     pub async fn list_queue_tags(&self, project: &ProjectId, queue: QueueId) -> Result<Vec<Tag>> {
+        let _share = self.core.pool_shares.enter(project).await?;
         tags::of_queue(&self.core.store.pool, project, queue).await
     }
 
     /// The tags in use in a project, by key.
     pub async fn list_project_tags(&self, project: &ProjectId) -> Result<Vec<TagValues>> {
+        let _share = self.core.pool_shares.enter(project).await?;
         tags::of_project(&self.core.store.pool, project).await
     }
 
     /// The queues of a project that a filter selects, by creation time.
     pub async fn search_queues(&self, project: &ProjectId, filter: &Filter, page: Page) -> Result<Found> {
+        let _share = self.core.pool_shares.enter(project).await?;
         Ok(search::search(tags::queues(&self.core.store.pool, project, None).await?, filter, page))
     }
 }

@@ -154,9 +154,10 @@ async fn append_due(core: &Core, now: Timestamp) -> Result<()> {
 
 async fn append_due_of(core: &Core, stream: StreamId, now: Timestamp) -> Result<()> {
     loop {
+        let epoch = core.cache.epoch();
         let append = async { Ok(store::delayed::append_due(&core.store.pool, stream, now, DELAYED_MAX).await?) };
         match in_time(core, append).await? {
-            Some(segment) => core.appended(segment),
+            Some(segment) => core.appended(epoch, segment),
             None => return Ok(()),
         }
     }

@@ -2,6 +2,10 @@
 //!
 //! Sent on a connection of its own, many wake-ups in one NOTIFY, never inside the transaction they tell of: NOTIFY makes
 //! commits wait for each other. A wake-up that is lost costs a consumer at most the next refresh.
+//!
+//! Each wake-up names what it is about, and has only that looked after. A deletion is told twice: as a change of the streams whose
+//! readers are gone, and as one of the queue for the catalog. Versions that took the latter for a change of everything still
+//! hear all they need, and what they tell of themselves is understood (`Core::apply`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,9 +30,9 @@ const RETRY: Duration = Duration::from_secs(1);
 pub enum Wakeup {
     /// A stream has grown to this offset.
     Appended(StreamId, i64),
-    /// A reader of the stream has messages due again, or its batch in flight has ended.
+    /// A reader of the stream has messages due again, its batch in flight has ended, or it is gone.
     Changed(StreamId),
-    /// A queue or one of its groups is gone.
+    /// What is known of a queue does not hold: it or one of its groups is gone.
     Deleted(QueueId),
 }
 

@@ -41,6 +41,7 @@ mod limits;
 mod metrics;
 mod migrations;
 mod model;
+mod neighbours;
 mod normal;
 mod observability;
 mod otlp;

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use tokio::sync::oneshot;
 
 use super::AppendRequest;
+use crate::broker::cache::Epoch;
 use crate::broker::core::Core;
 use crate::domain::ids::StreamId;
 use crate::domain::{Error, Result};
@@ -31,11 +32,13 @@ pub(super) struct StreamFlush {
 pub(super) struct Flush {
     pub streams: BTreeMap<StreamId, StreamFlush>,
     pub delayed: Vec<DelayedRecord>,
+    /// Of the cache, before any of it is committed.
+    epoch: Epoch,
 }
 
 impl Flush {
     /// One segment for each stream.
-    pub fn new(requests: Vec<AppendRequest>) -> Self {
+    pub fn new(requests: Vec<AppendRequest>, epoch: Epoch) -> Self {
         let mut by_stream: BTreeMap<StreamId, Vec<AppendRequest>> = BTreeMap::new();
         for request in requests {
             by_stream.entry(request.stream).or_default().push(request);
@@ -45,7 +48,7 @@ impl Flush {
             .into_iter()
             .map(|(stream, requests)| (stream, StreamFlush::new(stream, requests, &mut delayed)))
             .collect();
-        Self { streams, delayed }
+        Self { streams, delayed, epoch }
     }
 
     /// What it writes to the log.
@@ -62,7 +65,7 @@ impl Flush {
             flush.replies.into_iter().for_each(|reply| drop(reply.send(answer.clone())));
             if let (Ok(Some(Some(at))), Some(Append { message_count, payload, .. })) = (outcome, flush.append) {
                 // Bodies become slices of the payload, so that what the callers sent them in is freed.
-                core.appended(Segment::decode(at, message_count, codec::CODEC_PLAIN, payload));
+                core.appended(self.epoch, Segment::decode(at, message_count, codec::CODEC_PLAIN, payload));
             }
         }
         if !self.delayed.is_empty() {

@@ -63,7 +63,7 @@ struct AppendLane {
 impl AppendLane {
     async fn serve(&mut self, requests: Vec<AppendRequest>, durability: Durability) {
         let (begun, calls) = (Instant::now(), requests.len());
-        let flush = Flush::new(requests);
+        let flush = Flush::new(requests, self.appender.core.cache.epoch());
         let bytes = flush.size_bytes();
         let overlap = durability == Durability::Synchronous && bytes >= OVERLAP_BYTES_MIN;
         // Delayed messages are a transaction of several statements, which is committed as it should be.

@@ -88,7 +88,7 @@ impl ClaimLane {
     fn keep(&self, segment: Segment) -> Arc<Segment> {
         self.core.metrics.messages().corrupt(segment.unreadable());
         let segment = Arc::new(segment);
-        self.core.cache.insert(Arc::clone(&segment));
+        self.core.cache.insert(self.epoch, Arc::clone(&segment));
         segment
     }
 

@@ -6,6 +6,7 @@
 
 mod cut;
 mod find;
+mod news;
 mod reader;
 mod round;
 mod scan;
@@ -17,9 +18,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::Span;
 
+pub use self::news::StreamNews;
+
 use self::reader::Reader;
+use super::cache::Epoch;
 use super::core::Core;
-use super::lane::LaneQueue;
+use super::lane::{LaneQueue, Merge};
 use super::rounds::Round;
 use crate::domain::Result;
 use crate::domain::ids::{StreamId, SubscriptionKey};
@@ -72,22 +76,19 @@ pub struct ClaimRequest {
 pub enum ClaimMessage {
     /// A consumer.
     Request(ClaimRequest),
-    /// A stream has grown.
-    Appended {
-        /// Which.
-        stream: StreamId,
-        /// Its new end.
-        tail: i64,
-    },
-    /// Readers of a stream have messages due again, or a batch in flight has ended.
-    Changed {
-        /// Which.
-        stream: StreamId,
-    },
-    /// A whole batch of a FIFO reader was acknowledged here.
-    Freed(LeaseKey),
+    /// What has happened to a stream and its readers.
+    News(StreamId, StreamNews),
     /// Anything may have changed.
     Refresh,
+}
+
+impl Merge for ClaimMessage {
+    fn merge(&mut self, newer: Self) {
+        match (self, newer) {
+            (Self::News(_, news), Self::News(_, newer)) => news.merge(newer),
+            (message, newer) => *message = newer,
+        }
+    }
 }
 
 struct ClaimLane {
@@ -95,6 +96,8 @@ struct ClaimLane {
     connection: LaneConnection,
     /// The session of the connection that everything known was read in.
     session: u64,
+    /// Of the cache, as the round began.
+    epoch: Epoch,
     readers: HashMap<SubscriptionKey, Reader>,
     by_stream: HashMap<StreamId, BTreeSet<SubscriptionKey>>,
     ready: BTreeSet<SubscriptionKey>,
@@ -111,6 +114,7 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
     let mut lane = ClaimLane {
         connection: LaneConnection::new(&core.store, "dms-claim", durability),
         session: 0,
+        epoch: core.cache.epoch(),
         core,
         readers: HashMap::new(),
         by_stream: HashMap::new(),
@@ -147,17 +151,25 @@ impl ClaimLane {
                     self.ready.insert(key);
                 }
             }
-            ClaimMessage::Appended { stream, tail } => self.wake_stream(stream, |reader| reader.grown_to(tail)),
-            ClaimMessage::Changed { stream } => self.wake_stream(stream, Reader::forget_state),
-            ClaimMessage::Freed(lease) => {
-                if let Some(reader) = self.readers.get_mut(&lease.subscription) {
-                    reader.freed(lease.id);
-                    if reader.is_waiting() {
-                        self.ready.insert(lease.subscription);
-                    }
+            ClaimMessage::News(stream, news) => self.hear(stream, news),
+            ClaimMessage::Refresh => self.refresh(),
+        }
+    }
+
+    fn hear(&mut self, stream: StreamId, news: StreamNews) {
+        if let Some(tail) = news.tail {
+            self.wake_stream(stream, |reader| reader.grown_to(tail));
+        }
+        if news.changed {
+            return self.wake_stream(stream, Reader::forget_state);
+        }
+        for lease in news.freed {
+            if let Some(reader) = self.readers.get_mut(&lease.subscription) {
+                reader.freed(lease.id);
+                if reader.is_waiting() {
+                    self.ready.insert(lease.subscription);
                 }
             }
-            ClaimMessage::Refresh => self.refresh(),
         }
     }
 
@@ -188,9 +200,11 @@ impl ClaimLane {
         if session != self.session {
             self.session = session;
             self.core.cache.clear();
+            self.epoch = self.core.cache.epoch();
             self.refresh();
             return Ok(false);
         }
+        self.epoch = self.core.cache.epoch();
         Ok(true)
     }
 
