@@ -18,6 +18,9 @@ use crate::domain::signed_request::SignedRequest;
 /// Everything but `A-Z a-z 0-9 - . _ ~`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The only query parameter of the API whose values are a set: it may be repeated, in any order.
+const REPEATABLE: &[u8] = b"tag";
+
 /// The canonical form with these headers; `None` when one of them is not there exactly once.
 pub(super) fn canonical(request: &SignedRequest, signed_headers: &[&str]) -> Option<Vec<u8>> {
     let mut form = Vec::with_capacity(512);
@@ -58,11 +61,23 @@ fn path(path: &str) -> String {
     if path.ends_with('/') { path } else { path + "/" }
 }
 
+/// Whether the values of a parameter could be put in another order under the same signature, and mean something else then: the
+/// canonical form sorts them.
+pub(super) fn depends_on_order(query: &str) -> bool {
+    let mut keys: Vec<_> = pairs(query).into_iter().map(|(key, _)| key).filter(|key| key != REPEATABLE).collect();
+    keys.sort();
+    keys.windows(2).any(|two| two[0] == two[1])
+}
+
 /// Decoded as the handlers decode it, so that what is checked is what is done.
-fn query(query: &str) -> String {
+fn pairs(query: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
     let decode = |text: &str| percent_decode(text.replace('+', " ").as_bytes()).collect::<Vec<u8>>();
     let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let mut pairs: Vec<_> = pairs.map(|(key, value)| (decode(key), decode(value))).collect();
+    pairs.map(|(key, value)| (decode(key), decode(value))).collect()
+}
+
+fn query(query: &str) -> String {
+    let mut pairs = pairs(query);
     pairs.sort();
     let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
     pairs.join("&")
@@ -102,6 +117,23 @@ mod tests {
         ];
         for (given, expected) in cases {
             assert_eq!(query(given), expected);
+        }
+    }
+
+    #[test]
+    fn only_values_of_a_set_may_be_put_in_another_order() {
+        for (query, expected) in [
+            ("", false),
+            ("a=1&b=1", false),
+            ("tag=b&tag=a&tag=b&tag_type=or", false),
+            ("max_msgs=1&max_msgs=10", true),
+            ("max_msgs=1&tag=a&max%5Fmsgs=1", true),
+            ("tag_type=or&tag_type=and", true),
+            ("a&a", true),
+            ("Tag=1&tag=1", false),
+            ("Tag=1&Tag=2", true),
+        ] {
+            assert_eq!(depends_on_order(query), expected, "{query}");
         }
     }
 

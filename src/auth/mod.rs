@@ -18,13 +18,13 @@ mod signatures;
 mod tokens;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::access_keys::AccessKeys;
 pub use self::credentials::Credentials;
 pub use self::jwt::JwtRules;
 use self::jwt_keys::JwtKeys;
 pub use self::principal::Principal;
+pub use self::signatures::SignatureRules;
 use self::signatures::{Received, Signatures};
 use self::tokens::Tokens;
 use crate::domain::{Error, ErrorKind, Result};
@@ -74,10 +74,8 @@ pub struct JwtOptions {
 pub struct SignatureOptions {
     /// The access keys and their secrets.
     pub keys: Source,
-    /// How far the date of a request may be from now.
-    pub date_window: Duration,
-    /// How long a signature may come again after its first use.
-    pub replay_window: Duration,
+    /// What a request must be beside signed.
+    pub rules: SignatureRules,
 }
 
 /// Checks credentials. Clones share what they know.
@@ -112,9 +110,9 @@ impl Authenticator {
         if let Some(JwtOptions { keys, rules }) = methods.jwt {
             known.jwt = Some((Arc::new(Watched::one("jwks", keys, JwtKeys::parse).await?), rules));
         }
-        if let Some(SignatureOptions { keys, date_window, replay_window }) = methods.signatures {
+        if let Some(SignatureOptions { keys, rules }) = methods.signatures {
             let keys = Arc::new(Watched::one("access-keys", keys, AccessKeys::parse).await?);
-            known.signatures = Some((keys, Signatures::new(date_window, replay_window)));
+            known.signatures = Some((keys, Signatures::new(rules)));
         }
         Ok(Self(Arc::new(known)))
     }

@@ -7,23 +7,50 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ring::hmac;
 
 use super::access_keys::AccessKeys;
-use super::canonical::{canonical, header, sha256_hex};
+use super::canonical::{canonical, depends_on_order, header, sha256_hex};
 use super::principal::Principal;
-use super::replay::Used;
+use super::replay::{Grace, Used};
 use super::sdk_date;
+use crate::domain::hosts::HostName;
 use crate::domain::signed_request::{SIGNED_SCHEME, SignedRequest};
 use crate::domain::{Error, ErrorKind, Result};
 
 const DATE: &str = "x-sdk-date";
+const HOST: &str = "host";
 /// Without these a signature would be good for another time or another host.
-const ALWAYS_SIGNED: [&str; 2] = ["host", DATE];
+const ALWAYS_SIGNED: [&str; 2] = [HOST, DATE];
 /// Far more than any client signs; bounds the work for a stranger.
 const SIGNED_HEADERS_MAX: usize = 64;
+
+/// Reads, and does nothing else: polls of consumers too, many of which are equal.
+const POLL: &str = "GET";
+
+/// What a good signature must be beside right.
+#[derive(Debug, Clone)]
+pub struct SignatureRules {
+    /// How far the date of a request may be from now.
+    pub date_window: Duration,
+    /// How long a signature may come again after its first use.
+    pub replay_window: Duration,
+    /// How many times one may be used within that, if the request sends, acknowledges or changes something.
+    pub uses_max: u32,
+    /// The same for requests with the method GET.
+    pub polls_max: u32,
+    /// The hosts that a request may be signed for; none for any.
+    pub hosts: Vec<HostName>,
+}
+
+impl Default for SignatureRules {
+    fn default() -> Self {
+        let (date_window, replay_window) = (Duration::from_secs(15 * 60), Duration::from_secs(5));
+        Self { date_window, replay_window, uses_max: 10, polls_max: 1000, hosts: Vec::new() }
+    }
+}
 
 /// Checks signatures and remembers which were used.
 #[derive(Debug)]
 pub struct Signatures {
-    date_window: Duration,
+    rules: SignatureRules,
     used: Mutex<Used>,
 }
 
@@ -49,11 +76,11 @@ impl Received {
 }
 
 impl Signatures {
-    /// A date may be this far from now, and a signature may come again within `again_within` of its first use.
-    pub fn new(date_window: Duration, again_within: Duration) -> Self {
+    /// Nothing was used yet.
+    pub fn new(rules: SignatureRules) -> Self {
         // From the first use at one end of the window to the other end.
-        let used = Used::new(again_within, date_window * 2, Instant::now());
-        Self { date_window, used: Mutex::new(used) }
+        let used = Used::new(rules.date_window * 2, Instant::now());
+        Self { rules, used: Mutex::new(used) }
     }
 
     /// Who has signed this request.
@@ -72,16 +99,37 @@ impl Signatures {
         let signed = [SIGNED_SCHEME.as_bytes(), b"\n", date, b"\n", sha256_hex(&form).as_bytes()].concat();
         let right = hmac::verify(key, &signed, &given.signature).is_ok();
         let owner = owner.filter(|_| right).ok_or_else(|| invalid("unknown access key or wrong signature"))?;
-        // Only the owner of a secret learns anything about time.
-        if received.unix_seconds().abs_diff(seconds) > self.date_window.as_secs() {
+        // Only the owner of a secret learns anything more.
+        if received.unix_seconds().abs_diff(seconds) > self.rules.date_window.as_secs() {
             return Err(Error::new(ErrorKind::TokenExpired, "X-Sdk-Date is too far from the time of this service"));
         }
-        let admitted =
-            self.used.lock().unwrap_or_else(PoisonError::into_inner).admit(&given.signature, received.steady);
-        if !admitted {
+        if depends_on_order(&request.query) {
+            let message =
+                "a signature does not cover the order of query parameters: a signed request may repeat none but tag";
+            return Err(Error::new(ErrorKind::TokenInvalid, message));
+        }
+        if !self.is_for_us(request) {
+            return Err(Error::new(
+                ErrorKind::TokenInvalid,
+                "the request was signed for another host than this service",
+            ));
+        }
+        if !self.is_fresh(&given, request, received.steady) {
             return Err(Error::new(ErrorKind::TokenInvalid, "the signature was used before: sign each request anew"));
         }
         Ok(Arc::clone(owner))
+    }
+
+    fn is_for_us(&self, request: &SignedRequest) -> bool {
+        let named = header(request, HOST).and_then(HostName::parse);
+        let hosts = &self.rules.hosts;
+        hosts.is_empty() || named.is_some_and(|named| hosts.iter().any(|host| host.covers(&named)))
+    }
+
+    fn is_fresh(&self, given: &Authorization<'_>, request: &SignedRequest, now: Instant) -> bool {
+        let uses_max = if request.method == POLL { self.rules.polls_max } else { self.rules.uses_max };
+        let grace = Grace { within: self.rules.replay_window, uses_max };
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).admit(given.access, &given.signature, grace, now)
     }
 }
 

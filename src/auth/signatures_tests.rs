@@ -37,7 +37,7 @@ fn authorization(signature: &str) -> String {
 }
 
 fn signatures() -> Signatures {
-    Signatures::new(Duration::from_secs(900), Duration::from_secs(5))
+    Signatures::new(SignatureRules::default())
 }
 
 fn received(seconds_later: i64) -> Received {
@@ -137,4 +137,135 @@ fn a_recorded_request_cannot_be_sent_again_later() {
     };
     assert_eq!((again(0), again(5)), (Ok(()), Ok(())));
     assert_eq!(again(6).unwrap_err().kind(), ErrorKind::TokenInvalid);
+}
+
+/// Signs any request with any headers as the owner of `AccessKey` would.
+fn signed(request: &SignedRequest, headers: &[&str]) -> String {
+    let date = header(request, DATE).unwrap_or_default();
+    let form = canonical(request, headers).unwrap();
+    let text = [SIGNED_SCHEME.as_bytes(), b"\n", date, b"\n", sha256_hex(&form).as_bytes()].concat();
+    let signature = hex::encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"SecretKey"), &text));
+    let headers = headers.join(";");
+    format!("SDK-HMAC-SHA256 Access=AccessKey, SignedHeaders={headers}, Signature={signature}")
+}
+
+const USUAL: [&str; 2] = ["host", "x-sdk-date"];
+
+#[test]
+fn what_means_the_same_is_signed_alike_and_nothing_else_is() {
+    type Change = fn(&mut SignedRequest);
+    let same: [(&str, Change); 6] = [
+        ("another order of headers", |request| request.headers.reverse()),
+        ("spaces around a value", |request| request.headers[0].1 = b" service.endpoint.myhuaweicloud.com\t".to_vec()),
+        ("a slash at the end, which only routing may judge", |request| request.path = "/resources/".into()),
+        ("a letter escaped that need not be", |request| request.path = "/res%6Furces".into()),
+        ("another order of parameters", |request| request.query = "tag=a&size=1".into()),
+        ("a value escaped that need not be", |request| request.query = "size=%31&tag=%61".into()),
+    ];
+    let other: [(&str, Change); 14] = [
+        ("the value of a header in another case", |request| request.headers[0].1.make_ascii_uppercase()),
+        ("a header twice", |request| request.headers.push(request.headers[0].clone())),
+        ("a second date", |request| request.headers.push((DATE.into(), b"20200608T023900Z".to_vec()))),
+        ("a header that is gone", |request| drop(request.headers.remove(0))),
+        ("a space inside of a value", |request| request.headers[0].1 = b"service. endpoint".to_vec()),
+        ("an escape of an escape", |request| request.path = "/resources%2520".into()),
+        ("dots are not resolved", |request| request.path = "/x/../resources".into()),
+        ("slashes are not merged", |request| request.path = "//resources".into()),
+        ("the path in another case", |request| request.path = "/Resources".into()),
+        ("a value that becomes empty", |request| request.query = "size=&tag=a".into()),
+        ("a parameter more", |request| request.query = "size=1&tag=a&x=".into()),
+        ("a parameter in another case", |request| request.query = "Size=1&tag=a".into()),
+        ("the method", |request| request.method = "POST".into()),
+        ("white space in the body", |request| request.body = Bytes::from_static(b" ")),
+    ];
+    let original = SignedRequest { query: "size=1&tag=a".into(), ..get() };
+    let header = signed(&original, &USUAL);
+    for (what, change) in same {
+        let mut changed = original.clone();
+        change(&mut changed);
+        assert_eq!(refusal(&header, &changed), None, "{what}");
+    }
+    for (what, change) in other {
+        let mut changed = original.clone();
+        change(&mut changed);
+        assert_eq!(refusal(&header, &changed), Some(ErrorKind::TokenInvalid), "{what}");
+    }
+}
+
+#[test]
+fn parameters_whose_order_counts_are_not_repeated_under_a_signature() {
+    for (query, expected) in [
+        ("tag=a&tag=b", None),
+        ("tag=b&tag=a&tag_type=and", None),
+        ("max_msgs=1&max_msgs=10", Some(ErrorKind::TokenInvalid)),
+        ("max_msgs=1&max%5fmsgs=1", Some(ErrorKind::TokenInvalid)),
+        ("a&a=", Some(ErrorKind::TokenInvalid)),
+    ] {
+        let request = SignedRequest { query: query.into(), ..get() };
+        assert_eq!(refusal(&signed(&request, &USUAL), &request), expected, "{query}");
+    }
+}
+
+#[test]
+fn dates_are_whole_and_real() {
+    for date in [
+        "20200608T023900",
+        "20200608T023900z",
+        "20200608t023900Z",
+        "20200608T023900.5Z",
+        "2020-06-08T02:39:00Z",
+        "20200608T023960Z",
+        "20200608T240000Z",
+        "20201308T023900Z",
+        "-0200608T023900Z",
+        "99999999T999999Z",
+        "\u{662}0200608T023900Z",
+    ] {
+        let mut request = get();
+        request.headers[2].1 = date.as_bytes().to_vec();
+        assert_eq!(refusal(&signed(&request, &USUAL), &request), Some(ErrorKind::TokenInvalid), "{date}");
+    }
+    let mut request = get();
+    request.headers.remove(2);
+    request.headers.push(("X-Sdk-Date".into(), b"20200608T023900Z".to_vec()));
+    assert_eq!(
+        refusal(&authorization(GET_SIGNATURE), &request),
+        Some(ErrorKind::TokenInvalid),
+        "names are in lower case"
+    );
+}
+
+#[test]
+fn a_request_may_have_to_be_signed_for_this_host() {
+    let signatures = |hosts: &[&str]| {
+        let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        Signatures::new(SignatureRules { hosts, ..SignatureRules::default() })
+    };
+    for (hosts, named, expected) in [
+        (&[][..], "anywhere.example", true),
+        (&["dms.example"], "dms.example", true),
+        (&["dms.example"], "DMS.example:8080", true),
+        (&["dms.example:8080", "other"], "dms.example:8080", true),
+        (&["dms.example:8080"], "dms.example", false),
+        (&["dms.example"], "dms.example.evil.example", false),
+        (&["dms.example"], "evil.example", false),
+        (&["dms.example"], "", false),
+    ] {
+        let mut request = get();
+        request.headers[0].1 = named.as_bytes().to_vec();
+        let verified = signatures(hosts).verify(&keys(), &signed(&request, &USUAL), &request, received(0));
+        assert_eq!(verified.is_ok(), expected, "{hosts:?} {named}");
+    }
+}
+
+#[test]
+fn a_recorded_send_cannot_be_sent_without_number_within_its_moment() {
+    for (method, expected) in [("POST", 10), ("DELETE", 10), ("PUT", 10), ("GET", 1000)] {
+        let (signatures, now) = (signatures(), received(0));
+        let request = request(method, "{}");
+        let header = signed(&request, &USUAL);
+        let keys = keys();
+        let taken = (0..1576).filter(|_| signatures.verify(&keys, &header, &request, now).is_ok()).count();
+        assert_eq!(taken, expected, "{method}");
+    }
 }

@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 use http::Uri;
 
 use super::units::{self, Seconds};
-use crate::auth::{AuthOptions, JwtOptions, JwtRules, Methods, SignatureOptions};
+use crate::auth::{AuthOptions, JwtOptions, JwtRules, Methods, SignatureOptions, SignatureRules};
+use crate::domain::hosts::HostName;
 use crate::fetch;
 use crate::watched::Source;
 
@@ -58,6 +59,17 @@ pub struct AuthArgs {
     #[arg(long, env = "DMS_AUTH_REPLAY_WINDOW", value_name = "TIME", default_value = "5s",
           value_parser = units::time(Duration::from_secs(1), Duration::from_secs(300)))]
     pub auth_replay_window: Seconds,
+    /// How many times it may come in all then if it sends, acknowledges or changes something, 1-1000
+    #[arg(long, env = "DMS_AUTH_REPLAY_MAX", value_name = "COUNT", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub auth_replay_max: u32,
+    /// The same for GET: a consumer may poll many times a second with equal requests, 1-100000
+    #[arg(long, env = "DMS_AUTH_REPLAY_POLLS_MAX", value_name = "COUNT", default_value_t = 1000,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub auth_replay_polls_max: u32,
+    /// Hosts (HOST or HOST:PORT, with commas between) that a request may be signed for; without it any
+    #[arg(long, env = "DMS_AUTH_AKSK_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
+    pub auth_aksk_hosts: Vec<HostName>,
     /// File with the public keys (JWKS) of the issuer of JWTs, read again when it changes
     #[arg(long, env = "DMS_AUTH_JWKS_FILE", value_name = "FILE")]
     pub auth_jwks_file: Option<PathBuf>,
@@ -101,8 +113,7 @@ impl AuthArgs {
         if self.chosen(AuthMethod::Aksk) {
             methods.signatures = Some(SignatureOptions {
                 keys: source("aksk", self.auth_aksk_file.as_ref(), self.auth_aksk.as_ref())?,
-                date_window: self.auth_date_window.0,
-                replay_window: self.auth_replay_window.0,
+                rules: self.signature_rules(),
             });
         }
         Ok(AuthOptions::Required(methods))
@@ -115,6 +126,16 @@ impl AuthArgs {
 
     fn chosen(&self, method: AuthMethod) -> bool {
         self.auth.contains(&method)
+    }
+
+    fn signature_rules(&self) -> SignatureRules {
+        SignatureRules {
+            date_window: self.auth_date_window.0,
+            replay_window: self.auth_replay_window.0,
+            uses_max: self.auth_replay_max,
+            polls_max: self.auth_replay_polls_max,
+            hosts: self.auth_aksk_hosts.clone(),
+        }
     }
 
     fn jwt(&self) -> Result<JwtOptions> {

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod counters;
 pub mod error;
 pub mod handler;
+pub mod hosts;
 pub mod ids;
 pub mod labels;
 pub mod lease;

@@ -1,9 +1,7 @@
 //! Who may do what: every role against every method, through both doors.
 
-use std::time::Duration;
-
 use dms::auth::rights::{NEEDED, Right, Role, needed};
-use dms::auth::{AuthOptions, Authenticator, Credentials, Methods, SignatureOptions};
+use dms::auth::{AuthOptions, Authenticator, Credentials, Methods, SignatureOptions, SignatureRules};
 use dms::watched::Source;
 use reqwest::Method;
 use uuid::Uuid;
@@ -59,11 +57,10 @@ async fn the_examples_of_the_page_on_security_are_good() {
     let page = include_str!("../../docs/security.md");
     let examples: Vec<_> = page.split("```json").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let [tokens, keys] = examples[..] else { panic!("{examples:?}") };
-    let (date_window, replay_window) = (Duration::from_secs(900), Duration::from_secs(5));
     let keys = Source::Text(keys.into());
     let methods = Methods {
         tokens: Some(Source::Text(tokens.into())),
-        signatures: Some(SignatureOptions { keys, date_window, replay_window }),
+        signatures: Some(SignatureOptions { keys, rules: SignatureRules::default() }),
         ..Methods::default()
     };
     let auth = Authenticator::load(AuthOptions::Required(methods)).await.unwrap();
@@ -127,6 +124,28 @@ async fn each_role_may_call_what_it_needs_over_rest() {
             }
             let foreign = stranger.call(method.clone(), &path, body).await;
             assert_eq!(foreign.code(), (401, "DMS.10240104".into()), "{role:?} {method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_good_credentials_nothing_can_be_called_over_rest() {
+    let service = service().await;
+    let rest = Rest::new(&service.replica);
+    let callers = [
+        (rest.at("v2", PROJECT), "DMS.10240103"),
+        (rest.showing("x-auth-token", "unknown"), "DMS.10240101"),
+        (rest.showing("x-auth-token", ""), "DMS.10240101"),
+        (rest.showing("authorization", "Bearer"), "DMS.10240101"),
+        (rest.showing("authorization", "Basic YWRtaW46YWRtaW4="), "DMS.10240101"),
+    ];
+    for (caller, expected) in callers {
+        for (_, method, path, body, _) in TABLE {
+            let (queue, group) = (Uuid::new_v4().to_string(), format!("g-{}", Uuid::new_v4()));
+            let path = path.replace("{queue}", &queue).replace("{group}", &group).replace("{quotas}", "/quotas");
+            let body = (!body.is_empty()).then(|| body.as_bytes().to_vec());
+            let answer = caller.call(method.parse().unwrap(), &path, body).await;
+            assert_eq!(answer.code(), (401, expected.into()), "{method} {path}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use dms::auth::{AuthOptions, Methods, SignatureOptions};
+use dms::auth::{AuthOptions, Methods, SignatureOptions, SignatureRules};
 use dms::metrics::RestRequests;
 use dms::watched::Source;
 use reqwest::Method;
@@ -25,8 +25,11 @@ fn keys(entries: &[(&str, &str, &str, &str)]) -> serde_json::Value {
 }
 
 async fn service(keys: Source) -> TestService {
-    let (date_window, replay_window) = (Duration::from_secs(900), Duration::from_secs(4));
-    let signatures = Some(SignatureOptions { keys, date_window, replay_window });
+    guarded(keys, SignatureRules { replay_window: Duration::from_secs(4), ..SignatureRules::default() }).await
+}
+
+async fn guarded(keys: Source, rules: SignatureRules) -> TestService {
+    let signatures = Some(SignatureOptions { keys, rules });
     TestService::guarded(AuthOptions::Required(Methods { signatures, ..Methods::default() })).await
 }
 
@@ -108,6 +111,47 @@ async fn an_old_date_is_refused_and_a_recorded_request_too() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(rest.execute(recorded).await.code(), (401, "DMS.10240101".into()));
     rest.execute(signed_at(SystemTime::now())).await.ok(200);
+}
+
+#[tokio::test]
+async fn a_recorded_send_is_taken_some_times_and_no_more() {
+    // Longer than the test takes, so that only the count can refuse.
+    let rules = SignatureRules { replay_window: Duration::from_secs(300), uses_max: 3, ..SignatureRules::default() };
+    let entries = [("AK", "SK", PROJECT, "admin"), ("OTHER", "SK2", PROJECT, "admin")];
+    let service = guarded(Source::Text(keys(&entries).to_string()), rules).await;
+    let rest = Rest::new(&service.replica);
+    let (queue, group) = rest.signing(&Signer::new("AK", "SK")).queue_and_group(&json!({ "name": "q" })).await;
+    let path = format!("/queues/{queue}/messages");
+    let recorded = |access: &str, secret: &str| {
+        let body = json!({ "messages": [{ "body": "once" }] }).to_string();
+        let mut request = rest.request(Method::POST, &path).body(body).build().unwrap();
+        Signer::new(access, secret).sign(&mut request, SystemTime::now());
+        request
+    };
+    let request = recorded("AK", "SK");
+    let mut taken = 0;
+    for _ in 0..50 {
+        taken += u32::from(rest.execute(request.try_clone().unwrap()).await.status == 201);
+    }
+    assert_eq!(taken, 3);
+    rest.execute(recorded("OTHER", "SK2")).await.ok(201);
+    assert_eq!(rest.signing(&Signer::new("AK", "SK")).consume(&group).await.0.len(), 4);
+}
+
+#[tokio::test]
+async fn a_signed_request_repeats_no_parameter_but_tag_and_is_for_this_host() {
+    let hosts = vec!["127.0.0.1".parse().unwrap()];
+    let source = || Source::Text(keys(&[("AK", "SK", PROJECT, "admin")]).to_string());
+    let here = guarded(source(), SignatureRules { hosts, ..SignatureRules::default() }).await;
+    let signed = Rest::new(&here.replica).signing(&Signer::new("AK", "SK"));
+    let (_queue, group) = signed.queue_and_group(&json!({ "name": "q" })).await;
+    signed.get(&format!("{group}/messages?tag=b&tag=a&time_wait=1")).await.ok(200);
+    let refused = signed.get(&format!("{group}/messages?max_msgs=1&max_msgs=10&time_wait=1")).await;
+    assert_eq!(refused.code(), (401, "DMS.10240101".into()));
+    let hosts = vec!["dms.example".parse().unwrap()];
+    let elsewhere = guarded(source(), SignatureRules { hosts, ..SignatureRules::default() }).await;
+    let refused = Rest::new(&elsewhere.replica).signing(&Signer::new("AK", "SK")).get("/queues").await;
+    assert_eq!(refused.code(), (401, "DMS.10240101".into()));
 }
 
 #[tokio::test]
