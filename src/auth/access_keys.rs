@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::grant::{Grant, at, from_json};
 use super::principal::Principal;
+use super::rights::Role;
 use crate::watched::Malformed;
 
 /// All access keys and who has them.
@@ -33,11 +34,19 @@ struct File {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Entry {
     access: String,
     secret: String,
-    #[serde(flatten)]
-    grant: Grant,
+    name: String,
+    projects: Vec<String>,
+    roles: Vec<Role>,
+}
+
+impl Entry {
+    fn grant(&self) -> Grant {
+        Grant { name: self.name.clone(), projects: self.projects.clone(), roles: self.roles.clone() }
+    }
 }
 
 impl AccessKeys {
@@ -53,12 +62,12 @@ impl AccessKeys {
             }
             let (secret, owner) = match owners.entry(&entry.access) {
                 Place::Occupied(known) => known.into_mut(),
-                Place::Vacant(free) => free.insert((&entry.secret, Principal::new(entry.grant.name()))),
+                Place::Vacant(free) => free.insert((&entry.secret, Principal::new(&entry.name))),
             };
             if *secret != entry.secret {
                 return Err(place(Malformed("another secret than an earlier entry of this access key".into())));
             }
-            entry.grant.add_to(owner).map_err(&place)?;
+            entry.grant().add_to(owner).map_err(&place)?;
         }
         let key = |secret: &str| Key::new(HMAC_SHA256, secret.as_bytes());
         let keys =
@@ -101,6 +110,10 @@ mod tests {
             (r#"{"access":"AK","secret":"","#, "must not be empty"),
             (r#"{"access":"AK","secret":"a",GRANT},{"access":"AK","secret":"hunter2","#, "keys[1]: another secret"),
             (r#"{"access":"AK","secret":["hunter2"],"#, "not of the documented form"),
+            (
+                r#"{"access":"AK","secret":"hunter2","expires":1,"#,
+                "an unknown field, expected one of `access`, `secret`",
+            ),
         ];
         for (entry, expected) in cases {
             let entry = entry.replace("GRANT", GRANT) + GRANT + "}";

@@ -1,6 +1,5 @@
 //! What an entry of the files of tokens and keys gives: a name, projects, roles.
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::principal::Principal;
@@ -12,19 +11,14 @@ use crate::watched::Malformed;
 const EVERY_PROJECT: &str = "*";
 
 /// Who may do what where, in the words of a file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Grant {
-    name: String,
-    projects: Vec<String>,
-    roles: Vec<Role>,
+    pub(super) name: String,
+    pub(super) projects: Vec<String>,
+    pub(super) roles: Vec<Role>,
 }
 
 impl Grant {
-    /// For the log.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Adds what the entry gives.
     pub(super) fn add_to(&self, principal: &mut Principal) -> Result<(), Malformed> {
         if self.name.is_empty() || self.projects.is_empty() || self.roles.is_empty() {
@@ -48,8 +42,17 @@ pub(super) fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Malformed
     serde_json::from_slice(json).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let what = if error.is_data() { "not of the documented form" } else { "not JSON" };
-        Malformed(format!("{what}, at line {line} column {column}"))
+        let unknown = unknown_field(&error.to_string()).unwrap_or_default();
+        Malformed(format!("{what}{unknown}, at line {line} column {column}"))
     })
+}
+
+/// What is wrong with a field that nobody reads: its owner believes that it has an effect (`expires`, `disabled`). It is not named, for
+/// it may be a secret in the wrong place; the parser names those that there are behind it.
+fn unknown_field(error: &str) -> Option<String> {
+    let (_, known) = error.strip_prefix("unknown field `")?.rsplit_once("`, expected ")?;
+    let known = known.rsplit_once(" at line ").map_or(known, |(known, _)| known);
+    Some(format!(": an unknown field, expected {known}"))
 }
 
 /// Names the entry that is wrong.

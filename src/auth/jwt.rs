@@ -1,11 +1,14 @@
 //! Tokens of an OpenID Connect provider, or of any issuer of JWTs with public keys.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind as JwtError;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
-use serde_json::Value;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 use super::jwt_keys::JwtKeys;
 use super::principal::Principal;
@@ -49,7 +52,11 @@ impl JwtRules {
             return Err(invalid("crit"));
         }
         let key = keys.find(&header).ok_or_else(|| invalid("no such key"))?;
-        let claims = decode::<Value>(token, key, &self.validation(header.alg)).map_err(refused)?.claims;
+        let Claims(claims) = decode::<Claims>(token, key, &self.validation(header.alg)).map_err(refused)?.claims;
+        // The library takes a list of issuers for any of them.
+        if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
+            return Err(invalid("another issuer"));
+        }
         let owner = Arc::new(self.principal(&claims));
         if let Some(end) = claims.get("exp").and_then(Value::as_u64) {
             keys.checked.keep(token, &owner, end.saturating_add(self.leeway.as_secs()));
@@ -75,6 +82,35 @@ impl JwtRules {
             principal.grant(project, rights);
         }
         principal
+    }
+}
+
+/// Claims, each of them once: of two with one name some readers take the first and some the last.
+struct Claims(Value);
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EachOnce)
+    }
+}
+
+struct EachOnce;
+
+impl<'de> Visitor<'de> for EachOnce {
+    type Value = Claims;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with each claim once")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Claims, A::Error> {
+        let mut claims = Map::new();
+        while let Some((name, value)) = entries.next_entry::<String, Value>()? {
+            if claims.insert(name, value).is_some() {
+                return Err(de::Error::custom("a claim twice"));
+            }
+        }
+        Ok(Claims(Value::Object(claims)))
     }
 }
 

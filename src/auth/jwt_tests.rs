@@ -8,6 +8,9 @@ use serde_json::json;
 use super::*;
 use crate::auth::rights::Right;
 
+#[path = "jwt_edge_tests.rs"]
+mod edges;
+
 /// Signs tokens with two keys of its own.
 struct Issuer {
     ed: Ed25519KeyPair,

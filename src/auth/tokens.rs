@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::grant::{Grant, at, from_json};
 use super::principal::Principal;
+use super::rights::Role;
 use crate::watched::Malformed;
 
 /// The bytes of a digest that find its entry; the rest is compared in constant time.
@@ -27,10 +28,18 @@ struct File {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Entry {
     sha256: String,
-    #[serde(flatten)]
-    grant: Grant,
+    name: String,
+    projects: Vec<String>,
+    roles: Vec<Role>,
+}
+
+impl Entry {
+    fn grant(&self) -> Grant {
+        Grant { name: self.name.clone(), projects: self.projects.clone(), roles: self.roles.clone() }
+    }
 }
 
 impl Tokens {
@@ -42,8 +51,8 @@ impl Tokens {
         for (index, entry) in file.tokens.iter().enumerate() {
             let place = at("tokens", index);
             let digest = digest_of_hex(&entry.sha256).map_err(&place)?;
-            let owner = owners.entry(digest).or_insert_with(|| Principal::new(entry.grant.name()));
-            entry.grant.add_to(owner).map_err(&place)?;
+            let owner = owners.entry(digest).or_insert_with(|| Principal::new(&entry.name));
+            entry.grant().add_to(owner).map_err(&place)?;
         }
         let mut tokens = Self::default();
         for (digest, owner) in owners {
@@ -135,6 +144,26 @@ mod tests {
         for (parsed, expected) in cases {
             let Malformed(why) = parsed.unwrap_err();
             assert!(why.contains(expected) && !why.contains("hunter"), "{expected}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_nobody_reads_is_refused_with_those_that_there_are() {
+        let whole = r#""name":"n","projects":["p"],"roles":["admin"]"#;
+        for field in [r#""expires":"2020-01-01""#, r#""disabled":true"#, r#""hunter2":1"#, r#""SHA256":"x""#] {
+            let Malformed(why) =
+                parse(&[entry(SECRET, whole), entry(SECRET, &format!("{whole},{field}"))]).unwrap_err();
+            assert!(
+                why.contains("an unknown field, expected one of `sha256`, `name`, `projects`, `roles`"),
+                "{field}: {why}"
+            );
+            assert!(!why.contains("hunter") && why.contains("at line 1 column"), "{why}");
+        }
+        let Malformed(why) = Tokens::parse(br#"{"tokens":[],"expires":1}"#).unwrap_err();
+        assert!(why.contains("an unknown field, expected `tokens`, at line 1"), "{why}");
+        for field in ["sha256", "name"] {
+            let twice = parse(&[entry(SECRET, &format!(r#"{whole},"{field}":"n""#))]);
+            assert!(twice.unwrap_err().0.contains("not of the documented form"), "{field} twice");
         }
     }
 
