@@ -166,8 +166,8 @@ fn whole_batch(ack: &Ack) -> Option<LeaseKey> {
 
 /// Deletes whole leases; returns the acknowledgements that have to be looked at more closely.
 async fn settle_whole(core: &Core, connection: &mut LaneConnection, whole: Vec<(LeaseKey, Ack)>) -> Vec<SettleRequest> {
-    let count = |ack: &Ack| i32::try_from(ack.entries.len()).unwrap_or(i32::MAX);
-    let leases: Vec<(LeaseKey, i32)> = whole.iter().map(|(lease, ack)| (*lease, count(ack))).collect();
+    let offsets = |ack: &Ack| ack.entries.iter().filter_map(|(handler, _)| Some((*handler)?.offset)).collect();
+    let leases: Vec<(LeaseKey, Vec<i64>)> = whole.iter().map(|(lease, ack)| (*lease, offsets(ack))).collect();
     let now = core.clock.now();
     let deleted = flush!(connection, conn => store::leases::delete_whole(conn, &leases, now));
     let deleted: HashSet<_> = match deleted {

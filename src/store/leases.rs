@@ -34,26 +34,39 @@ macro_rules! place_of_lease {
 pub const DELETE_WHOLE: &str = concat!(
     "
 DELETE FROM leases AS l
-USING unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::integer[]) AS k (stream_id, subscription_id, lease_id, message_count)
+USING unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::integer[], $5::integer[])
+    AS k (stream_id, subscription_id, lease_id, first, last)
 ",
     place_of_lease!(),
     "
-WHERE l.ctid = found.place AND cardinality(l.offsets) = k.message_count AND l.expires_at > $5
+WHERE l.ctid = found.place AND cardinality(l.offsets) = k.last - k.first + 1
+    AND l.offsets @> ($6::bigint[])[k.first:k.last] AND l.expires_at > $7
 RETURNING l.lease_id"
 );
 
-/// Deletes the leases that are live and have exactly that many messages left; returns those.
+/// Deletes the leases that are live and have exactly these messages left, each named once; returns those. Handlers are made by callers in
+/// the end: what they say of a lease is compared with its row.
 pub async fn delete_whole(
     conn: &mut PgConnection,
-    leases: &[(LeaseKey, i32)],
+    leases: &[(LeaseKey, Vec<i64>)],
     now: Timestamp,
 ) -> sqlx::Result<Vec<LeaseId>> {
     let (streams, subscriptions) = key_columns(leases.iter().map(|(lease, _)| &lease.subscription));
+    let last: Vec<i32> = leases
+        .iter()
+        .scan(0, |last, (_, offsets)| {
+            *last += i32::try_from(offsets.len()).unwrap_or(i32::MAX);
+            Some(*last)
+        })
+        .collect();
+    let first: Vec<i32> = std::iter::once(0).chain(last.iter().copied()).take(last.len()).map(|end| end + 1).collect();
     let rows: Vec<Uuid> = sqlx::query_scalar(DELETE_WHOLE)
         .bind(streams)
         .bind(subscriptions)
         .bind(leases.iter().map(|(lease, _)| lease.id.0).collect::<Vec<_>>())
-        .bind(leases.iter().map(|(_, count)| *count).collect::<Vec<_>>())
+        .bind(first)
+        .bind(last)
+        .bind(leases.iter().flat_map(|(_, offsets)| offsets).copied().collect::<Vec<_>>())
         .bind(now)
         .fetch_all(conn)
         .await?;

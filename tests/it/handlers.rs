@@ -1,5 +1,6 @@
 //! Handlers that are not good: first in the list the request is refused and nothing changes, later the list ends there.
 
+use dms::domain::handler::Handler;
 use dms::proto::v1 as pb;
 use pb::AckOutcome::{Acked, AfterFailure, Failed, InvalidHandler};
 
@@ -219,4 +220,48 @@ async fn hundreds_of_garbage_handlers_are_answered_like_one() {
     expected.resize(502, AfterFailure);
     assert_eq!(summary(&result).2, expected);
     assert_eq!(bodies(&service.take(&group, 10).await), ["2"]);
+}
+
+/// A handler as only somebody would have it who made it up: of a lease of one's own, but not of a message in it.
+fn invented(of: &pb::LeasedMessage, change: impl FnOnce(&mut Handler)) -> String {
+    let mut handler = Handler::parse(&of.handler).unwrap();
+    change(&mut handler);
+    handler.format()
+}
+
+#[tokio::test]
+async fn an_offset_that_is_not_in_the_lease_settles_nothing() {
+    let (service, group) = with_group().await;
+    service.send(&group.queue, &["1", "2", "3"]).await;
+    let batch = service.take(&group, 3).await;
+    let away = |message, by: i64| invented(message, |handler| handler.offset += by);
+    // As many handlers as the batch has, so that it looks like a whole one.
+    let whole = [away(&batch[0], 100), away(&batch[1], 100), away(&batch[2], 100)];
+    let entries: Vec<_> = whole.iter().map(|handler| (handler.as_str(), true)).collect();
+    assert_eq!(code(&service.ack(&group, &entries).await.unwrap_err()), INVALID);
+    // The same sum of offsets, and only one that is wrong.
+    let (less, more) = (away(&batch[0], -1), away(&batch[2], 1));
+    for wrong in [[less.as_str(), &batch[1].handler, &more], [&more, &batch[1].handler, &batch[2].handler]] {
+        let entries = wrong.map(|handler| (handler, true));
+        assert_eq!(code(&service.ack(&group, &entries).await.unwrap_err()), INVALID);
+    }
+    // A batch that claims to be smaller than it is: one message of it is one message.
+    let alone = invented(&batch[0], |handler| handler.batch_len = 1);
+    let result = service.ack(&group, &[(&alone, true)]).await.unwrap();
+    assert_eq!(summary(&result), (1, 0, vec![Acked]));
+    let far = invented(&batch[1], |handler| (handler.offset, handler.batch_len) = (i64::MAX, 1));
+    assert_eq!(code(&service.ack(&group, &[(&far, true)]).await.unwrap_err()), INVALID);
+    let other = invented(&batch[1], |handler| handler.batch_len = 1);
+    let result = service.ack(&group, &[(&other, true), (&away(&batch[1], 50), true), (&batch[2].handler, true)]).await;
+    assert_eq!(summary(&result.unwrap()), (1, 2, vec![Acked, InvalidHandler, AfterFailure]));
+}
+
+#[tokio::test]
+async fn a_batch_is_whole_in_any_order() {
+    let (service, group) = with_group().await;
+    service.send(&group.queue, &["1", "2", "3"]).await;
+    let mut batch = service.take(&group, 3).await;
+    batch.reverse();
+    let result = service.ack(&group, &handlers(&batch, true)).await.unwrap();
+    assert_eq!(summary(&result), (3, 0, vec![Acked; 3]));
 }

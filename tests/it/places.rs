@@ -110,7 +110,7 @@ async fn what_is_looked_up_by_key_is_looked_up_however_small_its_table_was() {
         conn.execute(if size == "new" { "SELECT 1" } else { fill }).await.unwrap();
         conn.execute(prepare).await.unwrap();
         for (sql, parameters) in [
-            (leases::DELETE_WHOLE, 5),
+            (leases::DELETE_WHOLE, 7),
             (leases::LOCK, 3),
             (leases::DELETE, 3),
             (leases::SHRINK, 8),
