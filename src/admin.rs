@@ -46,7 +46,7 @@ async fn set_log(connection: Option<Extension<TcpConnectInfo>>, filter: String) 
         let why = "only a caller on this machine, or in this pod, may change what is logged\n";
         return (StatusCode::FORBIDDEN, why.to_owned());
     }
-    match telemetry::set_filter(filter.trim()) {
+    match telemetry::set_filter(filter.trim(), &peer.map(|peer| peer.to_string()).unwrap_or_default()) {
         Ok(()) => (StatusCode::OK, String::new()),
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error:#}\n")),
     }

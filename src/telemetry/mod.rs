@@ -4,6 +4,7 @@
 //! never tokens.
 
 mod otlp;
+mod plain;
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
@@ -18,6 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 pub use self::otlp::Export;
+use self::plain::{Escape, PlainStderr};
 use crate::config::{LogArgs, TraceArgs};
 use crate::spans;
 
@@ -37,7 +39,7 @@ pub enum LogFormat {
 /// Starts the log, and the export of spans if there is a collector for them; `traces` has the name of the service beside.
 /// Fails when a log was started before. Needs a runtime.
 pub fn init(log: &LogArgs, traces: Option<(&'static str, &TraceArgs)>) -> anyhow::Result<Option<Export>> {
-    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&log.filter)?);
+    let (filter, handle) = reload::Layer::new(audited(&log.filter)?);
     let collector = traces.and_then(|(service, args)| Some((service, args, args.otlp_endpoint.as_deref()?)));
     let Some((service, args, endpoint)) = collector else {
         // A filter of everything costs less than one of the log alone.
@@ -54,9 +56,14 @@ pub fn init(log: &LogArgs, traces: Option<(&'static str, &TraceArgs)>) -> anyhow
 }
 
 fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync> {
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let coloured = std::io::stderr().is_terminal();
+    let escape = match format {
+        LogFormat::Pretty => Escape::Text { coloured },
+        LogFormat::Json => Escape::Json,
+    };
+    let lines = fmt::layer().with_writer(PlainStderr(escape));
     match format {
-        LogFormat::Pretty => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Pretty => lines.with_ansi(coloured).boxed(),
         // All spans: the innermost one may be a statement, and the outermost one has the id and the trace.
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed(),
     }
@@ -68,10 +75,23 @@ fn started<E: std::fmt::Display>(log: Result<(), E>, filter: Handle<EnvFilter, R
     Ok(())
 }
 
-/// Changes what is logged from now on, until the process ends.
-pub fn set_filter(filter: &str) -> anyhow::Result<()> {
-    let parsed = EnvFilter::try_new(filter)?;
-    FILTER.get().context("no log was started")?.reload(parsed)?;
-    tracing::info!(filter, "the filter of the log was changed");
+/// The target of what is logged whatever the filter: `off` silences the service, and not that it was silenced.
+const AUDIT: &str = "dms::audit";
+
+fn audited(filter: &str) -> anyhow::Result<EnvFilter> {
+    let filter = EnvFilter::try_new(filter)?;
+    Ok(filter.add_directive(format!("{AUDIT}=info").parse()?))
+}
+
+/// Changes what is logged from now on, until the process ends. The log has a line of it before and after, with who asked for it.
+pub fn set_filter(filter: &str, peer: &str) -> anyhow::Result<()> {
+    let parsed = audited(filter)?;
+    let handle = FILTER.get().context("no log was started")?;
+    let before = handle.with_current(ToString::to_string)?;
+    // As it was parsed: what a caller wrote could be of any form and length.
+    let after = parsed.to_string();
+    tracing::warn!(target: AUDIT, before, after, peer, "the filter of the log is about to be changed");
+    handle.reload(parsed)?;
+    tracing::warn!(target: AUDIT, before, after, peer, "the filter of the log was changed");
     Ok(())
 }
