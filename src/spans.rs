@@ -39,6 +39,26 @@ pub fn begin() -> TraceContext {
     TraceContext::begin(SAMPLE_RATIO.get().is_some_and(|ratio| rand::random::<f64>() < *ratio))
 }
 
+/// The span of a call below the one that its caller names. It is sampled as the caller says, for one whose credentials turn out to be good
+/// (`keeps`), and never when the operator wants no spans.
+pub fn below(parent: TraceContext) -> TraceContext {
+    let none = SAMPLE_RATIO.get().is_some_and(|ratio| *ratio <= 0.0);
+    if none { parent.child().unsampled() } else { parent.child() }
+}
+
+/// Whether a span of a process that checks no credentials takes part in the trace of its caller, who may be a stranger: where that wants spans
+/// to be kept, in the share that the operator wants.
+pub fn joins(parent: TraceContext) -> bool {
+    let drawn = |ratio: &f64| !parent.is_sampled() || rand::random::<f64>() < *ratio;
+    SAMPLE_RATIO.get().is_some_and(drawn)
+}
+
+/// Whether a span that was sampled is sent: the calls of strangers are sampled because they say so, and kept in the share that the operator
+/// wants.
+pub fn keeps(of_stranger: bool) -> bool {
+    !of_stranger || SAMPLE_RATIO.get().is_some_and(|ratio| rand::random::<f64>() < *ratio)
+}
+
 /// Gives a span its place: `here`, as a child of `parent`. To be called once, before anything is done in it.
 pub fn place(span: &Span, here: TraceContext, parent: Option<TraceContext>) {
     if !are_exported() || span.is_disabled() {

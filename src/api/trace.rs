@@ -24,7 +24,7 @@ impl CallTrace {
     /// Of a call with this metadata.
     pub(super) fn of(metadata: &HeaderMap) -> Self {
         let parent = traceparent::read(metadata);
-        let here = parent.map_or_else(spans::begin, TraceContext::child);
+        let here = parent.map_or_else(spans::begin, spans::below);
         let of_caller = metadata.get(&TRACESTATE).is_none_or(|state| state != BEGUN_BY_GATEWAY);
         Self { here, parent, of_caller }
     }

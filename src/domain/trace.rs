@@ -53,6 +53,12 @@ impl TraceContext {
         Self { span_id: SpanId::random(), ..self }
     }
 
+    /// The same span, of which nothing is kept.
+    #[must_use]
+    pub fn unsampled(self) -> Self {
+        Self { flags: 0, ..self }
+    }
+
     /// Reads a `traceparent`; `None` when the standard has it ignored. Later versions begin like this one.
     pub fn parse(text: impl AsRef<[u8]>) -> Option<Self> {
         let (text, more) = text.as_ref().split_at_checked(TEXT_BYTES)?;

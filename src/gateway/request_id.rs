@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::error::Unanswered;
 use super::trace::RequestTrace;
 use crate::domain::text;
-use crate::spans;
 use crate::traceparent::{self, TRACEPARENT};
 
 /// The header, and the metadata key towards the gRPC service.
@@ -27,7 +26,7 @@ pub async fn on_every_answer(mut request: Request, next: Next) -> Response {
     let trace = RequestTrace::of(request.headers());
     request.extensions_mut().insert(trace);
     let (span, begun) = (span(&request, &id, trace), Instant::now());
-    spans::place(&span, trace.at, trace.parent);
+    trace.place(&span);
     let mut response = next.run(request).instrument(span.clone()).await;
     log(&span, &response, &id, trace, begun);
     response.headers_mut().insert(X_REQUEST_ID, id);
@@ -62,7 +61,7 @@ fn is_plain(id: &HeaderValue) -> bool {
     id.to_str().is_ok_and(|id| (1..=CHARS_MAX).contains(&id.len()) && text::is_plain(id))
 }
 
-fn new_id() -> HeaderValue {
+pub(super) fn new_id() -> HeaderValue {
     // A UUID is visible ASCII, so this cannot fail; an empty id would only be less useful.
     HeaderValue::try_from(Uuid::new_v4().to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -2,6 +2,7 @@
 //! who is in no trace it begins one.
 
 use http::{HeaderMap, HeaderValue};
+use tracing::Span;
 
 use crate::domain::trace::{BEGUN_BY_GATEWAY, TRACE_STATE_BYTES_MAX, TraceContext};
 use crate::spans;
@@ -14,19 +15,30 @@ pub struct RequestTrace {
     pub at: TraceContext,
     /// The caller's span, if it is in a trace.
     pub parent: Option<TraceContext>,
+    /// Whether the request has a span of its own in that trace.
+    joined: bool,
 }
 
 impl RequestTrace {
     /// Of a request with these headers.
     pub fn of(headers: &HeaderMap) -> Self {
         let parent = traceparent::read(headers);
+        let joined = parent.is_none_or(spans::joins);
         let at = match parent {
-            // A gateway whose spans nobody sees is not in the trace.
-            Some(parent) if !spans::are_exported() => parent,
+            // A gateway whose span nobody sees is not in the trace.
+            Some(parent) if !joined => parent,
             Some(parent) => parent.child(),
             None => spans::begin(),
         };
-        Self { at, parent }
+        Self { at, parent, joined }
+    }
+
+    /// Gives the span of the request its place.
+    pub fn place(self, span: &Span) {
+        match self.joined {
+            true => spans::place(span, self.at, self.parent),
+            false => spans::place(span, self.at.unsampled(), None),
+        }
     }
 
     /// Adds what goes along with a call; `headers` are the caller's.

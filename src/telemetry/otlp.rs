@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use opentelemetry::trace::{SpanKind, TracerProvider as _};
+use opentelemetry::trace::{SpanId, SpanKind, TracerProvider as _};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_otlp::WithTonicConfig as _;
 use opentelemetry_sdk::Resource;
@@ -18,6 +18,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 /// Fields of spans that are for the log: a span over OTLP has them by itself.
 const IDS: [&str; 3] = ["trace_id", "span_id", "parent_span_id"];
+
+/// The name of the span of a call, and its field that says whose it is, once that is known.
+const CALL: &str = "call";
+const CALLER: &str = "caller";
 
 /// Sends spans until it is told to end.
 #[derive(Debug)]
@@ -68,7 +72,8 @@ struct Named<E>(E);
 
 impl<E: SpanExporter> SpanExporter for Named<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.0.export(batch.into_iter().map(named).collect()).await
+        let kept = batch.into_iter().filter(|span| spans::keeps(is_of_stranger(span)));
+        self.0.export(kept.map(named).collect()).await
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
@@ -84,10 +89,16 @@ impl<E: SpanExporter> SpanExporter for Named<E> {
     }
 }
 
+/// A call that was sampled because its caller said so, and of nobody with good credentials.
+fn is_of_stranger(span: &SpanData) -> bool {
+    let known = span.attributes.iter().any(|attribute| attribute.key.as_str() == CALLER);
+    span.name == CALL && span.parent_span_id != SpanId::INVALID && !known
+}
+
 fn named(mut span: SpanData) -> SpanData {
     let named_by = match span.name.as_ref() {
         // The method of a service: /package.Service/Method
-        "call" => Some("path"),
+        CALL => Some("path"),
         "request" => Some("method"),
         _ => None,
     };

@@ -13,11 +13,14 @@ use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
+use crate::support::credentials::{SecretFile, call, tokens};
 use crate::support::logged::Logged;
 use crate::support::postgres::TestDatabase;
 use crate::support::rest::all;
+use crate::support::service::PROJECT;
 
 const PRODUCER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const CONSUMER: &str = "00-11111111111111111111111111111111-2222222222222222-01";
@@ -87,7 +90,7 @@ fn span_id(traceparent: &str) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_gets_the_spans_of_a_message_from_its_producer_to_its_consumer() {
     let (database, (collector, endpoint)) = tokio::join!(TestDatabase::create(), Collector::start());
-    let mut service = Logged::serve(&database, ["--auth=none", "--otlp-sample-ratio=0", &endpoint]).await;
+    let mut service = Logged::serve(&database, ["--auth=none", "--otlp-sample-ratio=1", &endpoint]).await;
     let (queue, group) = service.rest.queue_and_group(&json!({ "name": "q" })).await;
     let (producer, consumer) =
         (service.rest.showing("traceparent", PRODUCER), service.rest.showing("traceparent", CONSUMER));
@@ -124,9 +127,42 @@ async fn a_collector_gets_the_spans_of_a_message_from_its_producer_to_its_consum
 
     let all = format!("{:?}", collector.0.lock().unwrap());
     assert!(all.contains("service.name") && !all.contains("hunter2"));
-    let roots = collector.spans().into_iter().filter(|span| span.parent_span_id.is_empty());
-    assert!(roots.map(|span| span.name).all(|name| name == "round"), "calls in no trace, and chores");
+    assert!(collector.spans().iter().all(|span| span.name != "upkeep"), "chores");
     assert!(collector.spans().iter().all(|span| span.trace_id != trace_id(UNSAMPLED)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_makes_nobody_export_spans() {
+    let (database, (collector, endpoint)) = tokio::join!(TestDatabase::create(), Collector::start());
+    let keys = SecretFile::new(&tokens(&[("mine", &[PROJECT], &["admin"])]));
+    let file = format!("--auth-tokens-file={}", keys.0.display());
+    let flags = |ratio: &'static str| ["--auth=tokens", &file, ratio, &endpoint].map(str::to_owned);
+    // So seldom that it does not happen here.
+    let mut service = Logged::serve(&database, flags("--otlp-sample-ratio=0.000000001")).await;
+    for _ in 0..20 {
+        assert_eq!(service.rest.showing("traceparent", PRODUCER).get("/queues").await.status, 401);
+        assert_eq!(service.rest.showing("traceparent", PRODUCER).get("/nothing").await.status, 404);
+    }
+    let channel = Endpoint::from_shared(service.grpc.clone()).unwrap().connect_lazy();
+    let (list, mine) = ("/dms.v1.QueueService/ListQueues", ("x-auth-token", "mine"));
+    for metadata in [&[("traceparent", PRODUCER)][..], &[("traceparent", PRODUCER), ("x-auth-token", "wrong")]] {
+        call(&channel, list, PROJECT, metadata).await.unwrap_err();
+    }
+    call(&channel, list, PROJECT, &[("traceparent", CONSUMER), mine]).await.unwrap();
+    service.stop();
+    let spans = collector.spans();
+    assert!(spans.iter().all(|span| span.trace_id != trace_id(PRODUCER)), "{:?}", names(&spans));
+    collector.child(&span_id(CONSUMER), "dms.v1.QueueService/ListQueues");
+
+    collector.0.lock().unwrap().clear();
+    let mut service = Logged::serve(&database, flags("--otlp-sample-ratio=0")).await;
+    let channel = Endpoint::from_shared(service.grpc.clone()).unwrap().connect_lazy();
+    for traceparent in [PRODUCER, CONSUMER] {
+        call(&channel, list, PROJECT, &[("traceparent", traceparent), mine]).await.unwrap();
+        service.rest.showing("traceparent", traceparent).get("/queues").await;
+    }
+    service.stop();
+    assert_eq!(names(&collector.spans()), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
