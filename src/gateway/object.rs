@@ -5,11 +5,15 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::body::Plane;
+use crate::domain::limits::{ACK_ENTRIES, SEND_MESSAGES};
 use crate::domain::{Error, ErrorKind, Result};
+
+/// More than any other list may have.
+const LIST_MAX: usize = 100;
 
 /// A JSON object whose values are still text. Of a repeated key the last value counts.
 #[derive(Debug)]
@@ -75,9 +79,12 @@ impl<'a> Object<'a> {
 
     /// An array of objects.
     pub fn items_if_any(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Option<Vec<Self>>> {
-        let items: Option<Vec<Self>> = self.read(key, kind, allowed)?;
+        let items: Option<First<'a>> = match self.raw(key) {
+            Some(raw) => First::of(raw, items_max(key) + 1).map_err(|_| self.wrong(key, kind, shown(raw), allowed))?,
+            None => None,
+        };
         let numbered = |(index, item)| Self { place: Place::Item(key, index), ..item };
-        Ok(items.map(|items| items.into_iter().enumerate().map(numbered).collect()))
+        Ok(items.map(|First(items)| items.into_iter().enumerate().map(numbered).collect()))
     }
 
     /// The error for a value that is not allowed.
@@ -88,6 +95,68 @@ impl<'a> Object<'a> {
     /// The error for a value that is not there.
     pub fn missing(&self, key: &str, kind: ErrorKind, allowed: &str) -> Error {
         Error::missing(kind, &format!("{}{key}", self.place), allowed)
+    }
+}
+
+/// How many objects a list of this name may have. One more is read, for the service to refuse; a body has room for a hundred thousand.
+fn items_max(key: &str) -> usize {
+    match key {
+        "messages" => *SEND_MESSAGES.end(),
+        "message" => *ACK_ENTRIES.end(),
+        _ => LIST_MAX,
+    }
+}
+
+/// The first objects of a list.
+struct First<'a>(Vec<Object<'a>>);
+
+impl<'a> First<'a> {
+    /// At most `max` of them; `None` for `null`. What is behind them is known to be JSON, for `list` was read as such, and not looked at.
+    fn of(list: &'a RawValue, max: usize) -> serde_json::Result<Option<Self>> {
+        let mut items = Vec::new();
+        let read = serde_json::Deserializer::from_str(list.get()).deserialize_option(Reader { items: &mut items, max });
+        match read {
+            Ok(there) => Ok(there.then_some(Self(items))),
+            Err(_) if items.len() == max => Ok(Some(Self(items))),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Reads objects until there are enough, which ends it with an error.
+struct Reader<'r, 'a> {
+    items: &'r mut Vec<Object<'a>>,
+    max: usize,
+}
+
+impl<'de: 'a, 'a> Visitor<'de> for Reader<'_, 'a> {
+    /// Whether there is a list.
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of objects")
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_none<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
+        while let Some(item) = list.next_element()? {
+            self.items.push(item);
+            if self.items.len() == self.max {
+                return Err(A::Error::custom("enough"));
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -148,5 +217,36 @@ impl<'de> Visitor<'de> for KeyVisitor {
 
     fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
         Ok(Key(Cow::Owned(key.to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(body: &str, key: &'static str) -> Result<usize> {
+        let root = Object::parse(body.as_bytes(), Plane::Data)?;
+        root.items(key, ErrorKind::MessageFields, "an array of objects").map(|items| items.len())
+    }
+
+    #[test]
+    fn a_list_is_read_to_one_more_than_it_may_have() {
+        let list = |key: &str, len: usize| format!(r#"{{"{key}":[{}]}}"#, vec![r#"{"body":1}"#; len].join(","));
+        for (key, len, expected) in [
+            ("messages", 0, 0),
+            ("messages", 10, 10),
+            ("messages", 11, 11),
+            ("messages", 90_000, 11),
+            ("message", 1000, 1000),
+            ("message", 90_000, 1001),
+            ("tags", 90_000, 101),
+        ] {
+            assert_eq!(count(&list(key, len), key).unwrap(), expected, "{key} {len}");
+        }
+        for wrong in ["7", "{}", "[7]", "[{},7]", "\"x\"", "null"] {
+            assert!(count(&format!(r#"{{"messages":{wrong}}}"#), "messages").is_err(), "{wrong}");
+        }
+        // What is behind them must still be JSON.
+        assert!(count(&(list("messages", 20).trim_end_matches("]}").to_owned() + ",]}"), "messages").is_err());
     }
 }
