@@ -49,7 +49,12 @@ async fn run_service(args: &DevArgs, url: String, cluster: Option<&mut Cluster>)
     store::migrate(&url).await?;
     let auth = args.auth.options_or_open()?;
     let options = serve::server_options(url.clone(), auth, &args.traffic, &args.listen, &args.broker);
-    let options = ServerOptions { admin_addr: args.admin_addr.0, metrics_groups_max: METRICS_GROUPS_MAX, ..options };
+    let options = ServerOptions {
+        admin_addr: args.admin_addr.0,
+        metrics_groups_max: METRICS_GROUPS_MAX,
+        allowed_hosts: args.hosts.allowed_hosts.clone(),
+        ..options
+    };
     let server = Server::start(options).await?;
     announce(&server, &url, cluster.as_deref())?;
     let ended = tokio::select! {

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
 use dms::config::{Cli, Command};
 use dms::{bench, chaos, dev, doctor, fetch, postgres, serve, store, telemetry};
 use tokio::runtime::Builder;
@@ -17,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const BLOCKED_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     if let Err(error) = in_runtime(cli) {
         tracing::error!("{error:#}");
         return ExitCode::FAILURE;

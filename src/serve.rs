@@ -18,6 +18,7 @@ pub async fn service(args: ServeArgs) -> Result<()> {
     let options = ServerOptions {
         admin_addr: args.admin.address.admin_addr.0,
         metrics_groups_max: args.admin.metrics_groups_max,
+        allowed_hosts: args.admin.address.hosts.allowed_hosts,
         ..options
     };
     let options = ServerOptions { grpc_tls: args.tls.grpc(&args.grpc_tls), rest_tls: args.tls.rest(), ..options };
@@ -47,6 +48,7 @@ pub(crate) fn server_options(
         rest_tls: None,
         admin_addr: None,
         metrics_groups_max: 0,
+        allowed_hosts: Vec::new(),
         shutdown_limit: listen.shutdown.shutdown_limit.0,
     }
 }
@@ -60,6 +62,7 @@ pub async fn gateway(args: GatewayArgs) -> Result<()> {
         rest_addr: args.rest.rest_addr.0.context("the gateway needs an address: --rest-addr is off")?,
         rest_tls: args.tls.rest(),
         admin_addr: args.admin.admin_addr.0,
+        allowed_hosts: args.admin.hosts.allowed_hosts,
         shutdown_limit: args.shutdown.shutdown_limit.0,
     };
     let gateway = Standalone::start(options).await?;

@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, TrafficLimits, health::Health};
 use crate::auth::{AuthOptions, Authenticator};
 use crate::broker::{Broker, BrokerOptions};
+use crate::domain::hosts::HostName;
 use crate::domain::{Error, Result};
+use crate::gateway::hosts::{self, HostRules};
 use crate::listen::Listener;
 use crate::metrics::Credentials;
 use crate::tls::{self, Protocol, TlsOptions};
@@ -46,6 +48,8 @@ pub struct ServerOptions {
     pub admin_addr: Option<SocketAddr>,
     /// Groups with metrics of their own.
     pub metrics_groups_max: u32,
+    /// What requests without credentials may call it, beside addresses and names inside of a network.
+    pub allowed_hosts: Vec<HostName>,
     /// How long calls in flight may take to end at a shutdown.
     pub shutdown_limit: Duration,
 }
@@ -75,6 +79,7 @@ impl Server {
         let admin_addr = bound.admin.as_ref().map(Listener::address);
         warn_if_open(&options.auth, [Some(grpc_addr), rest_addr]);
         let methods = options.auth.names();
+        let rest_hosts = rest_hosts(&options.auth, rest_addr, &options.allowed_hosts);
         let auth = Authenticator::load(options.auth).await?;
         let broker = Broker::start(options.broker).await?;
         let health = Health::new().await;
@@ -88,10 +93,12 @@ impl Server {
             vec![tokio::spawn(bound.grpc.renewing(options.grpc_connection_age).serve(grpc_routes, stop.clone()))];
         if let Some(rest) = bound.rest {
             let app = gateway::router(routes, broker.metrics().rest().clone()).merge(health.rest());
+            let app = hosts::guarded(app, rest_hosts);
             listeners.push(tokio::spawn(rest.serve(app.into(), stop.clone())));
         }
         if let Some(admin) = bound.admin {
             let app = admin::of_service(broker.clone(), health.rest(), options.metrics_groups_max);
+            let app = hosts::guarded(app, HostRules::inside_and(&options.allowed_hosts));
             listeners.push(tokio::spawn(admin.serve(app.into(), stop.clone())));
         }
         background.push(tokio::spawn(watch_readiness(broker.clone(), health.clone())));
@@ -155,6 +162,14 @@ fn warn_if_open(auth: &AuthOptions, listeners: [Option<SocketAddr>; 2]) {
         if matches!(auth, AuthOptions::Open) {
             tracing::warn!(%address, "whoever reaches this address may do anything: --auth is none");
         }
+    }
+}
+
+/// A browser on this machine reaches what listens on its loopback addresses, so a page in it must not, where nobody has to show credentials.
+fn rest_hosts(auth: &AuthOptions, address: Option<SocketAddr>, allowed: &[HostName]) -> HostRules {
+    match (auth, address) {
+        (AuthOptions::Open, Some(address)) if address.ip().is_loopback() => HostRules::inside_and(allowed),
+        _ => HostRules::any(),
     }
 }
 

@@ -12,6 +12,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::domain::Result;
+use crate::domain::hosts::HostName;
+use crate::gateway::hosts::{self, HostRules};
 use crate::listen::Listener;
 use crate::metrics::GatewayMetrics;
 use crate::readiness::Readiness;
@@ -35,6 +37,8 @@ pub struct StandaloneOptions {
     pub rest_tls: Option<TlsOptions>,
     /// Where to listen for operators, if at all.
     pub admin_addr: Option<SocketAddr>,
+    /// What requests to the admin address may call it, beside addresses and names inside of a network.
+    pub allowed_hosts: Vec<HostName>,
     /// How long calls in flight may take to end at a shutdown.
     pub shutdown_limit: Duration,
 }
@@ -59,6 +63,7 @@ impl Standalone {
             rest_addr,
             rest_tls,
             admin_addr,
+            allowed_hosts,
             shutdown_limit,
         } = options;
         let mut background = Vec::new();
@@ -71,9 +76,10 @@ impl Standalone {
         background.extend(endpoint.map(|endpoint| tokio::spawn(endpoint.follow())));
         let stop = CancellationToken::new();
         let app = gateway::router(upstream.clone(), metrics.rest().clone()).merge(readiness.probes());
-        let mut listeners = vec![serve(rest, app, &stop)];
+        let mut listeners = vec![serve(rest, hosts::guarded(app, HostRules::any()), &stop)];
         if let Some(admin) = admin {
-            listeners.push(serve(admin, admin::of_gateway(metrics.clone(), readiness.probes()), &stop));
+            let app = admin::of_gateway(metrics.clone(), readiness.probes());
+            listeners.push(serve(admin, hosts::guarded(app, HostRules::inside_and(&allowed_hosts)), &stop));
         }
         tracing::info!(address = %rest_addr, "REST gateway listens");
         background.push(tokio::spawn(follow(upstream, readiness.clone(), metrics)));

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::listen::RestAddress;
+use crate::domain::hosts::HostName;
 
 /// What operators look at.
 #[derive(Debug, Clone, Args)]
@@ -24,4 +25,17 @@ pub struct AdminAddressArgs {
     /// Address of metrics, probes and the level of the log, IP:PORT, without credentials: keep it inside; "off" turns it off
     #[arg(long, env = "DMS_ADMIN_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
     pub admin_addr: RestAddress,
+    /// What else requests may call it.
+    #[command(flatten)]
+    pub hosts: HostArgs,
+}
+
+/// Hosts of requests without credentials.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Administration")]
+pub struct HostArgs {
+    /// Hosts (HOST or HOST:PORT, with commas between) that requests may name which show no credentials, to the admin address and with
+    /// --auth none on a loopback address, besides IP addresses, localhost and names inside of a network (.svc, .local, .internal)
+    #[arg(long, env = "DMS_ALLOWED_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Vec<HostName>,
 }

@@ -48,7 +48,7 @@ pub struct AuthArgs {
     /// File of access keys and their secrets (see docs/security.md), read again when it changes
     #[arg(long, env = "DMS_AUTH_AKSK_FILE", value_name = "FILE")]
     pub auth_aksk_file: Option<PathBuf>,
-    /// The content of such a file, instead of a file
+    /// The content of such a file, instead of a file; not as a flag, for every account of the machine can read a command line
     #[arg(long, env = "DMS_AUTH_AKSK", value_name = "JSON", hide_env_values = true)]
     pub auth_aksk: Option<Secret>,
     /// How far the date of a signed request may be from the time of the service, 1m-1h
@@ -141,6 +141,12 @@ impl AuthArgs {
     fn jwt(&self) -> Result<JwtOptions> {
         let keys = match (&self.auth_jwks_file, &self.auth_jwks_url) {
             (Some(path), _) => Source::File(path.clone()),
+            // Not by the parser of the value, which would show it in its complaint.
+            (None, Some(url)) if url.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+                bail!(
+                    "--auth-jwks-url: give it without user and password: public keys are for everybody, and a URL is logged"
+                )
+            }
             (None, Some(url)) => Source::Url(url.clone()),
             (None, None) => {
                 bail!("--auth jwt needs --auth-jwks-file (DMS_AUTH_JWKS_FILE) or --auth-jwks-url (DMS_AUTH_JWKS_URL)")
@@ -237,8 +243,11 @@ mod tests {
             (&["--auth=jwt", "--auth-jwks-file=f"], "--auth-jwt-issuer"),
             (&["--auth=jwt", "--auth-jwks-file=f", "--auth-jwt-issuer=i"], "--auth-jwt-audience"),
             (&["--auth=jwt", "--auth-jwks-file=f", "--auth-jwt-issuer="], "--auth-jwt-issuer"),
+            (&["--auth=jwt", "--auth-jwks-url=https://u:hunter2@id.example/keys"], "without user and password"),
+            (&["--auth=jwt", "--auth-jwks-url=https://hunter2@id.example/keys"], "without user and password"),
         ] {
             assert!(refusal(flags).contains(missing), "{flags:?}: {}", refusal(flags));
+            assert!(!refusal(flags).contains("hunter2"), "{flags:?}: {}", refusal(flags));
         }
     }
 

@@ -6,6 +6,7 @@ mod auth;
 mod bench;
 mod broker;
 mod chaos;
+mod environment;
 mod listen;
 mod log;
 mod reference;
@@ -17,15 +18,18 @@ mod units;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::units::Seconds;
 
-pub use admin::{AdminAddressArgs, AdminArgs};
+pub use admin::{AdminAddressArgs, AdminArgs, HostArgs};
 pub use auth::{AuthArgs, AuthMethod};
 pub use bench::{BenchArgs, Comparison, SIZE_BYTES_MIN, Scenario, System};
 pub use broker::BrokerArgs;
 pub use chaos::{ChaosArgs, Fault, Sabotage};
+pub use environment::inherited;
 pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use reference::reference;
@@ -67,6 +71,29 @@ pub enum Command {
     /// Print the folder of the Postgres server that `dms dev` would use
     #[command(hide = true)]
     PostgresBin(PostgresArgs),
+}
+
+impl Cli {
+    /// Reads the command line and the environment; ends the process when there is something wrong with them.
+    pub fn read() -> Self {
+        let mut command = Self::command();
+        let matches = command.get_matches_mut();
+        if let Some(flag) = secret_flag(&matches) {
+            let message = format!(
+                "--{flag}: every account of this machine can read a command line; give a file, or the variable"
+            );
+            command.error(ErrorKind::ArgumentConflict, message).exit();
+        }
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// A secret that is on the command line.
+fn secret_flag(matches: &ArgMatches) -> Option<&'static str> {
+    let (_, matches) = matches.subcommand()?;
+    let given =
+        |id: &str| matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine);
+    given("auth_aksk").then_some("auth-aksk")
 }
 
 impl Command {
@@ -143,6 +170,9 @@ pub struct DevArgs {
         help_heading = "Administration"
     )]
     pub admin_addr: RestAddress,
+    /// What else requests may call it.
+    #[command(flatten)]
+    pub hosts: HostArgs,
     /// Where spans go.
     #[command(flatten)]
     pub traces: TraceArgs,

@@ -1,6 +1,10 @@
 //! Names by which a service may be called: of signed requests, and of requests without credentials that a page in a browser could make.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
+
+/// Domains that are kept for private use (RFC 6761, RFC 6762, ICANN), and those of services in Kubernetes.
+const INSIDE: [&str; 5] = ["internal", "local", "localhost", "svc", "test"];
 
 /// A host, with a port or for all ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +35,7 @@ impl HostName {
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         let good = match inner {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
             None => !host.is_empty() && plain(host),
         };
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
@@ -43,10 +47,12 @@ impl HostName {
         self.host == named.host && (self.port.is_none() || self.port == named.port)
     }
 
-    /// Whether it is an address or the name of the machine itself, which no foreign name server can lead anywhere.
-    pub fn is_fixed(&self) -> bool {
+    /// Whether it is an address or a name inside of a network: of those no stranger has a name server that could lead a browser here. A
+    /// name without a dot, of this machine or of a service beside it, or one below a domain that nobody can buy.
+    pub fn is_inside(&self) -> bool {
         let address = self.host.trim_start_matches('[').trim_end_matches(']');
-        self.host == "localhost" || self.host.ends_with(".localhost") || address.parse::<std::net::IpAddr>().is_ok()
+        let (_, top) = self.host.rsplit_once('.').unwrap_or_default();
+        address.parse::<IpAddr>().is_ok() || !self.host.contains('.') || INSIDE.contains(&top)
     }
 }
 
@@ -87,18 +93,23 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_the_machine_itself_are_fixed() {
+    fn names_that_no_stranger_can_have_are_inside() {
         for (text, expected) in [
             ("127.0.0.1:9464", true),
             ("10.1.2.3", true),
             ("[::1]:80", true),
             ("localhost:80", true),
             ("a.localhost", true),
+            ("dms-admin:9464", true),
+            ("dms.shop.svc", true),
+            ("dms.shop.svc.cluster.local:9464", true),
+            ("dms.corp.internal", true),
+            ("svc.evil.example", false),
             ("evil.example", false),
             ("localhost.evil.example", false),
             ("127.0.0.1.evil.example", false),
         ] {
-            assert_eq!(text.parse::<HostName>().unwrap().is_fixed(), expected, "{text}");
+            assert_eq!(text.parse::<HostName>().unwrap().is_inside(), expected, "{text}");
         }
     }
 }

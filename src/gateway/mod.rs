@@ -7,6 +7,7 @@ mod body;
 mod counted;
 mod error;
 mod groups;
+pub mod hosts;
 mod json;
 mod messages;
 mod object;

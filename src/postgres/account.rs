@@ -8,6 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::config;
+
 /// Users to drop to when started as root, best first.
 const UNPRIVILEGED: [&str; 3] = ["postgres", "_postgres", "nobody"];
 
@@ -50,7 +52,8 @@ impl Account {
     /// A command that runs as this account, outside folders it may not be allowed to enter.
     pub(super) fn command(self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
-        command.current_dir("/");
+        // The settings of this program have secrets, and every process of this account can read the environment of another one.
+        command.current_dir("/").env_clear().envs(config::inherited());
         if let Self::Other(user, group) = self {
             // Supplementary groups go too: std drops them when root changes the user id.
             command.uid(user).gid(group);

@@ -22,13 +22,19 @@ type Case = (&'static [&'static str], &'static [(&'static str, &'static str)], &
 async fn it_does_not_start_and_says_what_to_choose() {
     let database = TestDatabase::create().await;
     let url = format!("--database-url={}", database.url());
-    let cases: [Case; 6] = [
+    let cases: [Case; 8] = [
         (&[], &[], &["--auth", "DMS_AUTH", "tokens", "jwt", "aksk", "none"]),
         (&["--auth=none,jwt"], &[], &["none stands alone"]),
         (&["--auth=passwords"], &[], &["invalid value 'passwords'", "none, tokens, jwt, aksk"]),
         (&[], &[("DMS_AUTH", "tokens")], &["--auth-tokens-file", "DMS_AUTH_TOKENS_FILE"]),
         (&["--auth=tokens", "--auth-tokens-file=/nowhere/tokens"], &[], &["'/nowhere/tokens' cannot be read"]),
         (&["--auth=tokens"], &[("DMS_AUTH_TOKENS", "hunter2")], &["tokens: not JSON, at line 1"]),
+        (&["--auth=aksk", "--auth-aksk=hunter2"], &[], &["--auth-aksk", "can read a command line", "variable"]),
+        (
+            &["--auth=jwt", "--auth-jwks-url=https://u:hunter2@id.example/keys"],
+            &[],
+            &["--auth-jwks-url: give it without user and password"],
+        ),
     ];
     for (flags, variables, expected) in cases {
         let output = serve(&[&[url.as_str()][..], flags].concat(), variables);

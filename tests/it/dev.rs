@@ -16,10 +16,15 @@ struct Dev {
 
 impl Dev {
     fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    fn start_with(data_dir: &Path, variables: &[(&str, &str)]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_dms"))
             .args(["dev", "--grpc-addr", "127.0.0.1:0", "--rest-addr", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .env_remove("DATABASE_URL")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -102,6 +107,38 @@ async fn postgres_does_not_outlive_a_killed_service() {
     let dev = Dev::start(&folder.0);
     dev.end("-KILL");
     eventually("Postgres runs on", || !folder.0.join("cluster/postmaster.pid").exists());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn postgres_is_told_no_secrets() {
+    const KEYS: &str = r#"{"keys":[{"access":"AK","secret":"hunter2","name":"n","projects":["p"],"roles":["admin"]}]}"#;
+    let folder = Folder::new();
+    let variables = [("DMS_AUTH", "aksk"), ("DMS_AUTH_AKSK", KEYS), ("PGPASSWORD", "hunter2"), ("TZ", "UTC")];
+    let dev = Dev::start_with(&folder.0, &variables);
+    let server = Dev::server_pid(&folder.0);
+    // The shells that watch over it too: all that were started by this process, and what they started.
+    let mut family = vec![server];
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let parent = std::fs::read_to_string(process.path().join("status")).ok().and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+            line.trim().parse::<u32>().ok()
+        });
+        if parent.is_some_and(|parent| parent == dev.process.id() || parent == server) {
+            family.extend(process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+    }
+    assert!(family.len() > 3, "{family:?}");
+    for pid in family {
+        let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { continue };
+        let environment = String::from_utf8_lossy(&environment);
+        assert!(!environment.contains("hunter2") && !environment.contains("DMS_AUTH"), "{pid}: {environment}");
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&arguments).contains("hunter2"), "{pid}");
+    }
+    let environment = std::fs::read(format!("/proc/{server}/environ")).unwrap();
+    assert!(String::from_utf8_lossy(&environment).contains("TZ=UTC"));
+    assert!(dev.end("-TERM").success());
 }
 
 #[tokio::test]

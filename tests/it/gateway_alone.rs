@@ -33,6 +33,7 @@ async fn start(upstream: Upstream) -> (Standalone, Rest) {
         rest_addr: any,
         rest_tls: None,
         admin_addr: Some(any),
+        allowed_hosts: Vec::new(),
         shutdown_limit: Duration::from_secs(5),
     };
     let gateway = Standalone::start(options).await.unwrap();

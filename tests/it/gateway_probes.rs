@@ -157,6 +157,7 @@ async fn only_from_this_machine_is_the_log_changed() {
         rest_addr: "127.0.0.1:0".parse().unwrap(),
         rest_tls: None,
         admin_addr: Some("0.0.0.0:0".parse().unwrap()),
+        allowed_hosts: Vec::new(),
         shutdown_limit: Duration::from_secs(5),
     };
     let gateway = Standalone::start(options).await.unwrap();

@@ -86,6 +86,7 @@ impl Secured {
             rest_tls: Some(tls),
             admin_addr: None,
             metrics_groups_max: 0,
+            allowed_hosts: Vec::new(),
             shutdown_limit: Duration::from_secs(5),
         });
         Self { server: server.await.unwrap(), certificate, key, _database: database }

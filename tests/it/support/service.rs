@@ -74,6 +74,7 @@ impl Replica {
             rest_tls: None,
             admin_addr: Some(any),
             metrics_groups_max: 2,
+            allowed_hosts: Vec::new(),
             shutdown_limit,
         };
         let server = Server::start(options).await.unwrap();

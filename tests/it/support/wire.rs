@@ -34,7 +34,12 @@ impl RawAnswer {
 
 impl Wire {
     pub async fn open(replica: &Replica) -> Self {
-        let address = replica.rest().strip_prefix("http://").unwrap();
+        Self::open_at(replica.rest()).await
+    }
+
+    /// To any `http://HOST:PORT`.
+    pub async fn open_at(url: &str) -> Self {
+        let address = url.strip_prefix("http://").unwrap();
         Self(BufReader::new(TcpStream::connect(address).await.unwrap()))
     }
 
