@@ -136,6 +136,7 @@ mod tests {
             thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(reader.within_limit("'f'", another).await, content("old"));
+        tokio::time::resume();
         assert_eq!(reader.within_limit("'f'", || content("new")).await, content("new"));
     }
 
