@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::Broker;
 use crate::domain::Result;
 use crate::domain::counters::{GroupCounters, QueueQuota};
-use crate::domain::ids::{GroupId, ProjectId, QueueId, SubscriptionKey};
+use crate::domain::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionKey};
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::queue::{Group, NewQueue, Queue, QueueSummary};
 use crate::store;
@@ -22,21 +22,21 @@ impl Broker {
     pub async fn get_queue(&self, project: &ProjectId, queue: QueueId) -> Result<QueueSummary> {
         let _share = self.core.pool_shares.enter(project).await?;
         let now = self.core.clock.now();
-        let found = store::queues::summaries(&self.core.store.pool, project, Some(queue), now).await?;
-        found.into_iter().next().ok_or_else(|| store::queues::not_found(queue))
+        store::queues::summary(&self.core.store.pool, project, queue, now).await
     }
 
     /// The queues of a project by creation time.
     pub async fn list_queues(&self, project: &ProjectId) -> Result<Vec<QueueSummary>> {
         let _share = self.core.pool_shares.enter(project).await?;
-        store::queues::summaries(&self.core.store.pool, project, None, self.core.clock.now()).await
+        store::queues::summaries(&self.core.store.pool, project, self.core.clock.now()).await
     }
 
     /// Deletes a queue with everything in it; consumers that wait for it are told. Errors: `QueueNotFound`.
     pub async fn delete_queue(&self, project: &ProjectId, queue: QueueId) -> Result<()> {
         let _share = self.core.pool_shares.enter(project).await?;
         let streams = store::queues::delete(&self.core.store.pool, project, queue).await?;
-        self.core.deleted(queue, streams);
+        self.core.deleted(queue, streams.iter().copied());
+        store::deletion::purge_streams(&self.core.store.pool, &streams).await;
         Ok(())
     }
 
@@ -84,7 +84,9 @@ impl Broker {
         let pool = &self.core.store.pool;
         let queue = store::queues::find(pool, project, queue).await?;
         let deleted = store::groups::delete(pool, project, &queue, group).await?;
-        self.core.deleted(queue.id, [queue.stream].into_iter().chain(deleted.dead_letters));
+        let streams: Vec<StreamId> = deleted.dead_letters.into_iter().chain([queue.stream]).collect();
+        self.core.deleted(queue.id, streams.iter().copied());
+        store::deletion::purge_reader(pool, &streams, deleted.subscription).await;
         Ok(())
     }
 

@@ -50,6 +50,6 @@ impl Broker {
     /// The queues of a project that a filter selects, by creation time.
     pub async fn search_queues(&self, project: &ProjectId, filter: &Filter, page: Page) -> Result<Found> {
         let _share = self.core.pool_shares.enter(project).await?;
-        Ok(search::search(tags::queues(&self.core.store.pool, project, None).await?, filter, page))
+        Ok(search::search(tags::queues(&self.core.store.pool, project).await?, filter, page))
     }
 }

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use sqlx::{Connection, PgConnection, PgPool};
 
-use super::codec;
 use super::partitions::with_partitions;
 use super::segments::{self, Append, Landed, Segment};
+use super::{codec, deletion};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 
@@ -94,8 +94,8 @@ async fn try_append_due(
 ) -> sqlx::Result<Option<Segment>> {
     let mut tx = conn.begin().await?;
     if lock_streams(&mut tx, &[stream]).await?.is_empty() {
-        delete_stream(&mut tx, stream).await?;
-        tx.commit().await?;
+        tx.rollback().await?;
+        deletion::purge_delayed(conn, stream).await;
         return Ok(None);
     }
     let records = take_due(&mut tx, stream, now, limit).await?;
@@ -150,10 +150,4 @@ async fn take_due(conn: &mut PgConnection, stream: StreamId, now: Timestamp, lim
         sqlx::query_as(TAKE).bind(stream.0).bind(now).bind(limit).bind(segments::BYTES_MAX).fetch_all(conn).await?;
     rows.sort_by_key(|(due_at, id, _)| (*due_at, *id));
     Ok(rows.into_iter().map(|(_, _, record)| Bytes::from(record)).collect())
-}
-
-/// Drops what a deleted stream left.
-pub async fn delete_stream(conn: &mut PgConnection, stream: StreamId) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM delayed_messages WHERE stream_id = $1").bind(stream.0).execute(conn).await?;
-    Ok(())
 }

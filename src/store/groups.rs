@@ -4,7 +4,7 @@ use sqlx::{Acquire, FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::queues::create_stream;
-use super::sqlstate;
+use super::{deletion, sqlstate};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionId};
 use crate::domain::queue::{Group, Queue};
@@ -127,7 +127,8 @@ async fn subscribe(
     Ok(())
 }
 
-/// Deletes a group with its readers and its dead letters; returns its streams.
+/// Deletes a group with its readers and its stream of dead letters; what it has leased and failed is for
+/// [`deletion::purge_reader`].
 #[tracing::instrument(name = "groups::delete", level = "debug", skip_all)]
 pub async fn delete(pool: &PgPool, project: &ProjectId, queue: &Queue, group: GroupId) -> Result<Group> {
     let (mut conn, mut runs) = (pool.acquire().await?, 0);
@@ -158,44 +159,12 @@ async fn delete_once(
     let Some(deleted) = row.map(Group::from) else { return Ok(None) };
     let mut streams = vec![queue.stream.0];
     streams.extend(deleted.dead_letters.map(|stream| stream.0));
-    delete_readers(&mut tx, &streams, Some(deleted.subscription)).await?;
+    deletion::delete_reader(&mut tx, &streams, deleted.subscription).await?;
     if let Some(stream) = deleted.dead_letters {
-        delete_streams(&mut tx, &[stream.0]).await?;
+        deletion::delete_streams(&mut tx, &[stream.0]).await?;
     }
     tx.commit().await?;
     Ok(Some(deleted))
-}
-
-/// Deletes readers of streams (one, or all) with their leases and failed messages. The order of locks is that of claims and
-/// settlements: subscriptions, then leases and retries.
-pub(super) async fn delete_readers(
-    conn: &mut PgConnection,
-    streams: &[i64],
-    only: Option<SubscriptionId>,
-) -> sqlx::Result<()> {
-    const LOCK: &str =
-        "SELECT FROM subscriptions WHERE stream_id = ANY ($1) AND ($2::bigint IS NULL OR subscription_id = $2)
-                        ORDER BY stream_id, subscription_id FOR UPDATE";
-    const LEASES: &str =
-        "DELETE FROM leases WHERE stream_id = ANY ($1) AND ($2::bigint IS NULL OR subscription_id = $2)";
-    const RETRIES: &str =
-        "DELETE FROM retries WHERE stream_id = ANY ($1) AND ($2::bigint IS NULL OR subscription_id = $2)";
-    const READERS: &str =
-        "DELETE FROM subscriptions WHERE stream_id = ANY ($1) AND ($2::bigint IS NULL OR subscription_id = $2)";
-    for statement in [LOCK, LEASES, RETRIES, READERS] {
-        sqlx::query(statement).bind(streams).bind(only.map(|only| only.0)).execute(&mut *conn).await?;
-    }
-    Ok(())
-}
-
-/// Deletes stream rows, which ends appends to them.
-pub(super) async fn delete_streams(conn: &mut PgConnection, streams: &[i64]) -> sqlx::Result<()> {
-    sqlx::query("SELECT FROM streams WHERE stream_id = ANY ($1) ORDER BY stream_id FOR UPDATE")
-        .bind(streams)
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query("DELETE FROM streams WHERE stream_id = ANY ($1)").bind(streams).execute(conn).await?;
-    Ok(())
 }
 
 /// What decides the fate of a failed message: whose reader it is.

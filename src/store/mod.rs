@@ -10,6 +10,7 @@ pub mod counters;
 pub mod database;
 pub mod dead_rows;
 pub mod delayed;
+pub mod deletion;
 pub mod diagnosis;
 pub mod faults;
 pub mod groups;

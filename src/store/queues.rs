@@ -3,7 +3,7 @@
 use sqlx::{Acquire, FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{delayed, groups, sqlstate};
+use super::{deletion, sqlstate};
 use crate::domain::clock::Timestamp;
 use crate::domain::counters::QueueQuota;
 use crate::domain::ids::{ProjectId, QueueId, StreamId};
@@ -143,7 +143,10 @@ struct SummaryRow {
 }
 
 // The first offset that has not expired is one step into the primary key of segments; nothing is counted but groups.
-const SUMMARIES: &str = "
+macro_rules! summaries_sql {
+    ($which:literal) => {
+        concat!(
+            "
 SELECT q.*,
        s.next_offset - coalesce(
            (SELECT g.base_offset FROM segments AS g
@@ -151,32 +154,41 @@ SELECT q.*,
             ORDER BY g.appended_at, g.base_offset LIMIT 1), s.next_offset) AS produced,
        (SELECT count(*)::integer FROM consumer_groups AS c WHERE c.queue_id = q.queue_id) AS group_count
 FROM queues AS q JOIN streams AS s USING (stream_id)
-WHERE q.project_id = $1 AND ($3::uuid IS NULL OR q.queue_id = $3)
-ORDER BY q.created_at, q.stream_id";
-
-/// The queues of a project by creation time, or one of them.
-#[tracing::instrument(name = "queues::summaries", level = "debug", skip_all)]
-pub async fn summaries(
-    pool: &PgPool,
-    project: &ProjectId,
-    only: Option<QueueId>,
-    now: Timestamp,
-) -> Result<Vec<QueueSummary>> {
-    let rows: Vec<SummaryRow> = sqlx::query_as(SUMMARIES)
-        .bind(project.as_str())
-        .bind(now)
-        .bind(only.map(|queue| queue.0))
-        .fetch_all(pool)
-        .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(QueueSummary { queue: row.queue.try_into()?, produced: row.produced, group_count: row.group_count })
-        })
-        .collect()
+WHERE ",
+            $which
+        )
+    };
 }
 
-/// Deletes a queue with its groups, streams and everything that points into them. The segments become unreachable at once
-/// and go with their partitions.
+/// The statement of [`summary`]; public for the test of its plan.
+pub const SUMMARY: &str = summaries_sql!("q.project_id = $1 AND q.queue_id = $3");
+const SUMMARIES: &str = summaries_sql!("q.project_id = $1 ORDER BY q.created_at, q.stream_id");
+
+impl TryFrom<SummaryRow> for QueueSummary {
+    type Error = Error;
+
+    fn try_from(row: SummaryRow) -> Result<Self> {
+        Ok(Self { queue: row.queue.try_into()?, produced: row.produced, group_count: row.group_count })
+    }
+}
+
+/// The queues of a project by creation time.
+#[tracing::instrument(name = "queues::summaries", level = "debug", skip_all)]
+pub async fn summaries(pool: &PgPool, project: &ProjectId, now: Timestamp) -> Result<Vec<QueueSummary>> {
+    let rows: Vec<SummaryRow> = sqlx::query_as(SUMMARIES).bind(project.as_str()).bind(now).fetch_all(pool).await?;
+    rows.into_iter().map(QueueSummary::try_from).collect()
+}
+
+/// One queue of a project.
+#[tracing::instrument(name = "queues::summary", level = "debug", skip_all)]
+pub async fn summary(pool: &PgPool, project: &ProjectId, queue: QueueId, now: Timestamp) -> Result<QueueSummary> {
+    let query = sqlx::query_as(SUMMARY).bind(project.as_str()).bind(now).bind(queue.0);
+    let row: Option<SummaryRow> = query.fetch_optional(pool).await?;
+    row.ok_or_else(|| not_found(queue))?.try_into()
+}
+
+/// Deletes a queue with its groups and streams; returns the streams, whose leases, failed and delayed messages are for
+/// [`deletion::purge_streams`]. The segments become unreachable at once and go with their partitions.
 #[tracing::instrument(name = "queues::delete", level = "debug", skip_all)]
 pub async fn delete(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Result<Vec<StreamId>> {
     let (mut conn, mut runs) = (pool.acquire().await?, 0);
@@ -208,9 +220,8 @@ async fn delete_once(
     .fetch_all(&mut *tx)
     .await?;
     streams.push(stream);
-    groups::delete_readers(&mut tx, &streams, None).await?;
-    groups::delete_streams(&mut tx, &streams).await?;
-    delayed::delete_stream(&mut tx, StreamId(stream)).await?;
+    deletion::delete_readers(&mut tx, &streams).await?;
+    deletion::delete_streams(&mut tx, &streams).await?;
     sqlx::query("DELETE FROM queues WHERE queue_id = $1").bind(queue.0).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(Some(streams.into_iter().map(StreamId).collect()))

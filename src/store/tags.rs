@@ -81,20 +81,24 @@ struct TaggedRow {
     tag_value: Option<String>,
 }
 
-/// The queues of a project by creation time, or one of them, each with its tags by key.
+macro_rules! tagged_sql {
+    ($which:literal) => {
+        concat!(
+            "SELECT q.queue_id, q.name, t.tag_key, t.tag_value
+             FROM queues AS q LEFT JOIN queue_tags AS t USING (queue_id) WHERE ",
+            $which
+        )
+    };
+}
+
+/// The statement of [`of_queue`]; public for the test of its plan.
+pub const OF_QUEUE: &str = tagged_sql!("q.project_id = $1 AND q.queue_id = $2");
+const OF_QUEUES: &str = tagged_sql!("q.project_id = $1 ORDER BY q.created_at, q.stream_id");
+
+/// The queues of a project by creation time, each with its tags by key.
 #[tracing::instrument(name = "tags::queues", level = "debug", skip_all)]
-pub async fn queues(pool: &PgPool, project: &ProjectId, only: Option<QueueId>) -> Result<Vec<TaggedQueue>> {
-    let rows: Vec<TaggedRow> = sqlx::query_as(
-        "SELECT q.queue_id, q.name, t.tag_key, t.tag_value
-         FROM queues AS q LEFT JOIN queue_tags AS t USING (queue_id)
-         WHERE q.project_id = $1 AND ($2::uuid IS NULL OR q.queue_id = $2)
-         ORDER BY q.created_at, q.stream_id",
-    )
-    .bind(project.as_str())
-    .bind(only.map(|queue| queue.0))
-    .fetch_all(pool)
-    .await?;
-    Ok(gather(rows))
+pub async fn queues(pool: &PgPool, project: &ProjectId) -> Result<Vec<TaggedQueue>> {
+    Ok(gather(sqlx::query_as(OF_QUEUES).bind(project.as_str()).fetch_all(pool).await?))
 }
 
 /// Rows of one queue stand together.
@@ -116,7 +120,8 @@ fn gather(rows: Vec<TaggedRow>) -> Vec<TaggedQueue> {
 /// The tags of one queue by key.
 #[tracing::instrument(name = "tags::of_queue", level = "debug", skip_all)]
 pub async fn of_queue(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Result<Vec<Tag>> {
-    let found = queues(pool, project, Some(queue)).await?.pop();
+    let rows = sqlx::query_as(OF_QUEUE).bind(project.as_str()).bind(queue.0).fetch_all(pool).await?;
+    let found = gather(rows).pop();
     found.map(|found| found.tags).ok_or_else(|| queues::not_found(queue))
 }
 
