@@ -124,6 +124,7 @@ impl Broker {
         self.loops.spawn(upkeep::sweep_leases(core()));
         self.loops.spawn(upkeep::end_delays(core()));
         self.loops.spawn(upkeep::keep_retention(core()));
+        self.loops.spawn(upkeep::freeze_partitions(core()));
         if let Some(clock) = clock {
             self.loops.spawn(upkeep::set_clock(core(), clock));
         }
@@ -142,6 +143,11 @@ impl Broker {
     /// Drops what has expired now instead of within a minute; returns the partitions dropped.
     pub async fn enforce_retention(&self) -> Result<usize> {
         upkeep::enforce_retention(&self.core).await
+    }
+
+    /// Freezes partitions of past days now instead of within a minute; returns their names.
+    pub async fn freeze_partitions(&self) -> Result<Vec<String>> {
+        upkeep::freeze_past_days(&self.core).await
     }
 
     /// First step of the end: parked consumers, and those to come, are answered at once.

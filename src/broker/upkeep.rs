@@ -23,10 +23,10 @@ const SWEEP_MAX: i64 = 1000;
 const DELAYED_MAX: i64 = 500;
 /// Streams with due delayed messages looked after at once.
 const DELAYED_STREAMS_MAX: i64 = 100;
+/// Groups with failed messages that have expired looked after in one round; the others have their turn in the next.
+const FAILED_READERS_MAX: i64 = 1000;
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
-/// A partition in use is left for the next round after this.
-const DROP_PATIENCE: Duration = Duration::from_millis(200);
 /// What the longest statement may take is added to this; then the database has gone without a word.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// A sweep takes at most this share of the time: it reads the whole table of leases.
@@ -180,17 +180,54 @@ pub async fn enforce_retention(core: &Core) -> Result<usize> {
     let now = core.clock.now();
     in_time(core, core.renew_partitions(now)).await?;
     let horizon = now.minus(RETENTION_DEFAULT);
-    let failed = in_time(core, async { Ok(store::retries::drop_expired(&core.store.pool, horizon).await?) }).await?;
+    let failed = drop_failed(core, horizon).await?;
     if failed > 0 {
         tracing::warn!(messages = failed, "failed messages have expired before they were delivered again");
         core.metrics.messages().expired(Expired::Failed(failed));
     }
-    let drop = async { Ok(store::partitions::drop_expired(&core.store.pool, horizon, DROP_PATIENCE).await?) };
-    let dropped = in_time(core, drop).await?;
+    let retire = async { Ok(store::partitions::retire_expired(&core.store, horizon).await?) };
+    let dropped = in_time(core, retire).await?;
     if dropped > 0 {
         tracing::info!(dropped, "dropped expired partitions of the log");
     }
     Ok(dropped)
+}
+
+/// Freezes partitions whose day is over. Apart from the rest, for a large one takes its time.
+pub async fn freeze_partitions(core: Arc<Core>) {
+    while core.until_stopped(tokio::time::sleep(RETENTION_INTERVAL)).await.is_some() {
+        let Some(frozen) = core.until_stopped(freeze_past_days(&core)).await else { return };
+        if let Err(error) = frozen {
+            tracing::warn!(%error, "partitions of past days not frozen; it is tried again in a minute");
+        }
+    }
+}
+
+/// Freezes the partitions that are due; returns their names.
+pub async fn freeze_past_days(core: &Core) -> Result<Vec<String>> {
+    let (begun, now) = (Instant::now(), core.clock.now());
+    let frozen = store::partitions::freeze_past_days(&core.store, now, now.minus(RETENTION_DEFAULT)).await?;
+    if !frozen.is_empty() {
+        tracing::info!(tables = frozen.join(" "), elapsed = ?begun.elapsed(), "froze partitions of past days");
+    }
+    Ok(frozen)
+}
+
+/// Drops failed messages that have expired; says how many.
+async fn drop_failed(core: &Core, horizon: Timestamp) -> Result<i64> {
+    let pool = &core.store.pool;
+    let find = async { Ok(store::failed_expiry::readers(pool, horizon, FAILED_READERS_MAX).await?) };
+    let mut total = 0;
+    for reader in in_time(core, find).await? {
+        let mut more = true;
+        while more {
+            let drop = async { Ok(store::failed_expiry::drop_batch(pool, reader, horizon).await?) };
+            let (dropped, full) = in_time(core, drop).await?;
+            total += dropped;
+            more = full && !core.stop.is_cancelled();
+        }
+    }
+    Ok(total)
 }
 
 /// Sets the clock by Postgres's.

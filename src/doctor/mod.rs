@@ -6,6 +6,7 @@ mod durability;
 mod partitions;
 mod schema;
 mod server;
+mod wraparound;
 
 use std::fmt;
 use std::io::Write;
@@ -79,6 +80,7 @@ async fn examine(diagnosis: &mut Diagnosis, settings: &Settings, replicas: u32) 
     findings.extend(durability::findings(diagnosis).await?);
     findings.extend(dead_rows::findings(diagnosis).await?);
     findings.extend(partitions::findings(diagnosis, now).await?);
+    findings.extend(wraparound::findings(diagnosis, now).await?);
     Ok(findings)
 }
 

@@ -12,6 +12,7 @@ pub mod dead_rows;
 pub mod delayed;
 pub mod deletion;
 pub mod diagnosis;
+pub mod failed_expiry;
 pub mod faults;
 pub mod groups;
 pub mod instance;
@@ -32,6 +33,7 @@ pub mod statement;
 pub mod subscriptions;
 pub mod tags;
 mod timestamp;
+pub mod wraparound;
 
 use std::str::FromStr;
 use std::time::Duration;

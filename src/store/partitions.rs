@@ -1,7 +1,12 @@
 //! Partitions of the log by day: made ahead, made again when one is missing, dropped when everything in them has expired.
 
+mod freeze;
+mod retire;
+
 use std::collections::BTreeSet;
-use std::time::Duration;
+
+pub use self::freeze::{freeze_past_days, unfrozen_days};
+pub use self::retire::retire_expired;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
@@ -95,8 +100,9 @@ async fn create_days(conn: &mut PgConnection, days: BTreeSet<Day>) -> sqlx::Resu
 
 async fn create_day(conn: &mut PgConnection, day: Day) -> sqlx::Result<()> {
     let table = day.table();
-    // The name and the bounds are numbers of ours. Insert-only tables that are dropped whole need no vacuum of their own. A table
-    // that is there without being a partition was detached by hand: it comes back with what it holds.
+    // The name and the bounds are numbers of ours. Insert-only tables need no vacuum but one, when their day is over. A table that is
+    // there without being a partition was detached, by hand or by us: it comes back with what it holds.
+    retire::finish_if_half_detached(conn, day).await?;
     let create = format!(
         "CREATE TABLE IF NOT EXISTS {table} (LIKE segments INCLUDING ALL)
          WITH (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1)"
@@ -112,23 +118,6 @@ async fn create_day(conn: &mut PgConnection, day: Day) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Drops the partitions in which nothing was appended after `horizon`. Gives way at once to whoever uses them; the next
-/// round tries again. Returns how many were dropped.
-#[tracing::instrument(name = "partitions::drop_expired", level = "debug", skip_all)]
-pub async fn drop_expired(pool: &PgPool, horizon: Timestamp, patience: Duration) -> sqlx::Result<usize> {
-    let mut tx = pool.begin().await?;
-    let timeout = format!("SET LOCAL lock_timeout = {}", patience.as_millis());
-    sqlx::query(AssertSqlSafe(timeout)).execute(&mut *tx).await?;
-    lock(&mut tx).await?;
-    let mut expired = list(&mut tx).await?;
-    expired.retain(|day| Day(day.0 + 1).start() <= horizon);
-    for day in &expired {
-        sqlx::query(AssertSqlSafe(format!("DROP TABLE {}", day.table()))).execute(&mut *tx).await?;
-    }
-    tx.commit().await?;
-    Ok(expired.len())
-}
-
 async fn lock(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK_KEY).execute(conn).await?;
     Ok(())
@@ -137,7 +126,7 @@ async fn lock(conn: &mut PgConnection) -> sqlx::Result<()> {
 async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<Day>> {
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-         WHERE i.inhparent = 'segments'::regclass",
+         WHERE i.inhparent = 'segments'::regclass AND NOT i.inhdetachpending",
     )
     .fetch_all(conn)
     .await?;

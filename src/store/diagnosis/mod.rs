@@ -2,6 +2,7 @@
 
 mod durability;
 mod partitions;
+mod wraparound;
 
 use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgConnection};
 

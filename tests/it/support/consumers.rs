@@ -107,6 +107,12 @@ impl TestService {
         };
         self.replica.queues.clone().delete_consumer_group(request).await.map(drop)
     }
+
+    /// Deletes a queue.
+    pub async fn delete_queue(&self, queue: &str) -> Result<(), Status> {
+        let request = pb::DeleteQueueRequest { project_id: PROJECT.into(), queue_id: queue.into() };
+        self.replica.queues.clone().delete_queue(request).await.map(drop)
+    }
 }
 
 async fn park(call: impl Future<Output = Result<Vec<pb::LeasedMessage>, Status>> + Send + 'static) -> Parked {
