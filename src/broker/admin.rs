@@ -21,14 +21,14 @@ impl Broker {
     /// Shows a queue. Errors: `QueueNotFound`.
     pub async fn get_queue(&self, project: &ProjectId, queue: QueueId) -> Result<QueueSummary> {
         let _share = self.core.pool_shares.enter(project).await?;
-        let now = self.core.clock.now();
+        let now = self.core.clock.expiry_now();
         store::queues::summary(&self.core.store.pool, project, queue, now).await
     }
 
     /// The queues of a project by creation time.
     pub async fn list_queues(&self, project: &ProjectId) -> Result<Vec<QueueSummary>> {
         let _share = self.core.pool_shares.enter(project).await?;
-        store::queues::summaries(&self.core.store.pool, project, self.core.clock.now()).await
+        store::queues::summaries(&self.core.store.pool, project, self.core.clock.expiry_now()).await
     }
 
     /// Deletes a queue with everything in it; consumers that wait for it are told. Errors: `QueueNotFound`.
@@ -71,7 +71,7 @@ impl Broker {
     }
 
     async fn counters(&self, queue: &Queue, group: &Group) -> Result<GroupCounters> {
-        let now = self.core.clock.now();
+        let now = self.core.clock.expiry_now();
         let key = |stream| SubscriptionKey { stream, subscription: group.subscription };
         let normal = (key(queue.stream), now.minus(queue.retention()));
         let dead_letters = group.dead_letters.map(|stream| (key(stream), now.minus(RETENTION_DEFAULT)));

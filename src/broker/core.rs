@@ -1,6 +1,7 @@
 //! What the lanes, the upkeep and the calls of a replica share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use super::settings::Settings;
 use super::settle::SettleRequest;
 use super::timers::LeaseTimers;
 use super::wakeups::{Outbox, Wakeup};
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::ids::{QueueId, StreamId, SubscriptionKey};
 use crate::domain::queue::Queue;
 use crate::metrics::Metrics;
@@ -154,6 +155,11 @@ impl Core {
     /// The lane that settles deliveries of a stream.
     pub fn settle_lane(&self, stream: StreamId) -> &Arc<LaneQueue<SettleRequest>> {
         of_stream(&self.lanes.settle, stream)
+    }
+
+    /// What was appended then or before has expired, if it is kept for so long.
+    pub fn horizon(&self, retention: Duration) -> Timestamp {
+        self.clock.expiry_now().minus(retention)
     }
 
     /// A segment was committed here: keep it, and wake who waits for it, here and elsewhere. `epoch` is of before the commit.

@@ -57,11 +57,20 @@ pub struct Decided {
     pub counts: SettledCounts,
 }
 
+/// The time to decide by.
+#[derive(Debug, Clone, Copy)]
+pub struct Present {
+    /// By which leases end.
+    pub now: Timestamp,
+    /// By which messages expire, see [`crate::domain::clock::Clock::expiry_now`].
+    pub expiry_now: Timestamp,
+}
+
 /// Applies the ops one after the other to the leases as they are.
-pub fn decide(ops: &[Op], leases: Vec<Lease>, policies: &[ReaderPolicy], now: Timestamp) -> (Settlement, Decided) {
+pub fn decide(ops: &[Op], leases: Vec<Lease>, policies: &[ReaderPolicy], at: Present) -> (Settlement, Decided) {
     let leases = leases.into_iter().map(|lease| (LeaseKey { subscription: lease.key, id: lease.id }, lease)).collect();
     let (settlement, counts) = (Settlement::default(), SettledCounts::default());
-    let mut table = Table { leases, policies, now, changed: BTreeSet::new(), settlement, counts };
+    let mut table = Table { leases, policies, at, changed: BTreeSet::new(), settlement, counts };
     let mut outcomes = Outcomes::new();
     for (index, op) in ops.iter().enumerate() {
         match op {
@@ -77,7 +86,7 @@ pub fn decide(ops: &[Op], leases: Vec<Lease>, policies: &[ReaderPolicy], now: Ti
 struct Table<'a> {
     leases: BTreeMap<LeaseKey, Lease>,
     policies: &'a [ReaderPolicy],
-    now: Timestamp,
+    at: Present,
     changed: BTreeSet<LeaseKey>,
     settlement: Settlement,
     counts: SettledCounts,
@@ -115,14 +124,14 @@ impl Table<'_> {
         let live = |(handler, _): &(Option<Handler>, AckStatus)| {
             let handler = (*handler)?;
             let lease = LeaseKey { subscription: key, id: handler.lease };
-            let held = self.leases.get(&lease).filter(|lease| lease.expires_at > self.now)?.holds(handler.offset);
+            let held = self.leases.get(&lease).filter(|lease| lease.expires_at > self.at.now)?.holds(handler.offset);
             (handler.key == key && held && seen.insert((lease, handler.offset))).then_some((lease, handler.offset))
         };
         entries.iter().map(live).collect()
     }
 
     fn expire(&mut self, key: LeaseKey) {
-        let Some(lease) = self.leases.get_mut(&key).filter(|lease| lease.expires_at <= self.now) else { return };
+        let Some(lease) = self.leases.get_mut(&key).filter(|lease| lease.expires_at <= self.at.now) else { return };
         self.changed.insert(key);
         for message in std::mem::take(&mut lease.messages) {
             self.fail(key.subscription, message, DeadLetterReason::LeaseExpired);
@@ -143,7 +152,7 @@ impl Table<'_> {
         let Some(policy) = self.policies.iter().find(|policy| policy.subscription == key.subscription) else { return };
         let normal = key.stream == policy.stream;
         let retention = if normal { retention(policy.retention_hours) } else { RETENTION_DEFAULT };
-        if message.appended_at <= self.now.minus(retention) {
+        if message.appended_at <= self.at.expiry_now.minus(retention) {
             self.counts.expired += 1;
             return self.settlement.expired.push(key);
         }

@@ -24,6 +24,7 @@ mod settings;
 mod settle;
 mod shares;
 mod tags;
+mod timekeeping;
 mod timers;
 mod upkeep;
 mod wakeups;
@@ -39,6 +40,7 @@ use self::core::Core;
 use crate::domain::Result;
 use crate::domain::clock::Clock;
 use crate::metrics::Lane;
+use crate::store::clock::ClockConnection;
 use crate::store::connection::Durability;
 use crate::store::notifications::Listener;
 use crate::store::{self, Store, StoreOptions};
@@ -79,8 +81,9 @@ impl Broker {
         let (clock, own): (Arc<dyn Clock>, _) = match options.clock {
             Some(clock) => (clock, None),
             None => {
-                let clock = Arc::new(DatabaseClock::start(&store).await?);
-                (Arc::clone(&clock) as Arc<dyn Clock>, Some(clock))
+                let mut connection = ClockConnection::new(&store);
+                let clock = DatabaseClock::start(&mut connection).await?;
+                (Arc::new(clock.clone()), Some((clock, connection)))
             }
         };
         let core = Arc::new(Core::new(store, options.settings, clock));
@@ -116,7 +119,7 @@ impl Broker {
         }
     }
 
-    fn start_loops(&self, clock: Option<Arc<DatabaseClock>>, listener: Listener) {
+    fn start_loops(&self, clock: Option<(DatabaseClock, ClockConnection)>, listener: Listener) {
         let core = || Arc::clone(&self.core);
         self.loops.spawn(wakeups::send_loop(core()));
         self.loops.spawn(wakeups::receive_loop(core(), listener));
@@ -125,8 +128,8 @@ impl Broker {
         self.loops.spawn(upkeep::end_delays(core()));
         self.loops.spawn(upkeep::keep_retention(core()));
         self.loops.spawn(upkeep::freeze_partitions(core()));
-        if let Some(clock) = clock {
-            self.loops.spawn(upkeep::set_clock(core(), clock));
+        if let Some((clock, connection)) = clock {
+            self.loops.spawn(timekeeping::set_clock(core(), clock, connection));
         }
     }
 

@@ -40,6 +40,7 @@ impl Broker {
         core.show_lanes();
         core.metrics.replica().set_cache_bytes(core.cache.bytes());
         core.show_pool();
+        core.metrics.clock().set_error(core.clock.error());
         let deadline = Instant::now() + READ_LIMIT;
         // Whoever has the lock reads already, and has a deadline too.
         let Ok(mut last) = timeout_at(deadline, core.observed.0.lock()).await else { return };
@@ -85,7 +86,9 @@ async fn show_figures(core: &Core, groups_max: u32) -> Result<()> {
 async fn show_groups(core: &Core, groups_max: u32) -> Result<()> {
     let now = core.clock.now();
     let pool = &core.store.pool;
-    let groups = store::observe::groups(pool, now, now.minus(RETENTION_DEFAULT), i64::from(groups_max)).await?;
+    let groups =
+        store::observe::groups(pool, core.clock.expiry_now(), core.horizon(RETENTION_DEFAULT), i64::from(groups_max))
+            .await?;
     let total = match groups.first() {
         Some(group) => group.total,
         // No group, or none may be shown.

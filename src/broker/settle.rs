@@ -12,7 +12,7 @@ use tracing::{Instrument as _, Span};
 
 use super::cache::Epoch;
 use super::core::Core;
-use super::fate::{Decided, Op, decide};
+use super::fate::{Decided, Op, Present, decide};
 use super::lane::LaneQueue;
 use super::rounds::Round;
 use super::{Broker, rounds};
@@ -217,10 +217,11 @@ async fn settle_ops(core: &Core, connection: &mut LaneConnection, ops: &[Op]) ->
     let keys: Vec<LeaseKey> = ops.iter().flat_map(Op::leases).collect::<BTreeSet<_>>().into_iter().collect();
     let now = core.clock.now();
     core.ensure_partitions(now).await?;
+    let at = Present { now, expiry_now: core.clock.expiry_now() };
     let epoch = core.cache.epoch();
     let cached = |stream, at| core.cache.message(stream, at);
     let (settled, decided) =
-        flush!(connection, conn => store::settlement::settle(conn, &keys, now, |l, p| decide(ops, l, p, now), cached))?;
+        flush!(connection, conn => store::settlement::settle(conn, &keys, now, |l, p| decide(ops, l, p, at), cached))?;
     Ok((epoch, settled, decided))
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::LeaseId;
@@ -65,6 +67,19 @@ impl LeaseTimers {
             ended.push(lease);
         }
         ended
+    }
+
+    /// Moves the ends that lie after `limit` back, to there at most: the clock was put back.
+    pub fn bring_back(&self, by: Duration, limit: Timestamp) {
+        let mut inner = self.lock();
+        let late = inner.by_end.split_off(&(limit.plus(Duration::from_micros(1)), LeaseId(Uuid::nil())));
+        for ((end, id), lease) in late {
+            let end = end.minus(by).min(limit);
+            inner.by_end.insert((end, id), lease);
+            inner.ends.insert(id, end);
+        }
+        drop(inner);
+        self.earlier.notify_one();
     }
 
     /// Waits until a lease was added that ends before all others.

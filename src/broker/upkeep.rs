@@ -1,10 +1,9 @@
-//! What goes on without a call: leases end, delays end, the log is kept to its retention, the clock is set.
+//! What goes on without a call: leases end, delays end, the log is kept to its retention.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::clock::DatabaseClock;
 use super::core::Core;
 use super::settle::{LEASE_BYTES, SettleRequest};
 use crate::domain::clock::Timestamp;
@@ -26,7 +25,6 @@ const DELAYED_STREAMS_MAX: i64 = 100;
 /// Groups with failed messages that have expired looked after in one round; the others have their turn in the next.
 const FAILED_READERS_MAX: i64 = 1000;
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
-const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 /// What the longest statement may take is added to this; then the database has gone without a word.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// A sweep takes at most this share of the time: it reads the whole table of leases.
@@ -179,7 +177,7 @@ pub async fn keep_retention(core: Arc<Core>) {
 pub async fn enforce_retention(core: &Core) -> Result<usize> {
     let now = core.clock.now();
     in_time(core, core.renew_partitions(now)).await?;
-    let horizon = now.minus(RETENTION_DEFAULT);
+    let horizon = core.horizon(RETENTION_DEFAULT);
     let failed = drop_failed(core, horizon).await?;
     if failed > 0 {
         tracing::warn!(messages = failed, "failed messages have expired before they were delivered again");
@@ -228,13 +226,4 @@ async fn drop_failed(core: &Core, horizon: Timestamp) -> Result<i64> {
         }
     }
     Ok(total)
-}
-
-/// Sets the clock by Postgres's.
-pub async fn set_clock(core: Arc<Core>, clock: Arc<DatabaseClock>) {
-    while core.until_stopped(tokio::time::sleep(CLOCK_INTERVAL)).await.is_some() {
-        if let Err(error) = in_time(&core, clock.refresh(&core.store)).await {
-            tracing::debug!(%error, "clock not set");
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! `dms doctor`: looks at a database as the service would use it, and says what to do about what it finds.
 
+mod clock;
 mod connections;
 mod dead_rows;
 mod durability;
@@ -70,8 +71,7 @@ pub async fn run(args: DoctorArgs) -> Result<()> {
 }
 
 async fn examine(diagnosis: &mut Diagnosis, settings: &Settings, replicas: u32) -> Result<Vec<Finding>> {
-    let now = diagnosis.now().await?;
-    let mut findings = vec![server::clock(now)];
+    let (now, mut findings) = clock::findings(diagnosis).await?;
     let server = ServerSettings(diagnosis.settings().await?);
     findings.extend(server::findings(&server, diagnosis.max_wal_bytes().await?));
     let limits = diagnosis.connection_limits().await?;

@@ -1,12 +1,8 @@
-//! Findings about the server: its clock, its version, its settings.
-
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+//! Findings about the server: its version, its settings.
 
 use super::{Finding, Verdict};
-use crate::domain::clock::Timestamp;
 
 const VERSION_MIN: i64 = 150_000;
-const SKEW_MAX: Duration = Duration::from_secs(2);
 /// The default of Postgres, 1 GB, is less.
 const WAL_BYTES_MIN: i64 = 2 << 30;
 
@@ -54,22 +50,6 @@ impl ServerSettings {
     fn line(&self, name: &str) -> String {
         format!("{name} = {}", self.get(name))
     }
-}
-
-/// The clock of Postgres beside that of this machine.
-pub(super) fn clock(now: Timestamp) -> Finding {
-    let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    skew(here, Duration::from_micros(u64::try_from(now.0).unwrap_or_default()))
-}
-
-fn skew(here: Duration, there: Duration) -> Finding {
-    let skew = here.abs_diff(there);
-    Finding::new(
-        skew <= SKEW_MAX,
-        Verdict::Warning,
-        format!("clocks of this machine and of Postgres differ by {} ms", skew.as_millis()),
-        "run an NTP client on both: delays and leases go by Postgres's clock, dates of signed requests and JWTs by this one",
-    )
 }
 
 /// Version and settings.
@@ -179,11 +159,5 @@ mod tests {
         let found = |bytes| wal(&settings(&[("max_wal_size", "1GB")]), bytes);
         assert_eq!((found(2 << 30).verdict, found(1 << 30).verdict), (Verdict::Good, Verdict::Warning));
         assert_eq!(found(1 << 30).what, "max_wal_size = 1GB");
-    }
-
-    #[test]
-    fn clocks_apart_are_warned_of() {
-        let at = Duration::from_secs;
-        assert_eq!((skew(at(10), at(11)).verdict, skew(at(10), at(7)).verdict), (Verdict::Good, Verdict::Warning));
     }
 }

@@ -43,8 +43,23 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where the service gets its time from.
 pub trait Clock: Send + Sync + std::fmt::Debug {
-    /// The present, never earlier than what was said before.
+    /// The present. Never earlier than what was said before, unless Postgres's clock was put back by seconds.
     fn now(&self) -> Timestamp;
+
+    /// How far [`Clock::now`] may be off.
+    fn error(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// No replica's clock is past this, but by its own error: what has to last until a time by every clock ends that long after it.
+    fn latest(&self) -> Timestamp {
+        self.now()
+    }
+
+    /// The present for deciding what has expired: a step ahead of Postgres's clock does not make messages older.
+    fn expiry_now(&self) -> Timestamp {
+        self.now()
+    }
 
     /// Ends when [`Clock::now`] has reached the instant.
     fn sleep_until(&self, instant: Timestamp) -> Sleep;

@@ -3,6 +3,7 @@
 //! Knows nothing of the project but `domain`: the rest of it counts here.
 
 mod calls;
+mod clock;
 mod credentials;
 mod gateway;
 mod groups;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 pub use self::calls::{Calls, Refusal};
+pub use self::clock::{Clock, ClockStep};
 pub use self::credentials::Credentials;
 pub use self::gateway::GatewayMetrics;
 pub use self::groups::{GroupSample, Groups};
@@ -41,6 +43,7 @@ struct All {
     messages: Messages,
     groups: Groups,
     replica: Replica,
+    clock: Clock,
     rest: RestRequests,
     credentials: Credentials,
 }
@@ -53,9 +56,10 @@ impl Default for Metrics {
         let messages = Messages::registered(&mut registry);
         let groups = Groups::registered(&mut registry);
         let replica = Replica::registered(&mut registry);
+        let clock = Clock::registered(&mut registry);
         let rest = RestRequests::registered(&mut registry);
         let credentials = Credentials::registered(&mut registry);
-        Self(Arc::new(All { registry, calls, lanes, messages, groups, replica, rest, credentials }))
+        Self(Arc::new(All { registry, calls, lanes, messages, groups, replica, clock, rest, credentials }))
     }
 }
 
@@ -83,6 +87,11 @@ impl Metrics {
     /// This replica and its Postgres.
     pub fn replica(&self) -> &Replica {
         &self.0.replica
+    }
+
+    /// The clock of this replica.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 
     /// Requests to the gateway of the same process.
@@ -128,6 +137,8 @@ mod tests {
         metrics.lanes().flushed(Lane::Append, 3, 4096, std::time::Duration::from_millis(2));
         metrics.lanes().set_waiting(Lane::Settle, [(1, 20), (5, 10)].into_iter());
         metrics.lanes().panicked(Lane::Claim);
+        metrics.clock().set_offset(-250_000);
+        metrics.clock().stepped(ClockStep::Back);
         metrics.messages().settled(SettledCounts { acked: 2, dead: 1, ..SettledCounts::default() });
         metrics.credentials().follow("tokens", || (std::time::Duration::from_millis(1500), 7));
         let text = metrics.text();
@@ -148,6 +159,9 @@ mod tests {
             r#"dms_credentials_failures_total{source="tokens"} 7"#,
             r#"dms_upkeep_failures_total{task="delays"} 0"#,
             r#"dms_upkeep_lag_seconds{task="leases"} 0.0"#,
+            "dms_clock_offset_seconds -0.25",
+            r#"dms_clock_steps_total{direction="back"} 1"#,
+            r#"dms_clock_steps_total{direction="ahead"} 0"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

@@ -1,5 +1,7 @@
 //! Delivered batches: settled whole in one statement, or loaded, changed and written back.
 
+use std::time::Duration;
+
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -172,6 +174,17 @@ pub async fn write_back(conn: &mut PgConnection, leases: &[&Lease]) -> sqlx::Res
             .await?;
     }
     Ok(())
+}
+
+const BRING_BACK: &str = "
+UPDATE leases SET expires_at = least(expires_at - $1 * interval '1 microsecond', $2) WHERE expires_at > $2";
+
+/// Moves leases that end after `limit` back, to there at most; says how many. Reads the whole table: it is for when Postgres's
+/// clock was put back.
+#[tracing::instrument(name = "leases::bring_back", level = "debug", skip_all)]
+pub async fn bring_back(pool: &PgPool, by: Duration, limit: Timestamp) -> Result<u64> {
+    let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+    Ok(sqlx::query(BRING_BACK).bind(micros).bind(limit).execute(pool).await?.rows_affected())
 }
 
 const EXPIRED: &str = "SELECT stream_id, subscription_id, lease_id, expires_at FROM leases WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";

@@ -172,7 +172,7 @@ impl ClaimLane {
     async fn plan(&mut self, key: SubscriptionKey, now: Timestamp) -> Result<Option<Planned>> {
         let Some(reader) = self.readers.get_mut(&key) else { return Ok(None) };
         let (source, exclusive) = (reader.next_source(), reader.exclusive);
-        let horizon = now.minus(reader.retention);
+        let horizon = self.core.horizon(reader.retention);
         let consumers_max = if exclusive { 1 } else { usize::MAX };
         let (wanted, end) = (reader.wanted(MESSAGES_MAX), reader.end);
         let Some(state) = reader.state.clone().filter(|_| wanted > 0) else { return Ok(None) };
@@ -189,8 +189,8 @@ impl ClaimLane {
 
     /// Carries out the claims and hands out what was claimed; readers that moved meanwhile are read and tried again.
     async fn carry_out(&mut self, mut planned: Vec<Planned>) -> Result<()> {
-        // Finding messages may have taken its time; leases begin now.
-        let now = self.core.clock.now();
+        // Finding messages may have taken its time; leases begin now, and last by the clock of any replica.
+        let now = self.core.clock.latest();
         planned.iter_mut().for_each(|planned| planned.lease_from(now));
         let claims: Vec<Claim> = planned.iter().map(|planned| planned.claim.clone()).collect();
         let claimed = match self.same_session().await {

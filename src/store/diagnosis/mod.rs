@@ -7,7 +7,7 @@ mod wraparound;
 use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgConnection};
 
 use super::dead_rows::{self, SnapshotHolder};
-use super::{connect_options, schema};
+use super::{clock, connect_options, schema, sqlstate};
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 
@@ -156,7 +156,18 @@ impl Diagnosis {
 
     /// Postgres's clock.
     pub async fn now(&mut self) -> Result<Timestamp> {
-        Ok(sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut self.0).await?)
+        Ok(clock::now(&mut self.0).await?)
+    }
+
+    /// When the stream that is furthest ahead was last appended to, and when the last lease ends; nothing without a schema, or when
+    /// this role may not read it.
+    pub async fn latest_times(&mut self) -> Result<Option<(Option<Timestamp>, Option<Timestamp>)>> {
+        let sql = "SELECT (SELECT max(last_appended_at) FROM streams), (SELECT max(expires_at) FROM leases)";
+        match sqlx::query_as(sql).fetch_one(&mut self.0).await {
+            Ok(latest) => Ok(Some(latest)),
+            Err(error) if sqlstate::is_missing_table(&error) || sqlstate::is_forbidden(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Says goodbye.
