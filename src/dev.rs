@@ -37,7 +37,7 @@ async fn start_cluster(args: &DevArgs) -> Result<Cluster> {
         data_dir: Some(args.data_dir.clone()),
         durable: true,
         postgres_bin: args.postgres.postgres_bin.clone(),
-        settings: Vec::new(),
+        ..ClusterOptions::default()
     };
     tokio::task::spawn_blocking(move || Cluster::start(&options)).await?
 }

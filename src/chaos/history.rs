@@ -190,6 +190,8 @@ pub struct History {
     pub sends: Vec<SendCall>,
     /// Crashes of Postgres: from before the signal to after it.
     pub crashes: Vec<Window>,
+    /// Steps of Postgres's clock.
+    pub clock_steps: Vec<Window>,
     /// What has to be allowed for.
     pub allowance: Allowance,
 }

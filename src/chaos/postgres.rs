@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
+use super::clocks::Environment;
 use super::proxy::{Proxy, Upstream};
 use super::recorder::Recorder;
 use crate::harness::process::ProcessStat;
@@ -54,11 +55,17 @@ impl Postgres {
         folder: &Path,
         postgres_bin: Option<PathBuf>,
         settings: &[(&'static str, &'static str)],
+        environment: Environment,
     ) -> Result<Self> {
         let settings = SETTINGS.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let data_dir = folder.join("postgres-0");
-        let options =
-            ClusterOptions { data_dir: Some(data_dir), durable: true, postgres_bin, settings: settings.collect() };
+        let options = ClusterOptions {
+            data_dir: Some(data_dir),
+            durable: true,
+            postgres_bin,
+            settings: settings.collect(),
+            environment,
+        };
         let cluster = start(options.clone()).await?;
         let front = Proxy::start(Upstream::Unix(cluster.socket())).await?;
         let folder = folder.to_owned();

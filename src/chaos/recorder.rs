@@ -38,6 +38,7 @@ pub struct Recorder {
     sends: Mutex<Vec<SendCall>>,
     sent: Vec<AtomicU64>,
     crashes: Mutex<Vec<Window>>,
+    clock_steps: Mutex<Vec<Window>>,
     findings: Mutex<Findings>,
     errors: Mutex<BTreeMap<String, u64>>,
 }
@@ -59,6 +60,7 @@ impl Recorder {
             queues,
             sends: Mutex::default(),
             crashes: Mutex::default(),
+            clock_steps: Mutex::default(),
             findings: Mutex::default(),
             errors: Mutex::default(),
         }
@@ -137,6 +139,11 @@ impl Recorder {
         lock(&self.errors).clone()
     }
 
+    /// Postgres's clock was set.
+    pub fn clock_step(&self, step: Window) {
+        lock(&self.clock_steps).push(step);
+    }
+
     /// All of it, and what was found wrong meanwhile. Nothing may be recorded afterwards.
     pub fn finish(&self, taken_back: Option<Duration>, clock_error: Duration) -> (History, Findings) {
         let group = |group: &Group| GroupLog {
@@ -150,6 +157,7 @@ impl Recorder {
             groups: self.groups.iter().map(group).collect(),
             sends: std::mem::take(&mut lock(&self.sends)),
             crashes: std::mem::take(&mut lock(&self.crashes)),
+            clock_steps: std::mem::take(&mut lock(&self.clock_steps)),
             allowance: Allowance { clock_error, taken_back },
         };
         (history, lock(&self.findings).clone())

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::checker::Rule;
+use super::clocks::Clocks;
 use super::proxy::{Proxy, Upstream};
 use super::recorder::Recorder;
 use crate::config::BrokerArgs;
@@ -45,6 +47,8 @@ pub struct Replica {
     /// What it runs, in turns.
     programs: Vec<PathBuf>,
     launches: AtomicUsize,
+    clocks: Option<Arc<Clocks>>,
+    drift_ppm: AtomicI64,
     log: PathBuf,
     service: Mutex<Option<Service>>,
 }
@@ -56,6 +60,7 @@ impl Replica {
         postgres: Upstream,
         broker: &BrokerArgs,
         programs: Vec<PathBuf>,
+        clocks: Option<Arc<Clocks>>,
         folder: &Path,
     ) -> Result<Self> {
         let (direct, rest_port) = (free_address()?, free_address()?);
@@ -69,6 +74,8 @@ impl Replica {
             broker: broker.clone(),
             programs,
             launches: AtomicUsize::new(0),
+            clocks,
+            drift_ppm: AtomicI64::new(0),
             log: folder.join(format!("replica-{number}.log")),
             service: Mutex::new(None),
         };
@@ -81,6 +88,8 @@ impl Replica {
             File::options().create(true).append(true).open(&self.log).context("cannot open the log of a replica")?;
         let database_url = Cluster::url_at(self.database.address(), "postgres");
         let turn = self.launches.fetch_add(1, Ordering::Relaxed) % self.programs.len();
+        let drift_ppm = self.drift_ppm.load(Ordering::Relaxed);
+        let drifting = self.clocks.as_ref().filter(|_| drift_ppm != 0).map(|clocks| clocks.drifting(drift_ppm));
         let options = ServiceOptions {
             program: &self.programs[turn],
             database_url: &database_url,
@@ -88,6 +97,7 @@ impl Replica {
             rest: self.rest_port,
             broker: &self.broker,
             flags: &[SHUTDOWN_FLAG],
+            environment: &drifting.unwrap_or_default(),
             log,
         };
         Service::start_at(options).await
@@ -110,6 +120,11 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// From its next start on its clocks run so many parts in a million fast.
+    pub fn drift(&self, ppm: i64) {
+        self.drift_ppm.store(ppm, Ordering::Relaxed);
     }
 
     /// kill -9; it stays down for a while.

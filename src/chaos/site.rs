@@ -11,13 +11,15 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 
 use super::client::{self, Doors};
+use super::clocks::Clocks;
 use super::postgres::{Postgres, session};
+use super::print;
 use super::proxy::Weather;
 use super::recorder::Recorder;
 use super::replica::Replica;
 use super::sabotage;
 use super::topology::Topology;
-use crate::config::ChaosArgs;
+use crate::config::{ChaosArgs, Fault};
 use crate::harness::service::this_program;
 use crate::store;
 
@@ -33,6 +35,8 @@ pub struct Site {
     pub postgres: Mutex<Postgres>,
     /// Its database, past all proxies.
     pub database_url: String,
+    /// Sets the clocks of all that, if a fault of the run does.
+    pub clocks: Option<Arc<Clocks>>,
     /// Takes down what happens to it.
     pub recorder: Arc<Recorder>,
     // Last, when nothing uses it any more.
@@ -45,7 +49,9 @@ impl Site {
         let folder = Folder::make(args.data_dir.as_deref())?;
         let settings = args.sabotage.map(sabotage::settings).unwrap_or_default();
         let bin = args.postgres.postgres_bin.clone();
-        let mut postgres = Postgres::start(&folder.path, bin, settings).await?;
+        let clocks = clocks(args, &folder.path)?.map(Arc::new);
+        let environment = clocks.as_ref().map(|clocks| clocks.settable()).unwrap_or_default();
+        let mut postgres = Postgres::start(&folder.path, bin, settings, environment).await?;
         let database_url = postgres.url();
         match &args.previous {
             Some(program) => migrate_with(program, &database_url).await?,
@@ -57,8 +63,17 @@ impl Site {
         let programs: Vec<PathBuf> = args.previous.iter().cloned().chain([this_program()?]).collect();
         let mut replicas = Vec::new();
         for number in 0..args.replicas as usize {
-            replicas
-                .push(Replica::start(number, postgres.upstream(), &args.broker, programs.clone(), &folder.path).await?);
+            replicas.push(
+                Replica::start(
+                    number,
+                    postgres.upstream(),
+                    &args.broker,
+                    programs.clone(),
+                    clocks.clone(),
+                    &folder.path,
+                )
+                .await?,
+            );
         }
         let topology = Topology::create(client::channel(replicas[0].direct)).await?;
         if let Some(sabotage) = args.sabotage {
@@ -67,7 +82,7 @@ impl Site {
         let rules = topology.queues.iter().map(|queue| queue.rules).collect();
         let groups: Vec<usize> = topology.groups.iter().map(|group| group.queue).collect();
         let recorder = Arc::new(Recorder::new(rules, &groups));
-        let site = Self { replicas, postgres: Mutex::new(postgres), database_url, recorder, _folder: folder };
+        let site = Self { replicas, postgres: Mutex::new(postgres), database_url, clocks, recorder, _folder: folder };
         Ok((site, topology))
     }
 
@@ -113,6 +128,20 @@ impl Site {
             replica.close(&self.recorder).await?;
         }
         self.postgres.lock().await.stop().await
+    }
+}
+
+/// What the faults of clocks need, if there are any. Faults that were asked for by name are not left out.
+fn clocks(args: &ChaosArgs, folder: &Path) -> Result<Option<Clocks>> {
+    if !args.kinds().into_iter().any(Fault::is_of_clocks) {
+        return Ok(None);
+    }
+    match Clocks::build(folder) {
+        Err(error) if args.faults.is_empty() => {
+            print(&format!("LEFT OUT: clock-drift, postgres-clock-stepped, which need a C compiler: {error:#}"))?;
+            Ok(None)
+        }
+        built => Ok(Some(built.context("faults: clock-drift and postgres-clock-stepped need a C compiler")?)),
     }
 }
 

@@ -50,12 +50,21 @@ pub enum Fault {
     SnapshotHeld,
     /// A lock on a hot row
     RowLocked,
+    /// A replica started again with clocks that run up to 5 % fast or slow; needs a C compiler
+    ClockDrift,
+    /// Postgres's clock set ahead by up to an hour, or back by seconds; needs a C compiler
+    PostgresClockStepped,
 }
 
 impl Fault {
     /// Its name on the command line.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Whether it is about clocks.
+    pub fn is_of_clocks(self) -> bool {
+        matches!(self, Self::ClockDrift | Self::PostgresClockStepped)
     }
 }
 
@@ -163,7 +172,13 @@ impl ChaosArgs {
     /// The faults to draw from.
     pub fn kinds(&self) -> Vec<Fault> {
         let all = if self.faults.is_empty() { Fault::value_variants() } else { &self.faults };
-        all.iter().copied().filter(|fault| self.standby || *fault != Fault::PrimaryLost).collect()
+        // A version before this one may not bear them.
+        let leaves_out_clocks = self.faults.is_empty() && self.previous.is_some();
+        let fits = |fault: &Fault| match fault {
+            Fault::PrimaryLost => self.standby,
+            fault => !(leaves_out_clocks && fault.is_of_clocks()),
+        };
+        all.iter().copied().filter(fits).collect()
     }
 }
 
@@ -191,6 +206,8 @@ mod tests {
         let named = parse(&["--faults", "replica-killed,row-locked"]);
         assert_eq!(named.kinds(), [Fault::ReplicaKilled, Fault::RowLocked]);
         named.check().unwrap();
+        let upgrade = parse(&["--previous", "dms", "--standby"]);
+        assert!(!upgrade.kinds().contains(&Fault::ClockDrift), "an earlier version may not bear it");
     }
 
     #[test]

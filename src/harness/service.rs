@@ -39,6 +39,8 @@ pub struct ServiceOptions<'a> {
     pub broker: &'a BrokerArgs,
     /// More flags of `dms serve`.
     pub flags: &'a [&'a str],
+    /// More variables of its process.
+    pub environment: &'a [(String, String)],
     /// Takes what it says.
     pub log: File,
 }
@@ -68,7 +70,17 @@ impl Service {
         let log = std::io::stderr().as_fd().try_clone_to_owned().context("cannot share standard error")?.into();
         let (grpc, rest) = (free_address()?, free_address()?);
         let program = this_program()?;
-        Self::start_at(ServiceOptions { program: &program, database_url, grpc, rest, broker, flags: &[], log }).await
+        Self::start_at(ServiceOptions {
+            program: &program,
+            database_url,
+            grpc,
+            rest,
+            broker,
+            flags: &[],
+            environment: &[],
+            log,
+        })
+        .await
     }
 
     /// The same at given addresses.
@@ -83,6 +95,7 @@ impl Service {
         let mut shell = Command::new("/bin/sh");
         // Variables, as an earlier version need not know them. It listens on the loopback interface only.
         shell.envs([("DMS_AUTH", "none"), ("DMS_ADMIN_ADDR", "off")]);
+        shell.envs(options.environment.iter().map(|(name, value)| (name, value)));
         let wrapper = launch.start(shell)?;
         let address = Address { grpc: format!("http://{}", options.grpc), rest: Some(options.rest), process: None };
         let mut service = Self { address, wrapper };

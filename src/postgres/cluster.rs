@@ -31,6 +31,8 @@ pub struct ClusterOptions {
     pub postgres_bin: Option<PathBuf>,
     /// More server settings, which win over ours.
     pub settings: Vec<(String, String)>,
+    /// More variables of its processes.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A running server. Dropping it stops the server too.
@@ -162,7 +164,9 @@ fn launch(folders: &Folders, options: &ClusterOptions) -> Result<(Child, PathBuf
         signal: if options.data_dir.is_none() { "QUIT" } else { "INT" },
         remove: options.data_dir.is_none().then_some(folders.root.as_path()),
     };
-    Ok((launch.start(folders.account.command("/bin/sh"))?, sockets))
+    let mut shell = folders.account.command("/bin/sh");
+    shell.envs(options.environment.iter().map(|(name, value)| (name, value)));
+    Ok((launch.start(shell)?, sockets))
 }
 
 /// Makes the cluster beside its place and moves it there, so that an interrupted initdb leaves nothing half made.

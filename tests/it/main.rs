@@ -13,6 +13,7 @@ mod bench;
 mod cancelled_calls;
 mod chaos;
 mod clock_jumps;
+mod clock_steps;
 mod cluster;
 mod configuration;
 mod connections;

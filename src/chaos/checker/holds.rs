@@ -3,10 +3,15 @@
 //! A hold begins within the window of its consume. It ends with its lease, with an acknowledgement, or with a crash of
 //! Postgres that takes the lease back; of each only the earliest instant at which it may have been is of interest.
 
+use std::time::Duration;
+
 use crate::chaos::history::{
     AckAnswer, AckCall, AckEntry, Batch, DeliveryRef, History, MessageId, Moment, ReaderLog, Window,
 };
 use crate::domain::settle::{AckOutcome, AckStatus};
+
+/// A replica has read Postgres's clock again by then, also when its connection was black-holed meanwhile.
+const STEP_NOTICED_IN: Duration = Duration::from_secs(20);
 
 /// One delivery of one message.
 #[derive(Debug, Clone)]
@@ -40,13 +45,15 @@ impl Hold {
         let Window { began, ended } = batch.window;
         let delivery = batch.deliveries[usize::from(at.index)];
         let error = history.allowance.clock_error;
+        let (expires_from, expires_until) = (began.plus(batch.lease).minus(error), ended.plus(batch.lease).plus(error));
+        let stepped = stepped_from(batch.window, expires_until, history);
         Self {
             at,
             message: delivery.message,
             attempts: delivery.attempts,
             claimed: batch.window,
-            expires_from: began.plus(batch.lease).minus(error),
-            expires_until: ended.plus(batch.lease).plus(error),
+            expires_from: stepped.map_or(expires_from, |step| step.min(expires_from)),
+            expires_until: if stepped.is_some() { expires_until.plus(STEP_NOTICED_IN) } else { expires_until },
             taken_back_from: taken_back_from(batch.window, history),
             acked: None,
             failed: None,
@@ -111,6 +118,13 @@ impl Hold {
         let from = self.perhaps_failed_from.get_or_insert(began);
         *from = began.min(*from);
     }
+}
+
+/// The earliest step of Postgres's clock while this lease ran, if there was one: then it ends by the clock as it was set, which
+/// each replica knows a little later.
+fn stepped_from(claimed: Window, expires_until: Moment, history: &History) -> Option<Moment> {
+    let concerns = |step: &&Window| step.began < expires_until && claimed.began < step.ended.plus(STEP_NOTICED_IN);
+    history.clock_steps.iter().filter(concerns).map(|step| step.began.max(claimed.began)).min()
 }
 
 /// The earliest crash that may have taken back a lease given out in this window.

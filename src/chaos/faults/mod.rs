@@ -3,6 +3,7 @@
 mod database;
 mod network;
 mod statements;
+mod time;
 
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub async fn inject(fault: Fault, site: &Site, rng: StdRng, most: Duration) -> R
         Fault::DatabaseLost | Fault::ClientsLost => network::lose(&mut scene, fault == Fault::ClientsLost).await,
         Fault::AppendsFail => tolerant(fault, statements::fail_appends(&mut scene).await),
         Fault::SnapshotHeld => tolerant(fault, statements::hold_snapshot(&mut scene).await),
+        Fault::ClockDrift => time::drift(&mut scene).await,
+        Fault::PostgresClockStepped => time::step_postgres(&mut scene).await,
         Fault::RowLocked => tolerant(fault, statements::lock_row(&mut scene).await),
     }
 }
