@@ -24,8 +24,8 @@ pub enum Op {
         /// Handlers and statuses in order.
         entries: Vec<(Option<Handler>, AckStatus)>,
     },
-    /// Leases that may have ended.
-    Expire(Vec<LeaseKey>),
+    /// A lease that may have ended.
+    Expire(LeaseKey),
     /// A lease that nobody has seen.
     Release(LeaseKey),
 }
@@ -39,8 +39,7 @@ impl Op {
                 let own = handlers.filter(|handler| handler.key == *key);
                 own.map(|handler| LeaseKey { subscription: *key, id: handler.lease }).collect()
             }
-            Self::Expire(leases) => leases.clone(),
-            Self::Release(lease) => vec![*lease],
+            Self::Expire(lease) | Self::Release(lease) => vec![*lease],
         }
     }
 }
@@ -75,7 +74,7 @@ pub fn decide(ops: &[Op], leases: Vec<Lease>, policies: &[ReaderPolicy], at: Pre
     for (index, op) in ops.iter().enumerate() {
         match op {
             Op::Ack { key, entries } => drop(outcomes.insert(index, table.ack(*key, entries))),
-            Op::Expire(leases) => leases.iter().for_each(|lease| table.expire(*lease)),
+            Op::Expire(lease) => table.expire(*lease),
             Op::Release(lease) => table.release(*lease),
         }
     }

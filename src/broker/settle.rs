@@ -31,6 +31,8 @@ use crate::store::settlement::Settled;
 const ENTRY_BYTES: usize = 64;
 /// Bytes a lease counts that is settled without a call: one transaction takes about two thousand.
 pub const LEASE_BYTES: usize = 1024;
+/// Bytes of messages that become dead letters in one transaction, unless a single acknowledgement or lease has more.
+const DYING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One acknowledgement.
 #[derive(Debug)]
@@ -195,34 +197,43 @@ async fn settle_whole(core: &Core, connection: &mut LaneConnection, whole: Vec<(
     rest
 }
 
-/// Settles deliveries one by one. When they cannot be settled together for another reason than the state of the database, each is
-/// tried alone: a row that cannot be read is no matter of the others.
+/// Settles deliveries one by one. When they cannot be settled together for another reason than the state of the database, or are
+/// too much for one transaction, each half is tried: a row that cannot be read must not fail the others.
 async fn settle_rest(core: &Core, connection: &mut LaneConnection, requests: Vec<SettleRequest>) {
     let (ops, mut replies) = into_ops(requests);
-    match settle_ops(core, connection, &ops).await {
-        Err(error) if error.kind() != ErrorKind::Unavailable && ops.len() > 1 => {
-            for (index, op) in ops.into_iter().enumerate() {
-                let settled = settle_ops(core, connection, &[op]).await;
-                answer(core, settled, replies.remove(&index).map(|reply| (0, reply)));
-            }
+    let mut parts: Vec<_> = std::iter::once(0..ops.len()).collect();
+    while let Some(part) = parts.pop() {
+        let settled = settle_ops(core, connection, &ops[part.clone()]).await;
+        let is_worth_splitting = match &settled {
+            Ok(settled) => settled.is_none(),
+            Err(error) => error.kind() != ErrorKind::Unavailable,
+        };
+        if is_worth_splitting && part.len() > 1 {
+            let middle = part.start + part.len() / 2;
+            parts.extend([middle..part.end, part.start..middle]);
+            continue;
         }
-        settled => answer(core, settled, replies),
+        let of_part = part.clone().filter_map(|index| Some((index - part.start, replies.remove(&index)?)));
+        let settled = settled.and_then(|settled| settled.ok_or_else(|| Error::internal("one batch was not settled")));
+        answer(core, settled, of_part.collect::<Vec<_>>());
     }
 }
 
 /// What was settled, and the epoch of the cache before.
 type Done = (Epoch, Settled, Decided);
 
-async fn settle_ops(core: &Core, connection: &mut LaneConnection, ops: &[Op]) -> Result<Done> {
+async fn settle_ops(core: &Core, connection: &mut LaneConnection, ops: &[Op]) -> Result<Option<Done>> {
     let keys: Vec<LeaseKey> = ops.iter().flat_map(Op::leases).collect::<BTreeSet<_>>().into_iter().collect();
     let now = core.clock.now();
     core.ensure_partitions(now).await?;
     let at = Present { now, expiry_now: core.clock.expiry_now() };
     let epoch = core.cache.epoch();
     let cached = |stream, at| core.cache.message(stream, at);
-    let (settled, decided) =
-        flush!(connection, conn => store::settlement::settle(conn, &keys, now, |l, p| decide(ops, l, p, at), cached))?;
-    Ok((epoch, settled, decided))
+    let dying_bytes_max = if ops.len() > 1 { DYING_BYTES_MAX } else { usize::MAX };
+    let decide = |leases, policies: &[_]| decide(ops, leases, policies, at);
+    let settled =
+        flush!(connection, conn => store::settlement::settle(conn, &keys, now, decide, cached, dying_bytes_max))?;
+    Ok(settled.map(|(settled, decided)| (epoch, settled, decided)))
 }
 
 /// Tells the callers, and whoever the change concerns.
@@ -245,20 +256,19 @@ fn answer(
 
 type Replies = BTreeMap<usize, oneshot::Sender<Result<Vec<AckOutcome>>>>;
 
+/// What there is to settle, each lease that has ended by itself.
 fn into_ops(requests: Vec<SettleRequest>) -> (Vec<Op>, Replies) {
-    let mut replies = BTreeMap::new();
-    let ops = requests
-        .into_iter()
-        .enumerate()
-        .map(|(index, request)| match request {
+    let (mut ops, mut replies) = (Vec::new(), BTreeMap::new());
+    for request in requests {
+        match request {
             SettleRequest::Ack(ack) => {
-                replies.insert(index, ack.reply);
-                Op::Ack { key: ack.key, entries: ack.entries }
+                replies.insert(ops.len(), ack.reply);
+                ops.push(Op::Ack { key: ack.key, entries: ack.entries });
             }
-            SettleRequest::Expire(leases) => Op::Expire(leases),
-            SettleRequest::Release(lease) => Op::Release(lease),
-        })
-        .collect();
+            SettleRequest::Expire(leases) => ops.extend(leases.into_iter().map(Op::Expire)),
+            SettleRequest::Release(lease) => ops.push(Op::Release(lease)),
+        }
+    }
     (ops, replies)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::clock::Timestamp;
 use super::error::{Error, ErrorKind, Result};
@@ -98,6 +98,22 @@ impl Message {
     /// Bytes that count against the 512 KB limit of a consume answer.
     pub fn size_bytes(&self) -> usize {
         self.body.len() + self.attributes.len() + self.tags.iter().map(String::len).sum::<usize>()
+    }
+}
+
+/// Copies bodies and attributes into one buffer of their own. A decoded message is a slice of the segment that it was read with,
+/// and keeps all of it in memory.
+pub fn detach(messages: &mut [&mut Message]) {
+    let bytes = messages.iter().map(|message| message.body.len() + message.attributes.len()).sum();
+    let mut buffer = BytesMut::with_capacity(bytes);
+    for message in messages.iter() {
+        buffer.extend_from_slice(&message.body);
+        buffer.extend_from_slice(&message.attributes);
+    }
+    let mut buffer = buffer.freeze();
+    for message in messages {
+        message.body = buffer.split_to(message.body.len());
+        message.attributes = buffer.split_to(message.attributes.len());
     }
 }
 

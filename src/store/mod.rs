@@ -15,6 +15,7 @@ pub mod diagnosis;
 pub mod failed_expiry;
 pub mod faults;
 pub mod groups;
+pub mod held_segments;
 pub mod instance;
 pub mod leases;
 pub mod notifications;

@@ -9,11 +9,14 @@ use super::groups::{self, ReaderPolicy};
 use super::leases::{self, LeaseKey};
 use super::partitions::with_partitions;
 use super::segments::{self, Append, Appended, Segment};
-use super::{codec, retries, subscriptions};
+use super::{codec, held_segments, retries, subscriptions};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{LeaseId, StreamId, SubscriptionKey};
 use crate::domain::lease::{Lease, MessageRef};
-use crate::domain::message::{DeadLetterOrigin, DeadLetterReason, Message};
+use crate::domain::message::{self, DeadLetterOrigin, DeadLetterReason, Message};
+
+/// Bytes of segments read by one statement in search of them.
+const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A message that has failed for the last time.
 #[derive(Debug, Clone, Copy)]
@@ -57,15 +60,18 @@ pub struct Settled {
 }
 
 /// Locks readers and leases, lets `decide` say what becomes of them, and writes that, all or nothing. Leases and readers
-/// that are gone are missing in what `decide` sees. `cached` may have the messages that become dead letters.
+/// that are gone are missing in what `decide` sees. `cached` may have the messages that become dead letters; the others are read
+/// while nothing is locked, and everything is decided anew then. `None`, and nothing is written, when they have more than
+/// `dying_bytes_max`: the caller settles fewer deliveries at once.
 pub async fn settle<T>(
     conn: &mut PgConnection,
     keys: &[LeaseKey],
     now: Timestamp,
     decide: impl Fn(Vec<Lease>, &[ReaderPolicy]) -> (Settlement, T),
     cached: impl Fn(StreamId, MessageRef) -> Option<Message>,
-) -> sqlx::Result<(Settled, T)> {
-    with_partitions!(conn, now, try_settle(conn, keys, now, &decide, &cached))
+    dying_bytes_max: usize,
+) -> sqlx::Result<Option<(Settled, T)>> {
+    with_partitions!(conn, now, try_settle(conn, keys, now, &decide, &cached, dying_bytes_max))
 }
 
 async fn try_settle<T>(
@@ -74,28 +80,108 @@ async fn try_settle<T>(
     now: Timestamp,
     decide: impl Fn(Vec<Lease>, &[ReaderPolicy]) -> (Settlement, T),
     cached: impl Fn(StreamId, MessageRef) -> Option<Message>,
-) -> sqlx::Result<(Settled, T)> {
-    let mut tx = conn.begin().await?;
+    dying_bytes_max: usize,
+) -> sqlx::Result<Option<(Settled, T)>> {
     let readers: BTreeSet<SubscriptionKey> = keys.iter().map(|lease| lease.subscription).collect();
-    subscriptions::lock(&mut tx, &readers.iter().copied().collect::<Vec<_>>()).await?;
-    let policies = groups::policies(&mut tx, &readers.iter().map(|key| key.subscription).collect::<Vec<_>>()).await?;
-    let (settlement, outcome) = decide(leases::lock(&mut tx, keys).await?, &policies);
-    leases::write_back(&mut tx, &settlement.leases.iter().collect::<Vec<_>>()).await?;
+    let mut dying = DyingMessages::default();
+    loop {
+        let mut tx = conn.begin().await?;
+        subscriptions::lock(&mut tx, &readers.iter().copied().collect::<Vec<_>>()).await?;
+        let policies =
+            groups::policies(&mut tx, &readers.iter().map(|key| key.subscription).collect::<Vec<_>>()).await?;
+        let (settlement, outcome) = decide(leases::lock(&mut tx, keys).await?, &policies);
+        dying.take_cached(&settlement.dead, &cached);
+        let unread = dying.unread(&settlement.dead);
+        if unread.is_empty() && dying.bytes <= dying_bytes_max {
+            let settled = write(&mut tx, settlement, now, dying).await?;
+            tx.commit().await?;
+            return Ok(Some((settled, outcome)));
+        }
+        tx.rollback().await?;
+        dying.read(conn, unread, dying_bytes_max).await?;
+        if dying.bytes > dying_bytes_max {
+            return Ok(None);
+        }
+    }
+}
+
+/// Writes what was decided.
+async fn write(
+    tx: &mut PgConnection,
+    settlement: Settlement,
+    now: Timestamp,
+    dying: DyingMessages,
+) -> sqlx::Result<Settled> {
+    leases::write_back(tx, &settlement.leases.iter().collect::<Vec<_>>()).await?;
     if !settlement.retries.is_empty() {
-        retries::insert(&mut tx, &settlement.retries).await?;
+        retries::insert(tx, &settlement.retries).await?;
     }
     let mut skipped: BTreeMap<SubscriptionKey, i64> = BTreeMap::new();
     for key in settlement.expired.iter().copied().chain(settlement.dead.iter().map(|dead| dead.key)) {
         *skipped.entry(key).or_default() += 1;
     }
     for (key, count) in skipped {
-        subscriptions::add_skipped(&mut tx, key, count).await?;
+        subscriptions::add_skipped(tx, key, count).await?;
     }
-    let (dead_letters, lost) = move_dead(&mut tx, &settlement.dead, now, cached).await?;
-    tx.commit().await?;
+    let (dead_letters, lost) = move_dead(tx, &settlement.dead, now, dying).await?;
     let ended = settlement.leases.iter().filter(|lease| lease.messages.is_empty()).map(|lease| lease.id).collect();
     let changed = settlement.leases.iter().map(|lease| lease.key).collect();
-    Ok((Settled { changed, ended, dead_letters, lost }, outcome))
+    Ok(Settled { changed, ended, dead_letters, lost })
+}
+
+/// The messages that are about to become dead letters, copied out of their segments; `None` for one that cannot be read.
+#[derive(Debug, Default)]
+struct DyingMessages {
+    messages: BTreeMap<(StreamId, i64), Option<Message>>,
+    bytes: usize,
+}
+
+impl DyingMessages {
+    fn take_cached(&mut self, dead: &[DeadMessage], cached: impl Fn(StreamId, MessageRef) -> Option<Message>) {
+        for DeadMessage { key, message, .. } in dead {
+            if !self.messages.contains_key(&(key.stream, message.offset))
+                && let Some(body) = cached(key.stream, *message)
+            {
+                self.add(key.stream, message.offset, Some(body));
+            }
+        }
+    }
+
+    fn add(&mut self, stream: StreamId, offset: i64, message: Option<Message>) {
+        let message = message.map(|mut message| {
+            message::detach(&mut [&mut message]);
+            message
+        });
+        self.bytes += message.as_ref().map_or(0, Message::size_bytes);
+        self.messages.insert((stream, offset), message);
+    }
+
+    /// Those that nobody has looked for yet.
+    fn unread(&self, dead: &[DeadMessage]) -> Vec<(StreamId, MessageRef)> {
+        let unread = dead.iter().map(|dead| (dead.key.stream, dead.message));
+        unread.filter(|(stream, message)| !self.messages.contains_key(&(*stream, message.offset))).collect()
+    }
+
+    /// Reads messages, some thousand or some megabytes in a statement, until there are too many of them.
+    async fn read(
+        &mut self,
+        conn: &mut PgConnection,
+        mut unread: Vec<(StreamId, MessageRef)>,
+        bytes_max: usize,
+    ) -> sqlx::Result<()> {
+        while !unread.is_empty() && self.bytes <= bytes_max {
+            let held = held_segments::read_holding(conn, &unread, READ_BYTES_MAX).await?;
+            let (later, found): (Vec<_>, Vec<_>) = unread.into_iter().partition(|(stream, message)| {
+                held.find(*stream, *message).is_none() && held.has_deferred(*stream, *message)
+            });
+            for (stream, message) in found {
+                let body = held.find(stream, message).and_then(|segment| segment.message(message.offset).cloned());
+                self.add(stream, message.offset, body);
+            }
+            unread = later;
+        }
+        Ok(())
+    }
 }
 
 /// Copies messages into dead-letter streams, so that they outlive the original's retention. Returns how many cannot be read, too.
@@ -103,19 +189,13 @@ async fn move_dead(
     conn: &mut PgConnection,
     dead: &[DeadMessage],
     now: Timestamp,
-    cached: impl Fn(StreamId, MessageRef) -> Option<Message>,
+    dying: DyingMessages,
 ) -> sqlx::Result<(Vec<Segment>, usize)> {
     let mut by_stream: BTreeMap<StreamId, VecDeque<Message>> = BTreeMap::new();
     let mut lost = 0;
     for dead in dead {
         let (stream, offset) = (dead.key.stream, dead.message.offset);
-        let message = match cached(stream, dead.message) {
-            Some(message) => Some(message),
-            None => segments::read_at(conn, stream, dead.message.appended_at, offset)
-                .await?
-                .and_then(|segment| segment.message(offset).cloned()),
-        };
-        match message {
+        match dying.messages.get(&(stream, offset)).cloned().flatten() {
             Some(message) => by_stream.entry(dead.to).or_default().push_back(as_dead_letter(message, dead)),
             None => {
                 lost += 1;
