@@ -11,7 +11,8 @@ use crate::store::segments::Segment;
 
 /// What a segment costs beside its payload.
 const SEGMENT_OVERHEAD_BYTES: usize = 256;
-const MESSAGE_OVERHEAD_BYTES: usize = 184;
+/// What a decoded message costs beside its bytes.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 184;
 
 #[derive(Debug, Default)]
 struct Inner {

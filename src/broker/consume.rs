@@ -56,7 +56,10 @@ impl Broker {
         };
         match answer {
             None => Ok(Vec::new()),
-            Some(Ok(granted)) => Ok(granted.deliveries),
+            Some(Ok(Granted { lease, deliveries, kept_bytes })) => {
+                tracing::debug!(lease = %lease.id.0, messages = deliveries.len(), kept_bytes, "delivered");
+                Ok(deliveries)
+            }
             Some(Err(error)) if error.kind() == ErrorKind::GroupNotFound => {
                 self.core.catalog.forget(address.queue);
                 self.reader(address).await?;

@@ -24,7 +24,7 @@ pub struct Lease {
     pub id: LeaseId,
     /// When it ends.
     pub expires_at: Timestamp,
-    /// Its messages that are not settled, by offset.
+    /// Its messages that are not settled, in the order of their delivery.
     pub messages: Vec<MessageRef>,
 }
 
@@ -60,6 +60,10 @@ pub struct SubscriptionState {
     pub tail: i64,
     /// Whether failed messages wait.
     pub has_retries: bool,
+    /// No failed message at or before this place in the order of failures waits.
+    pub retry_cursor: i64,
+    /// Whether a failed message may be delivered before the next new one, where both share the deliveries.
+    pub failed_next: bool,
     /// Whether a batch is in flight; only looked at for readers that may have one at a time.
     pub has_leases: bool,
 }

@@ -272,18 +272,27 @@ pub struct ReadFrom {
     pub not_after: Option<Timestamp>,
 }
 
+// Payloads beyond the bound stay where they are: their size is known without reading them.
 /// The statement of [`read`]; public for the test of how much it reads. Append times and base offsets increase together, so it
 /// walks the primary key from one place, partition by partition.
 pub const READ: &str = "
 SELECT base_offset, appended_at, message_count, codec, payload
-FROM segments
-WHERE stream_id = $1 AND appended_at >= $2 AND appended_at > $3 AND base_offset + message_count > $4
-  AND appended_at <= coalesce($6::timestamptz, 'infinity')
-ORDER BY appended_at, base_offset
-LIMIT $5";
+FROM (
+    SELECT f.*, sum(f.size) OVER (ORDER BY appended_at, base_offset ROWS UNBOUNDED PRECEDING) - f.size AS size_before
+    FROM (
+        SELECT base_offset, appended_at, message_count, codec, payload, octet_length(payload) AS size
+        FROM segments
+        WHERE stream_id = $1 AND appended_at >= $2 AND appended_at > $3 AND base_offset + message_count > $4
+          AND appended_at <= coalesce($6::timestamptz, 'infinity')
+        ORDER BY appended_at, base_offset
+        LIMIT $5
+    ) AS f
+) AS s
+WHERE size_before < $7
+ORDER BY appended_at, base_offset";
 
-/// The segments from an offset on that have not expired, at most `limit`.
-pub async fn read(conn: &mut PgConnection, from: ReadFrom, limit: i64) -> sqlx::Result<Vec<Segment>> {
+/// The segments from an offset on that have not expired: at most `limit`, and no more once they have `bytes_max`.
+pub async fn read(conn: &mut PgConnection, from: ReadFrom, limit: i64, bytes_max: usize) -> sqlx::Result<Vec<Segment>> {
     let rows: Vec<SegmentRow> = sqlx::query_as(READ)
         .bind(from.stream.0)
         .bind(from.not_before)
@@ -291,24 +300,8 @@ pub async fn read(conn: &mut PgConnection, from: ReadFrom, limit: i64) -> sqlx::
         .bind(from.offset)
         .bind(limit)
         .bind(from.not_after)
+        .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
         .fetch_all(conn)
         .await?;
     Ok(rows.into_iter().map(|row| row.decode(from.stream)).collect())
-}
-
-const READ_AT: &str = "
-SELECT base_offset, appended_at, message_count, codec, payload
-FROM segments
-WHERE stream_id = $1 AND appended_at = $2 AND base_offset <= $3 AND base_offset + message_count > $3";
-
-/// The segment that holds an offset, by its exact append time; `None` when retention has dropped it.
-pub async fn read_at(
-    conn: &mut PgConnection,
-    stream: StreamId,
-    appended_at: Timestamp,
-    offset: i64,
-) -> sqlx::Result<Option<Segment>> {
-    let row: Option<SegmentRow> =
-        sqlx::query_as(READ_AT).bind(stream.0).bind(appended_at).bind(offset).fetch_optional(conn).await?;
-    Ok(row.map(|row| row.decode(stream)))
 }

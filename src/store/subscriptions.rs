@@ -26,6 +26,8 @@ struct StateRow {
     next_offset: i64,
     has_retries: bool,
     has_leases: bool,
+    retry_cursor: i64,
+    failed_next: bool,
 }
 
 impl From<StateRow> for SubscriptionState {
@@ -40,6 +42,8 @@ impl From<StateRow> for SubscriptionState {
             tail: row.next_offset,
             has_retries: row.has_retries,
             has_leases: row.has_leases,
+            retry_cursor: row.retry_cursor,
+            failed_next: row.failed_next,
         }
     }
 }
@@ -49,9 +53,10 @@ impl From<StateRow> for SubscriptionState {
 /// The statement of [`read_states`]; public for the test of its plan, as the one below.
 pub const READ_STATES: &str = "
 SELECT s.stream_id, s.subscription_id, s.place, s.version, s.cursor_offset, s.cursor_time, s.label_tags, s.label_all,
-       t.next_offset,
+       s.retry_cursor, s.failed_next, t.next_offset,
        (SELECT true FROM retries AS r
-        WHERE r.stream_id = s.stream_id AND r.subscription_id = s.subscription_id LIMIT 1) IS NOT NULL AS has_retries,
+        WHERE r.stream_id = s.stream_id AND r.subscription_id = s.subscription_id AND r.failure_id > s.retry_cursor
+        LIMIT 1) IS NOT NULL AS has_retries,
        CASE WHEN k.exclusive THEN (SELECT true FROM leases AS l
         WHERE l.stream_id = s.stream_id AND l.subscription_id = s.subscription_id LIMIT 1) IS NOT NULL
             ELSE false END AS has_leases

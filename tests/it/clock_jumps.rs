@@ -213,6 +213,7 @@ async fn rows_of_read(conn: &mut PgConnection, stream: i64, offset: i64) -> (f64
             .replace("$4", &offset.to_string())
             .replace("$5", "4")
             .replace("$6", "NULL")
+            .replace("$7", "1000000")
     );
     let plan: serde_json::Value = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(conn).await.unwrap();
     let main = &plan[0]["Plan"];

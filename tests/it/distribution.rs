@@ -8,10 +8,11 @@ use std::time::Duration;
 use dms::broker::Settings;
 use dms::postgres::{Cluster, ClusterOptions};
 use dms::proto::v1 as pb;
-use dms::store::claims::{CLAIM, CLAIM_ONE};
+use dms::store::claims::{CLAIM, CLAIM_ONE, CLAIM_ONE_FIFO};
 use dms::store::connection::{Durability, LaneConnection};
+use dms::store::held_segments::READ_HOLDING;
 use dms::store::segments::{APPEND, APPEND_AT, APPEND_ONE_AT};
-use dms::store::{Store, StoreOptions, leases, subscriptions};
+use dms::store::{Store, StoreOptions, leases, retries, subscriptions};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
@@ -35,13 +36,11 @@ const ACROSS: [&str; 4] = [
 ];
 
 /// What must have been sent, or the workload is not what it was: by whom, and a part of it.
-const EXPECTED: [(&str, &str); 17] = [
+const EXPECTED: [(&str, &str); 15] = [
     ("dms-append", "INSERT INTO delayed_messages"),
     ("dms-append", "SELECT stream_id FROM streams WHERE stream_id = ANY ($1)"),
     ("dms-claim", "FROM segments WHERE stream_id = $1 AND appended_at >= $2"),
-    ("dms-claim", "FROM retries WHERE stream_id = $1"),
     ("dms-claim", "UPDATE subscriptions SET label_tags"),
-    ("dms-settle", "FROM segments WHERE stream_id = $1 AND appended_at = $2"),
     ("dms-settle", "INSERT INTO retries"),
     ("dms-settle", "UPDATE subscriptions SET skipped"),
     ("dms", "INSERT INTO streams"),
@@ -56,13 +55,17 @@ const EXPECTED: [(&str, &str); 17] = [
 ];
 
 /// The same, whole.
-const EXPECTED_WHOLE: [(&str, &str); 11] = [
+const EXPECTED_WHOLE: [(&str, &str); 15] = [
     ("dms-append", APPEND),
     ("dms-append", APPEND_AT),
     ("dms-append", APPEND_ONE_AT),
     ("dms-claim", CLAIM),
     ("dms-claim", CLAIM_ONE),
+    ("dms-claim", CLAIM_ONE_FIFO),
+    ("dms-claim", retries::READ),
+    ("dms-claim", READ_HOLDING),
     ("dms-claim", subscriptions::READ_STATES),
+    ("dms-settle", READ_HOLDING),
     ("dms-settle", leases::DELETE_WHOLE),
     ("dms-settle", leases::LOCK),
     ("dms-settle", leases::DELETE),

@@ -8,11 +8,12 @@ use dms::domain::clock::{Clock as _, Timestamp};
 use dms::domain::ids::{LeaseId, StreamId, SubscriptionId, SubscriptionKey};
 use dms::domain::lease::{Lease, MessageRef};
 use dms::domain::place::Place;
-use dms::store::claims::{CLAIM, CLAIM_ONE, Claim, claim};
+use dms::store::claims::{CLAIM, CLAIM_ONE, CLAIM_ONE_FIFO, Claim, claim};
 use dms::store::connection::{Durability, LaneConnection};
+use dms::store::held_segments::READ_HOLDING;
 use dms::store::segments::{APPEND, APPEND_AT, APPEND_ONE_AT, Append, append, append_at};
 use dms::store::subscriptions::{self, read_states};
-use dms::store::{Store, StoreOptions, leases};
+use dms::store::{Store, StoreOptions, leases, retries};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -82,8 +83,9 @@ async fn rows_are_found_by_place_and_not_by_key() {
         for (table, sql, parameters, look_ups) in [
             ("streams", APPEND_AT, 6, 1),
             ("streams", APPEND_ONE_AT, 6, 1),
-            ("subscriptions", CLAIM, 19, 1),
-            ("subscriptions", CLAIM_ONE, 14, 1),
+            ("subscriptions", CLAIM, 22, 1),
+            ("subscriptions", CLAIM_ONE, 15, 1),
+            ("subscriptions", CLAIM_ONE_FIFO, 15, 1),
         ] {
             let plan = plan(conn, sql, parameters).await;
             let scans: Vec<&String> = plan.iter().filter(|line| line.contains(&format!(" on {table}"))).collect();
@@ -117,8 +119,11 @@ async fn what_is_looked_up_by_key_is_looked_up_however_small_its_table_was() {
             (subscriptions::READ_STATES, 3),
             (subscriptions::LOCK, 2),
             (APPEND, 5),
-            (CLAIM, 19),
-            (CLAIM_ONE, 14),
+            (CLAIM, 22),
+            (CLAIM_ONE, 15),
+            (CLAIM_ONE_FIFO, 15),
+            (retries::READ, 4),
+            (READ_HOLDING, 5),
         ] {
             let plan = plan(conn, sql, parameters).await;
             let (mut lines, mut found) = (plan.iter().peekable(), 0);
@@ -230,12 +235,15 @@ async fn of_claims_at_one_place_one_holds() {
         version,
         cursor,
         cursor_time: now,
+        exclusive: true,
         skipped: 0,
         retries: Vec::new(),
+        retry_cursor: 0,
+        failed_next: true,
         leases: vec![lease(cursor - 1)],
     };
     let claimed = claim(conn, &[new(state.place, state.version, 1)]).await.unwrap();
-    let place = claimed[&key];
+    let place = claimed[&key].place;
     assert!(claim(conn, &[new(state.place, state.version, 1)]).await.unwrap().is_empty(), "old place, old version");
     assert!(claim(conn, &[new(place, state.version, 2)]).await.unwrap().is_empty(), "old version");
     assert!(claim(conn, &[new(state.place, state.version + 1, 2)]).await.unwrap().is_empty(), "old place");
@@ -286,8 +294,11 @@ async fn claims_lock_readers_in_the_order_of_their_keys_whatever_comes_first() {
             version: state.version,
             cursor: 1,
             cursor_time: now,
+            exclusive: false,
             skipped: 0,
             retries: Vec::new(),
+            retry_cursor: 0,
+            failed_next: true,
             leases: Vec::new(),
         })
         .collect();

@@ -1,91 +1,47 @@
-//! Finds the messages that a reader may give out: those that have failed before, or those behind the cursor.
+//! Finds messages never claimed: those behind the cursor.
 
 use std::sync::Arc;
 
 use super::ClaimLane;
+use super::budget::RoundBudget;
 use super::reader::Reader;
-use super::scan::{Candidate, LogScan, selected};
+use super::scan::{Candidate, LogScan};
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::SubscriptionKey;
-use crate::domain::lease::{MessageRef, SubscriptionState};
+use crate::domain::lease::SubscriptionState;
 use crate::store;
 use crate::store::connection::flush;
 use crate::store::segments::{ReadFrom, Segment};
 
-/// Bytes looked for on behalf of one reader in a round.
-const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Segments read at once.
-const SEGMENTS_READ: i64 = 4;
-/// Segments looked at on behalf of one reader in a round, when the rule selects little of them.
+/// Bytes of the log looked at on behalf of one subscription in a round, rounded up to a whole segment: a label rule may select
+/// little of a long backlog, and the others in the lane wait meanwhile.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Segments looked at on behalf of one subscription in a round.
 const SEGMENTS_MAX: usize = 64;
+/// Segments read by one statement, as far as the bytes allow.
+const SEGMENTS_READ: i64 = 16;
+/// A walk that delivers less than this share of the bytes that it may look at is a search.
+const SEARCH_SHARE: usize = 4;
 
-/// What a reader's part of a round found.
-pub(super) struct Found {
+/// What a walk over the log found.
+pub(super) struct FoundNew {
     /// Messages that may be delivered.
     pub candidates: Vec<Candidate>,
-    /// Where they come from.
-    pub source: Taken,
-}
-
-/// Where messages come from, and what else the claim has to write.
-pub(super) enum Taken {
-    /// From the log: where the walk ended.
-    Log { end: i64, time: Timestamp, skipped: i64, expired: i64 },
-    /// Failed messages: those to drop, how many of them have expired, and whether there may be more.
-    Retries { dropped: Vec<i64>, expired: i64, more: bool },
+    /// Where the walk ended.
+    pub end: i64,
+    /// Append time there.
+    pub time: Timestamp,
+    /// Offsets passed over.
+    pub skipped: i64,
+    /// Those of them that had expired.
+    pub expired: i64,
+    /// Whether it ended at its bounds, having found little.
+    pub is_search: bool,
 }
 
 impl ClaimLane {
-    /// Failed messages, the first ones first.
-    pub(super) async fn find_retries(
-        &mut self,
-        state: &SubscriptionState,
-        horizon: Timestamp,
-        wanted: usize,
-    ) -> Result<Found> {
-        let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-        let rows = flush!(self.connection, conn => store::retries::read(conn, state.key, limit))?;
-        let mut more = rows.len() >= wanted;
-        let (mut candidates, mut dropped, mut expired, mut bytes, mut last) = (Vec::new(), Vec::new(), 0, 0, None);
-        for row in rows {
-            if bytes > BYTES_MAX {
-                more = true;
-                break;
-            }
-            if row.appended_at <= horizon {
-                dropped.push(row.offset);
-                expired += 1;
-                continue;
-            }
-            let live = self.segment_at(state.key, row).await?;
-            // A message keeps its whole segment in memory.
-            if let Some(segment) = live.as_ref().filter(|segment| last != Some(segment.base_offset)) {
-                (bytes, last) = (bytes + segment.payload_bytes, Some(segment.base_offset));
-            }
-            let message = live.as_ref().and_then(|segment| segment.message(row.offset));
-            match message.filter(|message| selected(state.rule.as_ref(), message)) {
-                Some(message) => {
-                    let at = MessageRef { attempts: row.attempts.saturating_add(1), ..row };
-                    candidates.push(Candidate { at, message: message.clone(), skipped_before: 0 });
-                }
-                None => dropped.push(row.offset),
-            }
-        }
-        Ok(Found { candidates, source: Taken::Retries { dropped, expired, more } })
-    }
-
-    async fn segment_at(&mut self, key: SubscriptionKey, at: MessageRef) -> Result<Option<Arc<Segment>>> {
-        if let Some(segment) = self.core.cache.holding(key.stream, at) {
-            return Ok(Some(segment));
-        }
-        let segment =
-            flush!(self.connection, conn => store::segments::read_at(conn, key.stream, at.appended_at, at.offset))?;
-        Ok(segment.map(|segment| self.keep(segment)))
-    }
-
     /// A segment was read from the log: keeps it in memory, and counts what of it cannot be read.
-    fn keep(&self, segment: Segment) -> Arc<Segment> {
+    pub(super) fn keep(&self, segment: Segment) -> Arc<Segment> {
         self.core.metrics.messages().corrupt(segment.unreadable());
         let segment = Arc::new(segment);
         self.core.cache.insert(self.epoch, Arc::clone(&segment));
@@ -99,16 +55,22 @@ impl ClaimLane {
         end: i64,
         horizon: Timestamp,
         wanted: usize,
-    ) -> Result<Found> {
+        budget: &mut RoundBudget,
+    ) -> Result<FoundNew> {
         let mut scan = LogScan::new(state.rule.as_ref(), horizon, state.cursor, state.cursor_time);
-        let mut looked_at = 0;
-        while scan.candidates.len() < wanted && scan.bytes < BYTES_MAX && scan.offset < end && looked_at < SEGMENTS_MAX
+        let (mut looked_at, mut segments_looked_at) = (0, 0);
+        while scan.candidates.len() < wanted
+            && scan.offset < end
+            && looked_at < BYTES_MAX
+            && segments_looked_at < SEGMENTS_MAX
         {
             let in_memory = self.core.cache.get(state.key.stream, scan.offset);
             self.core.metrics.replica().looked_up(in_memory.is_some());
             if let Some(segment) = in_memory {
+                let from = scan.offset;
                 scan.take(&segment, wanted);
-                looked_at += 1;
+                looked_at += walked_bytes(&segment, scan.offset - from);
+                segments_looked_at += 1;
                 continue;
             }
             // No further than what is in memory again: replicas append in turns.
@@ -116,7 +78,9 @@ impl ClaimLane {
             let not_after = next.as_ref().map(|segment| segment.appended_at);
             let from =
                 ReadFrom { stream: state.key.stream, offset: scan.offset, not_before: scan.time, horizon, not_after };
-            let segments = flush!(self.connection, conn => store::segments::read(conn, from, SEGMENTS_READ))?;
+            let bytes_max = BYTES_MAX - looked_at;
+            let segments =
+                flush!(self.connection, conn => store::segments::read(conn, from, SEGMENTS_READ, bytes_max))?;
             match next {
                 Some(next) if segments.is_empty() => scan.skip_to(next.base_offset),
                 None if segments.is_empty() => {
@@ -131,11 +95,21 @@ impl ClaimLane {
                 _ => {}
             }
             for segment in segments {
+                looked_at += segment.payload_bytes;
+                segments_looked_at += 1;
                 scan.take(&self.keep(segment), wanted);
-                looked_at += 1;
             }
         }
+        budget.looked_at(looked_at);
+        let is_at_bounds = looked_at >= BYTES_MAX || segments_looked_at >= SEGMENTS_MAX;
+        let is_search = is_at_bounds && scan.candidates.len() < wanted && scan.bytes < looked_at / SEARCH_SHARE;
         let LogScan { candidates, offset: end, time, skipped, expired, .. } = scan;
-        Ok(Found { candidates, source: Taken::Log { end, time, skipped, expired } })
+        Ok(FoundNew { candidates, end, time, skipped, expired, is_search })
     }
+}
+
+/// The part of a segment in memory that so many messages are.
+fn walked_bytes(segment: &Segment, messages: i64) -> usize {
+    let share = messages.max(0).min(segment.message_count) as f64 / segment.message_count.max(1) as f64;
+    (segment.payload_bytes as f64 * share) as usize
 }

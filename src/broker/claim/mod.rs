@@ -4,9 +4,12 @@
 //! queue, and each round serves all readers that can be served with one statement. A request that cannot be served stays
 //! parked here, without a connection, until an event makes its reader ready, or its caller gives up.
 
+mod budget;
 mod cut;
+mod failed;
 mod find;
 mod news;
+mod planned;
 mod reader;
 mod round;
 mod scan;
@@ -46,6 +49,8 @@ pub struct Granted {
     pub lease: LeaseKey,
     /// Its messages.
     pub deliveries: Vec<Delivery>,
+    /// Bytes that they keep in memory until they are dropped: of whole segments, where they are most of them.
+    pub kept_bytes: usize,
 }
 
 /// One consumer that wants messages.
@@ -102,6 +107,9 @@ struct ClaimLane {
     by_stream: HashMap<StreamId, BTreeSet<SubscriptionKey>>,
     ready: BTreeSet<SubscriptionKey>,
     served_last: Option<SubscriptionKey>,
+    /// Readers whose last walk over the log has found little in much: they go on behind those who can be served at once.
+    searching: BTreeSet<SubscriptionKey>,
+    searched_last: Option<SubscriptionKey>,
     next_refresh: Instant,
     retry_at: Option<Instant>,
     /// The one that runs.
@@ -120,6 +128,8 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
         by_stream: HashMap::new(),
         ready: BTreeSet::new(),
         served_last: None,
+        searching: BTreeSet::new(),
+        searched_last: None,
         next_refresh: Instant::now() + REFRESH,
         retry_at: None,
         round: Round::default(),
@@ -228,6 +238,7 @@ impl ClaimLane {
 
     fn forget(&mut self, key: SubscriptionKey) -> Option<Reader> {
         self.ready.remove(&key);
+        self.searching.remove(&key);
         if let Some(keys) = self.by_stream.get_mut(&key.stream) {
             keys.remove(&key);
             if keys.is_empty() {

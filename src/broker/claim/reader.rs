@@ -7,9 +7,8 @@ use super::{ClaimRequest, REFRESH};
 use crate::domain::ids::LeaseId;
 use crate::domain::labels::LabelRule;
 use crate::domain::lease::SubscriptionState;
-use crate::domain::place::Place;
 use crate::domain::{Error, ErrorKind};
-use crate::store::claims::Claim;
+use crate::store::claims::{Claim, Claimed};
 
 /// Where a reader's next messages come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +16,11 @@ pub enum NextSource {
     /// FIFO, and a batch is in flight.
     Blocked,
     /// Messages that have failed before.
-    Retries,
+    Failed,
     /// Messages never claimed.
     Log,
+    /// Both share the deliveries.
+    Both,
     /// There are none.
     Nothing,
 }
@@ -119,13 +120,15 @@ impl Reader {
     }
 
     /// A claim has moved its row.
-    pub fn claimed(&mut self, place: Place, claim: &Claim, more_retries: bool) {
+    pub fn claimed(&mut self, claimed: Claimed, claim: &Claim) {
         if let Some(state) = &mut self.state {
-            state.place = place;
+            state.place = claimed.place;
             state.version += 1;
             state.cursor = claim.cursor;
             state.cursor_time = claim.cursor_time;
-            state.has_retries = more_retries;
+            state.has_retries = claimed.has_retries;
+            state.retry_cursor = claim.retry_cursor;
+            state.failed_next = claim.failed_next;
             claim.leases.iter().for_each(|lease| self.given(lease.id));
         }
         self.left_at = claim.version + 1;
@@ -166,15 +169,18 @@ impl Reader {
         match &self.state {
             None => NextSource::Nothing,
             Some(state) if self.exclusive && state.has_leases => NextSource::Blocked,
-            Some(state) if state.has_retries => NextSource::Retries,
-            Some(state) if state.cursor < self.end => NextSource::Log,
-            Some(_) => NextSource::Nothing,
+            Some(state) => match (state.has_retries, state.cursor < self.end) {
+                (true, true) if !self.exclusive => NextSource::Both,
+                (true, _) => NextSource::Failed,
+                (false, true) => NextSource::Log,
+                (false, false) => NextSource::Nothing,
+            },
         }
     }
 
     /// Whether there are messages to give out, as far as is known.
     pub fn has_messages(&self) -> bool {
-        matches!(self.next_source(), NextSource::Retries | NextSource::Log)
+        !matches!(self.next_source(), NextSource::Blocked | NextSource::Nothing)
     }
 
     /// Messages that the consumers who have not given up want, at most `enough`.
@@ -235,6 +241,7 @@ mod tests {
     use super::*;
     use crate::domain::clock::Timestamp;
     use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
+    use crate::domain::place::Place;
 
     const OWN: LeaseId = LeaseId(Uuid::from_u128(1));
     const OTHER: LeaseId = LeaseId(Uuid::from_u128(2));
@@ -265,9 +272,23 @@ mod tests {
             rule: None,
             tail: 10,
             has_retries: false,
+            retry_cursor: 0,
+            failed_next: true,
             has_leases,
         });
         reader
+    }
+
+    #[test]
+    fn failed_and_new_messages_share_the_deliveries_but_of_a_fifo_queue() {
+        for (exclusive, expected) in [(true, NextSource::Failed), (false, NextSource::Both)] {
+            let mut reader = Reader { exclusive, ..reader(false) };
+            let state = reader.state.as_mut().expect("read");
+            state.has_retries = true;
+            assert_eq!(reader.next_source(), expected);
+            reader.end = 0;
+            assert_eq!(reader.next_source(), NextSource::Failed, "nothing is new");
+        }
     }
 
     #[test]
@@ -304,9 +325,20 @@ mod tests {
 
     fn claim_at(reader: &mut Reader, version: i64) {
         let SubscriptionState { key, place, cursor_time, .. } = found(version);
-        let claim =
-            Claim { key, place, version, cursor: 5, cursor_time, skipped: 0, retries: Vec::new(), leases: Vec::new() };
-        reader.claimed(place, &claim, false);
+        let claim = Claim {
+            key,
+            place,
+            version,
+            exclusive: true,
+            cursor: 5,
+            cursor_time,
+            skipped: 0,
+            retries: Vec::new(),
+            retry_cursor: 0,
+            failed_next: true,
+            leases: Vec::new(),
+        };
+        reader.claimed(Claimed { place, has_retries: false }, &claim);
     }
 
     #[test]

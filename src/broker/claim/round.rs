@@ -1,14 +1,14 @@
 //! One round of a claim lane: read what has to be read, decide, and carry out all claims in one statement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Instant;
 
 use tracing::Instrument as _;
-use uuid::Uuid;
 
-use super::cut::{Batch, cut};
-use super::find::Taken;
+use super::budget::RoundBudget;
+use super::failed::FoundFailed;
+use super::planned::{Found, Planned};
 use super::reader::{NextSource, Reader};
 use super::scan::Candidate;
 use super::{ClaimLane, Granted, RETRY};
@@ -17,14 +17,12 @@ use crate::broker::settle::{LEASE_BYTES, SettleRequest};
 use crate::broker::wakeups::Wakeup;
 use crate::domain::clock::Timestamp;
 use crate::domain::handler::Handler;
-use crate::domain::ids::{LeaseId, SubscriptionKey};
-use crate::domain::lease::{Lease, SubscriptionState};
+use crate::domain::ids::SubscriptionKey;
 use crate::domain::message::Delivery;
-use crate::domain::place::Place;
 use crate::domain::{Error, ErrorKind, Result};
 use crate::metrics::{Expired, Lane};
 use crate::store;
-use crate::store::claims::Claim;
+use crate::store::claims::{Claim, Claimed};
 use crate::store::connection::flush;
 use crate::store::leases::LeaseKey;
 
@@ -33,33 +31,25 @@ const READERS_MAX: usize = 256;
 /// Readers whose rows are read by one statement, which takes some tens of milliseconds.
 const STATES_MAX: usize = 2048;
 /// Messages looked for on behalf of one reader in a round, however many its consumers want.
-const MESSAGES_MAX: usize = 1000;
-
-/// A claim ready to be carried out, and who gets what.
-struct Planned {
-    claim: Claim,
-    batches: Vec<(LeaseKey, Timestamp, Batch)>,
-    more_retries: bool,
-    /// What it passes over because it has expired.
-    expired: Expired,
-}
-
-impl Planned {
-    /// Lets the leases begin at this time.
-    fn lease_from(&mut self, now: Timestamp) {
-        for (lease, (_, expires_at, batch)) in self.claim.leases.iter_mut().zip(&mut self.batches) {
-            *expires_at = now.plus(batch.request.lease);
-            lease.expires_at = *expires_at;
-        }
-    }
-}
+pub(super) const MESSAGES_MAX: usize = 1000;
 
 impl ClaimLane {
     /// Serves readers that are ready.
     pub(super) async fn round(&mut self) {
         let keys: Vec<SubscriptionKey> = self.turns().take(READERS_MAX).collect();
-        let Some(last) = keys.last() else { return };
-        self.served_last = Some(*last);
+        self.served_last = keys.last().copied().or(self.served_last);
+        self.round_of(keys).await;
+        // Whoever arrives meanwhile waits for one bounded search, not for all of them.
+        if let Some(key) = self.next_search() {
+            self.searched_last = Some(key);
+            self.round_of(vec![key]).await;
+        }
+    }
+
+    async fn round_of(&mut self, keys: Vec<SubscriptionKey>) {
+        if keys.is_empty() {
+            return;
+        }
         for key in &keys {
             self.ready.remove(key);
         }
@@ -83,30 +73,19 @@ impl ClaimLane {
 
     /// Ready readers in turn: behind those of the round before, then from the beginning, so that none is left out.
     fn turns(&self) -> impl Iterator<Item = SubscriptionKey> {
-        let last = self.served_last.as_ref();
-        let behind = self.ready.range((last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
-        behind.chain(last.into_iter().flat_map(|last| self.ready.range(..=last))).copied()
+        in_turn(&self.ready, self.served_last.as_ref()).filter(|key| !self.searching.contains(key))
+    }
+
+    /// The reader whose turn it is to search on.
+    fn next_search(&self) -> Option<SubscriptionKey> {
+        in_turn(&self.searching, self.searched_last.as_ref()).find(|key| self.ready.contains(key))
     }
 
     async fn serve(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
         self.same_session().await?;
         self.read_states(keys).await?;
         self.settle_rules(keys).await?;
-        let now = self.core.clock.now();
-        let mut planned = Vec::new();
-        for key in keys {
-            match self.plan(*key, now).await {
-                Ok(plan) => planned.extend(plan),
-                // What cannot be read of one reader is no matter of the others.
-                Err(error) if error.kind() != ErrorKind::Unavailable => {
-                    self.readers.get_mut(key).into_iter().for_each(|reader| reader.fail_all(&error));
-                }
-                Err(error) => {
-                    planned.into_iter().for_each(|planned| self.give_back(planned));
-                    return Err(error);
-                }
-            }
-        }
+        let planned = self.plan_all(keys).await?;
         if !planned.is_empty() {
             self.carry_out(planned).await?;
         }
@@ -119,6 +98,61 @@ impl ClaimLane {
             }
         }
         Ok(())
+    }
+
+    /// What each may give out now. Those that the round has no room for, or not for all they have, are the first of the next one.
+    async fn plan_all(&mut self, keys: &[SubscriptionKey]) -> Result<Vec<Planned>> {
+        let (now, mut budget) = (self.core.clock.now(), RoundBudget::default());
+        let mut failed = self.find_failed_of_each(keys, &mut budget).await?;
+        let (mut planned, mut cut_short) = (Vec::new(), None);
+        for (index, key) in keys.iter().enumerate() {
+            if index > 0 && budget.is_spent() {
+                cut_short.get_or_insert(index);
+                break;
+            }
+            let failed = failed.remove(key);
+            if index > 0 && failed.as_ref().is_some_and(|failed| failed.undecided_from.is_some()) {
+                cut_short.get_or_insert(index);
+            }
+            match self.plan(*key, failed, now, &mut budget).await {
+                Ok(plan) => planned.extend(plan),
+                // What cannot be read of one reader is no matter of the others.
+                Err(error) if error.kind() != ErrorKind::Unavailable => {
+                    self.readers.get_mut(key).into_iter().for_each(|reader| reader.fail_all(&error));
+                }
+                Err(error) => {
+                    planned.into_iter().for_each(|planned| self.give_back(planned));
+                    return Err(error);
+                }
+            }
+        }
+        if let Some(index) = cut_short {
+            self.served_last = Some(keys[index - 1]);
+        }
+        Ok(planned)
+    }
+
+    /// The failed messages of all; when they cannot be read together, of each alone.
+    async fn find_failed_of_each(
+        &mut self,
+        keys: &[SubscriptionKey],
+        budget: &mut RoundBudget,
+    ) -> Result<BTreeMap<SubscriptionKey, FoundFailed>> {
+        match self.find_failed(keys, budget).await {
+            Err(error) if error.kind() != ErrorKind::Unavailable => {}
+            found => return found,
+        }
+        let mut all = BTreeMap::new();
+        for key in keys {
+            match self.find_failed(&[*key], budget).await {
+                Ok(found) => all.extend(found),
+                Err(error) if error.kind() != ErrorKind::Unavailable => {
+                    self.readers.get_mut(key).into_iter().for_each(|reader| reader.fail_all(&error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     /// Reads the rows of readers that are not known, and along with them those of readers whose turn comes next: a refresh of
@@ -169,22 +203,40 @@ impl ClaimLane {
     }
 
     /// What one reader may give out now, cut into batches; `None` when there is nothing to claim.
-    async fn plan(&mut self, key: SubscriptionKey, now: Timestamp) -> Result<Option<Planned>> {
+    async fn plan(
+        &mut self,
+        key: SubscriptionKey,
+        failed: Option<FoundFailed>,
+        now: Timestamp,
+        budget: &mut RoundBudget,
+    ) -> Result<Option<Planned>> {
         let Some(reader) = self.readers.get_mut(&key) else { return Ok(None) };
         let (source, exclusive) = (reader.next_source(), reader.exclusive);
         let horizon = self.core.horizon(reader.retention);
-        let consumers_max = if exclusive { 1 } else { usize::MAX };
         let (wanted, end) = (reader.wanted(MESSAGES_MAX), reader.end);
         let Some(state) = reader.state.clone().filter(|_| wanted > 0) else { return Ok(None) };
-        let found = match source {
-            NextSource::Retries => self.find_retries(&state, horizon, wanted).await?,
-            NextSource::Log => self.find_new(&state, end, horizon, wanted).await?,
-            NextSource::Blocked | NextSource::Nothing => return Ok(None),
-        };
+        let mut found = Found { new: None, failed };
+        if matches!(source, NextSource::Log | NextSource::Both) {
+            found.new = Some(self.find_new(&state, end, horizon, wanted, budget).await?);
+        }
         let Some(reader) = self.readers.get_mut(&key) else { return Ok(None) };
-        let (batches, left) = cut(&mut reader.waiting, found.candidates, consumers_max);
-        let batches = batches.into_iter().map(|batch| with_lease(key, now, batch)).collect::<Vec<_>>();
-        Ok(planned(state, found.source, batches, left.front()))
+        if found.new.as_ref().is_some_and(|new| new.is_search) {
+            self.searching.insert(key);
+        } else {
+            self.searching.remove(&key);
+        }
+        let consumers_max = if exclusive { 1 } else { usize::MAX };
+        let is_undecided = found.failed.as_ref().is_some_and(|failed| failed.undecided_from.is_some());
+        let planned = Planned::new(state, exclusive, found, now, |deliverable| {
+            deliverable.cut(&mut reader.waiting, consumers_max)
+        });
+        match &planned {
+            Some(planned) => planned.batches.iter().for_each(|(_, _, batch)| budget.kept(batch.kept_bytes)),
+            // Somebody else has taken what was to be read.
+            None if source != NextSource::Log && !is_undecided => reader.forget_state(),
+            None => {}
+        }
+        Ok(planned)
     }
 
     /// Carries out the claims and hands out what was claimed; readers that moved meanwhile are read and tried again.
@@ -210,7 +262,7 @@ impl ClaimLane {
         };
         for planned in planned {
             match claimed.get(&planned.claim.key) {
-                Some(place) => self.hand_out(planned, *place),
+                Some(claimed) => self.hand_out(planned, *claimed),
                 None => {
                     self.readers.get_mut(&planned.claim.key).into_iter().for_each(Reader::lost);
                     self.give_back(planned);
@@ -237,19 +289,19 @@ impl ClaimLane {
         }
     }
 
-    fn hand_out(&mut self, planned: Planned, place: Place) {
+    fn hand_out(&mut self, planned: Planned, claimed: Claimed) {
         let key = planned.claim.key;
-        self.tell_expired(key, planned.expired);
+        planned.expired.into_iter().for_each(|expired| self.tell_expired(key, expired));
         if let Some(reader) = self.readers.get_mut(&key) {
-            reader.claimed(place, &planned.claim, planned.more_retries);
+            reader.claimed(claimed, &planned.claim);
         }
         for (lease, expires_at, batch) in planned.batches {
             self.core.timers.add(lease, expires_at);
             self.round.serves([&batch.request.caller]);
             let first = batch.messages.iter().filter(|message| message.at.attempts <= 1).count();
             let again = batch.messages.len() - first;
-            let deliveries = deliveries(lease, expires_at, batch.messages);
-            if batch.request.reply.send(Ok(Granted { lease, deliveries })).is_err() {
+            let (deliveries, kept_bytes) = (deliveries(lease, expires_at, batch.messages), batch.kept_bytes);
+            if batch.request.reply.send(Ok(Granted { lease, deliveries, kept_bytes })).is_err() {
                 // The caller has given up since: nobody has seen these messages.
                 self.core.settle_lane(key.stream).push_event(SettleRequest::Release(lease), LEASE_BYTES);
             } else {
@@ -273,52 +325,13 @@ impl ClaimLane {
     }
 }
 
-fn with_lease(key: SubscriptionKey, now: Timestamp, batch: Batch) -> (LeaseKey, Timestamp, Batch) {
-    let lease = LeaseKey { subscription: key, id: LeaseId(Uuid::new_v4()) };
-    (lease, now.plus(batch.request.lease), batch)
-}
-
-fn planned(
-    state: SubscriptionState,
-    source: Taken,
-    batches: Vec<(LeaseKey, Timestamp, Batch)>,
-    left: Option<&Candidate>,
-) -> Option<Planned> {
-    let leases = batches.iter().map(|(lease, expires_at, batch)| Lease {
-        key: state.key,
-        id: lease.id,
-        expires_at: *expires_at,
-        messages: batch.messages.iter().map(|message| message.at).collect(),
-    });
-    let leases: Vec<Lease> = leases.collect();
-    let mut claim = Claim {
-        key: state.key,
-        place: state.place,
-        version: state.version,
-        cursor: state.cursor,
-        cursor_time: state.cursor_time,
-        skipped: 0,
-        retries: Vec::new(),
-        leases,
-    };
-    let mut more_retries = false;
-    let expired = match source {
-        Taken::Log { end, time, skipped, expired } => {
-            // What found no consumer stays where it is.
-            (claim.cursor, claim.skipped) = left.map_or((end, skipped), |left| (left.at.offset, left.skipped_before));
-            claim.cursor_time = left.map_or(time, |left| left.at.appended_at);
-            (claim.cursor > state.cursor).then_some(())?;
-            Expired::Unread(expired)
-        }
-        Taken::Retries { dropped, expired, more } => {
-            claim.skipped = i64::try_from(dropped.len()).unwrap_or(i64::MAX);
-            let taken = claim.leases.iter().flat_map(|lease| lease.messages.iter().map(|message| message.offset));
-            claim.retries = taken.chain(dropped).collect();
-            more_retries = more || left.is_some();
-            Expired::Failed(expired)
-        }
-    };
-    Some(Planned { claim, batches, more_retries, expired })
+/// Keys behind the last one, then from the beginning.
+fn in_turn<'a>(
+    keys: &'a BTreeSet<SubscriptionKey>,
+    last: Option<&'a SubscriptionKey>,
+) -> impl Iterator<Item = SubscriptionKey> + 'a {
+    let behind = keys.range((last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+    behind.chain(last.into_iter().flat_map(|last| keys.range(..=last))).copied()
 }
 
 fn deliveries(lease: LeaseKey, expires_at: Timestamp, messages: Vec<Candidate>) -> Vec<Delivery> {

@@ -11,10 +11,38 @@ use crate::store::segments::Segment;
 pub struct Candidate {
     /// Where it is, with the attempt that this delivery would be.
     pub at: MessageRef,
-    /// What it is.
+    /// What it is: a slice of its segment.
     pub message: Message,
-    /// Offsets passed over before it in this walk.
-    pub skipped_before: i64,
+    /// Size of the segment, which it keeps in memory.
+    pub segment_bytes: usize,
+    /// Offset of the first message of the segment.
+    pub segment_base: i64,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a message that may be delivered comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Never claimed; so many offsets were passed over before it in this walk.
+    New {
+        /// Offsets passed over.
+        skipped_before: i64,
+    },
+    /// Failed before; its place in the order of failures.
+    Failed {
+        /// See [`FailedMessage::failure`](crate::store::retries::FailedMessage::failure).
+        failure: i64,
+    },
+}
+
+impl Candidate {
+    /// A message of a segment; `None` when it cannot be read.
+    pub fn of(segment: &Segment, at: MessageRef, origin: Origin) -> Option<Self> {
+        let message = segment.message(at.offset)?.clone();
+        let (segment_bytes, segment_base) = (segment.payload_bytes, segment.base_offset);
+        Some(Self { at, message, segment_bytes, segment_base, origin })
+    }
 }
 
 /// A walk over the log from a cursor.
@@ -70,14 +98,15 @@ impl<'a> LogScan<'a> {
             return self.skip_to(segment.end_offset());
         }
         while self.offset < segment.end_offset() && self.candidates.len() < enough {
-            match segment.message(self.offset) {
-                Some(message) if selected(self.rule, message) => {
-                    let at = MessageRef { offset: self.offset, attempts: 1, appended_at: segment.appended_at };
-                    self.bytes += message.size_bytes();
-                    let message = message.clone();
-                    self.candidates.push(Candidate { at, message, skipped_before: self.skipped });
+            let message = segment.message(self.offset).filter(|message| selected(self.rule, message));
+            let at = MessageRef { offset: self.offset, attempts: 1, appended_at: segment.appended_at };
+            let origin = Origin::New { skipped_before: self.skipped };
+            match message.and_then(|_| Candidate::of(segment, at, origin)) {
+                Some(found) => {
+                    self.bytes += found.message.size_bytes();
+                    self.candidates.push(found);
                 }
-                _ => self.skipped += 1,
+                None => self.skipped += 1,
             }
             self.offset += 1;
         }
@@ -117,7 +146,11 @@ mod tests {
     }
 
     fn found(scan: &LogScan<'_>) -> Vec<(i64, i64)> {
-        scan.candidates.iter().map(|candidate| (candidate.at.offset, candidate.skipped_before)).collect()
+        let found = |candidate: &Candidate| match candidate.origin {
+            Origin::New { skipped_before } => (candidate.at.offset, skipped_before),
+            Origin::Failed { .. } => panic!("it has never been claimed"),
+        };
+        scan.candidates.iter().map(found).collect()
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Failing {
     pub dead_letter_horizon: Micros,
     log: Arc<Vec<Stored>>,
     max_consume_count: Option<i32>,
+    /// The present one.
+    since: u64,
     /// 0 where dead letters have no order: each is then known by its offset in the queue alone.
     round: u64,
 }
@@ -60,6 +62,7 @@ impl Failing {
             dead_letter_horizon: queue.dead_letter_horizon(),
             log: Arc::clone(&queue.log),
             max_consume_count: queue.spec.max_consume_count,
+            since: queue.round,
             round: if fifo { queue.round } else { 0 },
         }
     }
@@ -90,9 +93,9 @@ impl GroupModel {
         self.fates[usize::try_from(offset).unwrap()] = fate;
     }
 
-    pub fn appended(&mut self, number: Number, labels: &[String], Place { offset, appended_at }: Place) {
+    pub fn appended(&mut self, number: Number, labels: &[String], Place { offset, appended_at }: Place, since: u64) {
         self.fates.push(Fate::Open);
-        let item = Item { number, offset, appended_at, attempts: 0, death: None };
+        let item = Item { number, offset, appended_at, attempts: 0, death: None, since };
         if self.rule.as_ref().is_none_or(|rule| rule.matches(labels)) {
             self.normal.available.insert((0, offset), item);
         } else {
@@ -124,6 +127,7 @@ impl GroupModel {
 
     /// A counted delivery has failed.
     pub fn fail(&mut self, source: Source, at: At, item: Item, failing: &Failing) {
+        let item = Item { since: failing.since, ..item };
         if source == Source::Dead {
             if item.appended_at > failing.dead_letter_horizon {
                 self.dead.available.insert(at, item);

@@ -126,7 +126,7 @@ impl QueueModel {
         }
         Arc::make_mut(&mut self.log).push(Stored { number, labels: labels.to_vec(), appended_at: self.now });
         for group in self.groups.values_mut() {
-            group.appended(number, labels, place);
+            group.appended(number, labels, place, self.round);
         }
         Ok(())
     }
@@ -157,7 +157,7 @@ impl QueueModel {
             }
         };
         let Answer::Batch(batch) = answer else { return Err(format!("not a batch: {answer}")) };
-        model.deliver(batch, max, expires)?;
+        model.deliver(batch, max, expires, self.round)?;
         if batch.is_empty() && reader.source == Source::Normal && !group.normal.is_blocked() {
             group.unread.clear();
         }
@@ -218,7 +218,7 @@ impl QueueModel {
         let mut group = GroupModel::new(exclusive);
         for (offset, stored) in (0..).zip(self.log.iter()) {
             let place = Place { offset, appended_at: stored.appended_at };
-            group.appended(stored.number, &stored.labels, place);
+            group.appended(stored.number, &stored.labels, place, self.round);
         }
         group.expire(self.horizon(), self.dead_letter_horizon());
         self.groups.insert(number, group);

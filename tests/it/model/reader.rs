@@ -16,6 +16,15 @@ pub struct Item {
     pub attempts: i32,
     /// For a dead letter: why it is one, and the request that made it one.
     pub death: Option<(Death, Option<Token>)>,
+    /// The round in which it arrived, or failed last.
+    pub since: u64,
+}
+
+impl Item {
+    /// It has been delivered before.
+    fn has_failed(&self) -> bool {
+        self.attempts > 0
+    }
 }
 
 /// Who holds a message, and until when.
@@ -35,6 +44,8 @@ pub struct ReaderModel {
     pub exclusive: bool,
     pub available: BTreeMap<At, Item>,
     pub leased: BTreeMap<At, (Item, Hold)>,
+    /// Not FIFO: the last delivery was a failed message alone, while new ones waited.
+    pub passed_new: bool,
 }
 
 impl ReaderModel {
@@ -49,7 +60,7 @@ impl ReaderModel {
     }
 
     /// Leases a batch, if it is one that may be given out.
-    pub fn deliver(&mut self, batch: &[Delivery], max: usize, expires: Micros) -> Result<(), String> {
+    pub fn deliver(&mut self, batch: &[Delivery], max: usize, expires: Micros, round: u64) -> Result<(), String> {
         if batch.is_empty() {
             let count = self.available.len();
             return if self.owes() { Err(format!("nothing, though {count} are available")) } else { Ok(()) };
@@ -60,12 +71,17 @@ impl ReaderModel {
         if batch.len() > max {
             return Err(format!("{} messages, {max} asked for", batch.len()));
         }
-        if !batch.is_sorted_by(|left, right| left.place.offset < right.place.offset) {
+        // New ones come before failed ones where they share a batch.
+        let is_behind = |delivery: &Delivery| !self.exclusive && delivery.attempt > 1;
+        let in_order = batch.iter().filter(|delivery| !is_behind(delivery)).map(|delivery| delivery.place.offset);
+        if !in_order.is_sorted_by(|left, right| left < right) || !batch.is_sorted_by_key(is_behind) {
             return Err("not in stream order".into());
         }
         let places = batch.iter().map(|delivery| self.place_of(delivery)).collect::<Result<Vec<At>, String>>()?;
         if self.exclusive {
             self.check_order(&places)?;
+        } else {
+            self.check_shares(&places, round)?;
         }
         for (delivery, at) in batch.iter().zip(places) {
             let Some(item) = self.available.remove(&at) else { return Err(format!("{} twice", delivery.number)) };
@@ -73,6 +89,28 @@ impl ReaderModel {
             let item = Item { attempts: delivery.attempt, ..item };
             self.leased.insert(at, (item, Hold { token: delivery.token, expires }));
         }
+        Ok(())
+    }
+
+    /// Not FIFO: while failed and new messages both wait, at least every second delivery is a new one, and failed ones come in
+    /// the order of their failures. What arrived or failed in the same round has no order here, and another replica hears of new
+    /// messages a moment later: those of the last rounds do not count.
+    fn check_shares(&mut self, places: &[At], round: u64) -> Result<(), String> {
+        let of_batch: Vec<&Item> = places.iter().filter_map(|at| self.available.get(at)).collect();
+        let failed: Vec<&&Item> = of_batch.iter().filter(|item| item.has_failed()).collect();
+        let new = of_batch.len() - failed.len();
+        let known = self.available.values().filter(|item| !item.has_failed() && item.since + 2 <= round).count();
+        let waits = |item: &&Item| item.has_failed() && !of_batch.iter().any(|taken| taken.number == item.number);
+        let oldest = self.available.values().filter(waits).map(|item| item.since).min();
+        if let Some(item) = failed.iter().find(|item| oldest.is_some_and(|oldest| oldest < item.since)) {
+            return Err(format!("{} has passed one that failed before it", item.number));
+        }
+        let alone = new == 0 && failed.len() == 1;
+        let passes_new = new == 0 && !failed.is_empty() && known > 0;
+        if new < known.min(of_batch.len() / 2) || (passes_new && (self.passed_new || !alone)) {
+            return Err(format!("{} failed messages and {new} new ones, though {known} wait", failed.len()));
+        }
+        self.passed_new = passes_new;
         Ok(())
     }
 

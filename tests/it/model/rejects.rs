@@ -87,7 +87,12 @@ fn right_answers_are_taken() {
     for mode in [QueueMode::Normal, QueueMode::Fifo] {
         let model =
             must(&queue(mode), &[consumed(2, first(&[1, 2])), acked(&[(1, true), (2, false)], &[Acked, Failed])]);
-        let model = must(&model, &[consumed(10, vec![delivery(2, 2, 7), delivery(3, 1, 8)])]);
+        // A failed message is the first one of a FIFO queue, and behind new ones elsewhere.
+        let mut batch = vec![delivery(2, 2, 7), delivery(3, 1, 8)];
+        if mode == QueueMode::Normal {
+            batch.reverse();
+        }
+        let model = must(&model, &[consumed(10, batch)]);
         let model = must(&model, &[acked(&[(7, false), (8, true)], &[Failed, AfterFailure])]);
         let group = &model.groups[&GROUP];
         assert_eq!(
@@ -103,6 +108,52 @@ fn a_leased_message_is_not_delivered_to_another_consumer() {
     let again = vec![delivery(1, 1, 9)];
     must_not(&must(&model, &[consumed(1, first(&[1]))]), &[consumed(1, again.clone())], "1 is under lease h1");
     must_not(&model, &[consumed(1, first(&[1])), consumed(1, again)], "is under lease");
+}
+
+/// Messages 1 and 2 have failed, and 3 has been there for two rounds.
+fn failed_before_new(mode: QueueMode) -> QueueModel {
+    let model = must(&queue(mode), &[consumed(2, first(&[1, 2]))]);
+    let mut model = must(&model, &[acked(&[(1, false), (2, false)], &[Failed, AfterFailure])]);
+    (0..2).for_each(|_| model.begin_round());
+    model
+}
+
+#[test]
+fn failed_messages_do_not_starve_new_ones() {
+    let model = failed_before_new(QueueMode::Normal);
+    let again = |number, token| delivery(number, 2, token);
+    must_not(&model, &[consumed(2, vec![again(1, 7), again(2, 8)])], "2 failed messages and 0 new ones, though 1 wait");
+    let turn = must(&model, &[consumed(1, vec![again(1, 7)])]);
+    must_not(&turn, &[consumed(1, vec![again(2, 8)])], "1 failed messages and 0 new ones, though 1 wait");
+    let turn = must(&turn, &[consumed(1, vec![delivery(3, 1, 8)])]);
+    must(&turn, &[consumed(1, vec![again(2, 9)])]);
+    must_not(&model, &[consumed(10, vec![again(1, 7), delivery(3, 1, 8)])], "not in stream order");
+    must(&model, &[consumed(10, vec![delivery(3, 1, 8), again(1, 7), again(2, 9)])]);
+    must(&failed_before_new(QueueMode::Fifo), &[consumed(2, vec![again(1, 7), again(2, 8)])]);
+}
+
+#[test]
+fn a_message_that_fails_again_waits_for_those_that_failed_before() {
+    let model = must(&failed_before_new(QueueMode::Normal), &[consumed(1, vec![delivery(1, 2, 7)])]);
+    let mut model = must(&model, &[consumed(1, vec![delivery(3, 1, 8)])]);
+    // Two deliveries make a dead letter here: of the dead letters one fails again.
+    model.begin_round();
+    let dead = |number, offset, attempt, token| {
+        let at = Place { offset: i64::from(number) - 1, appended_at: 0 };
+        let death = Death { reason: DeadLetterReason::AckFail, attempts: 2, origin: at };
+        let place = Place { offset, appended_at: 0 };
+        Delivery { number, place, attempt, token, expires: 30 * SECOND, death: Some(death) }
+    };
+    let model = must(&model, &[acked(&[(7, false)], &[Failed]), consumed(1, vec![delivery(2, 2, 9)])]);
+    let mut model = must(&model, &[acked(&[(9, false)], &[Failed])]);
+    let both = vec![dead(1, 0, 1, 20), dead(2, 1, 1, 21)];
+    model = must(&model, &[consumed_by(DEAD, 2, both)]);
+    let fail = |token| acked_by(DEAD, DEAD, &[(token, false)], Answer::Acked(vec![Failed]));
+    model = must(&model, &[fail(21)]);
+    model.begin_round();
+    let model = must(&model, &[fail(20)]);
+    must_not(&model, &[consumed_by(DEAD, 1, vec![dead(1, 0, 2, 22)])], "1 has passed one that failed before it");
+    must(&model, &[consumed_by(DEAD, 1, vec![dead(2, 1, 2, 22)])]);
 }
 
 #[test]

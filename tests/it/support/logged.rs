@@ -54,6 +54,13 @@ impl Logged {
         assert!(self.process.wait().unwrap().success(), "{}", self.text());
     }
 
+    /// The most memory that it has had resident.
+    pub fn peak_bytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    }
+
     /// What it has logged until now.
     pub fn text(&self) -> String {
         fs::read_to_string(&self.log.0).unwrap()
