@@ -24,6 +24,8 @@ const LEAVES: f64 = 0.02;
 const REPEATS: f64 = 0.5;
 /// One message in so many is poison to a group.
 const POISON_SHARE: u64 = 40;
+/// So often poison fails where there are no dead letters.
+const FAILURES: u8 = 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -134,9 +136,16 @@ impl Consumer {
             return calm_moves(deliveries.len());
         }
         let rules = self.load.topology.rules(self.reader);
-        let redrive = rules.max_consume_count.is_some() && self.reader.source == Source::Normal;
-        let poisoned: Vec<bool> =
-            deliveries.iter().map(|delivery| redrive && is_poison(delivery.message, self.reader.group)).collect();
+        // Where it blocks nobody it fails many times even if it can't become a dead letter.
+        let fails = |attempts: Option<u8>| match rules.max_consume_count {
+            Some(_) => true,
+            None => !rules.fifo && attempts.is_some_and(|attempts| attempts < FAILURES),
+        };
+        let is_poisoned = |delivery: &Delivery| {
+            let fails = self.reader.source == Source::Normal && fails(delivery.attempts);
+            fails && is_poison(delivery.message, self.reader.group)
+        };
+        let poisoned: Vec<bool> = deliveries.iter().map(is_poisoned).collect();
         moves(&mut self.rng, rules.fifo, lease, &poisoned)
     }
 

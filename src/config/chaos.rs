@@ -85,6 +85,8 @@ pub enum Sabotage {
     AckForgotten,
     /// Failed messages of FIFO queues that let others pass
     FifoOvertaken,
+    /// Failed messages of other queues that wait until hundreds of new ones have passed
+    FailedStarve,
     /// Failed deliveries that are not counted
     FailureUncounted,
     /// Dead letters stored twice

@@ -18,6 +18,8 @@ pub enum Rule {
     ForeignHandler,
     /// A FIFO queue delivers in the order of its sends, one batch at a time to a group.
     Fifo,
+    /// On other queues failed and new messages share the deliveries: none waits behind any number of others.
+    Starved,
     /// At most `max_consume_count` counted deliveries, each counted.
     Attempts,
     /// Exactly one dead letter, of what failed so often, and of nothing else.
@@ -42,6 +44,7 @@ impl Rule {
             Rule::OldHandler => "old-handler",
             Rule::ForeignHandler => "foreign-handler",
             Rule::Fifo => "fifo",
+            Rule::Starved => "starved",
             Rule::Attempts => "attempts",
             Rule::DeadLetter => "dead-letter",
             Rule::Counters => "counters",

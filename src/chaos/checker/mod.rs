@@ -2,7 +2,7 @@
 //!
 //! - `sent` is what was sent and surely or perhaps stored.
 //! - `holds` is what each delivery may have held, from when to when; the other rules compare holds.
-//! - `leases`, `fifo`, `attempts`, `ends` and `counters` are the rules; each says which guarantee it is about.
+//! - `leases`, `fifo`, `starved`, `attempts`, `ends` and `counters` are the rules; each says which guarantee it is about.
 //!
 //! Calls have windows and not instants, so every rule asks whether any instants within the windows would do. What cannot be
 //! told apart from a right run is let pass.
@@ -15,6 +15,7 @@ mod findings;
 mod holds;
 mod leases;
 mod sent;
+mod starved;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,7 @@ pub fn check(history: &History, findings: &mut Findings) {
         let group = GroupView { index, log, history, sent: &sent, normal, dead_letters };
         leases::check(&group, findings);
         fifo::check(&group, findings);
+        starved::check(&group, findings);
         attempts::check(&group, findings);
         ends::check(&group, findings);
         counters::check(&group, findings);

@@ -3,6 +3,7 @@
 mod ends;
 mod fifo;
 mod leases;
+mod starved;
 
 use std::time::Duration;
 
