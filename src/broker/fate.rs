@@ -66,7 +66,7 @@ pub struct Present {
 }
 
 /// Applies the ops one after the other to the leases as they are.
-pub fn decide(ops: &[Op], leases: Vec<Lease>, policies: &[ReaderPolicy], at: Present) -> (Settlement, Decided) {
+pub fn decide(ops: &[&Op], leases: Vec<Lease>, policies: &[ReaderPolicy], at: Present) -> (Settlement, Decided) {
     let leases = leases.into_iter().map(|lease| (LeaseKey { subscription: lease.key, id: lease.id }, lease)).collect();
     let (settlement, counts) = (Settlement::default(), SettledCounts::default());
     let mut table = Table { leases, policies, at, changed: BTreeSet::new(), settlement, counts };

@@ -6,6 +6,7 @@
 //! ```
 
 mod admin;
+mod apart;
 mod append;
 mod cache;
 mod catalog;
@@ -13,7 +14,9 @@ mod claim;
 pub mod clock;
 mod consume;
 mod core;
+mod delays;
 mod fate;
+mod isolation;
 mod lane;
 mod observe;
 mod partitions;
@@ -35,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::settings::Settings;
 
+use self::apart::Apart;
 use self::clock::DatabaseClock;
 use self::core::Core;
 use crate::domain::Result;
@@ -100,16 +104,18 @@ impl Broker {
         let core = || Arc::clone(&self.core);
         let metrics = || self.core.metrics.clone();
         let unflushed = (&self.core.lanes.append_unflushed, Durability::Asynchronous);
+        let apart = Arc::new(Apart::new(core(), "dms-append-apart", self.writes.clone()));
         for (lane, durability) in
             self.core.lanes.append.iter().map(|lane| (lane, Durability::Synchronous)).chain([unflushed])
         {
-            let (core, lane) = (core(), Arc::clone(lane));
-            let run = move || append::run(Arc::clone(&core), Arc::clone(&lane), durability);
+            let (core, lane, apart) = (core(), Arc::clone(lane), Arc::clone(&apart));
+            let run = move || append::run(Arc::clone(&core), Arc::clone(&lane), Arc::clone(&apart), durability);
             self.writes.spawn(lane::keep_running(Lane::Append, metrics(), run));
         }
+        let apart = Arc::new(Apart::new(core(), "dms-settle-apart", self.writes.clone()));
         for lane in &self.core.lanes.settle {
-            let (core, lane) = (core(), Arc::clone(lane));
-            let run = move || settle::run(Arc::clone(&core), Arc::clone(&lane));
+            let (core, lane, apart) = (core(), Arc::clone(lane), Arc::clone(&apart));
+            let run = move || settle::run(Arc::clone(&core), Arc::clone(&lane), Arc::clone(&apart));
             self.writes.spawn(lane::keep_running(Lane::Settle, metrics(), run));
         }
         for lane in &self.core.lanes.claim {
@@ -125,7 +131,7 @@ impl Broker {
         self.loops.spawn(wakeups::receive_loop(core(), listener));
         self.loops.spawn(upkeep::expire_own(core()));
         self.loops.spawn(upkeep::sweep_leases(core()));
-        self.loops.spawn(upkeep::end_delays(core()));
+        self.loops.spawn(delays::end_delays(core()));
         self.loops.spawn(upkeep::keep_retention(core()));
         self.loops.spawn(upkeep::freeze_partitions(core()));
         if let Some((clock, connection)) = clock {

@@ -11,7 +11,7 @@ use crate::domain::ids::ProjectId;
 use crate::domain::{Error, Result};
 
 /// How long a call waits for others of its project.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What each project has in use.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl PoolShares {
     /// Waits until fewer calls of the project than its share are at Postgres.
     ///
     /// # Errors
-    /// `Unavailable` after five seconds.
+    /// `Unavailable` after ten seconds.
     pub async fn enter<'a>(&'a self, project: &'a ProjectId) -> Result<PoolShare<'a>> {
         let semaphore = {
             let mut projects = self.lock();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::core::Core;
 use super::settle::{LEASE_BYTES, SettleRequest};
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::StreamId;
+use crate::domain::ids::SubscriptionKey;
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::{Error, Result};
 use crate::metrics::{Expired, Upkeep};
@@ -18,10 +18,6 @@ use crate::store::leases::LeaseKey;
 const LEASES_MAX: usize = 64;
 /// Leases found by one sweep.
 const SWEEP_MAX: i64 = 1000;
-/// Delayed messages made available at once, per stream.
-const DELAYED_MAX: i64 = 500;
-/// Streams with due delayed messages looked after at once.
-const DELAYED_STREAMS_MAX: i64 = 100;
 /// Groups with failed messages that have expired looked after in one round; the others have their turn in the next.
 const FAILED_READERS_MAX: i64 = 1000;
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
@@ -33,19 +29,19 @@ const SWEEP_REST_FACTOR: u32 = 20;
 const SWEEP_REST_FAILED_MAX: Duration = Duration::from_secs(10);
 
 /// A step of the upkeep, which must not wait for ever.
-async fn in_time<T>(core: &Core, step: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn in_time<T>(core: &Core, step: impl Future<Output = Result<T>>) -> Result<T> {
     let answered = tokio::time::timeout(core.settings.statement_timeout + ANSWER_GRACE, step).await;
     answered.unwrap_or_else(|_| Err(Error::unavailable("the database did not answer in time")))
 }
 
 fn expire(core: &Core, leases: Vec<LeaseKey>) {
-    let mut by_stream: BTreeMap<StreamId, Vec<LeaseKey>> = BTreeMap::new();
+    let mut by_reader: BTreeMap<SubscriptionKey, Vec<LeaseKey>> = BTreeMap::new();
     for lease in leases {
-        by_stream.entry(lease.subscription.stream).or_default().push(lease);
+        by_reader.entry(lease.subscription).or_default().push(lease);
     }
-    for (stream, leases) in by_stream {
+    for (reader, leases) in by_reader {
         let bytes = leases.len() * LEASE_BYTES;
-        core.settle_lane(stream).push_event(SettleRequest::Expire(leases), bytes);
+        core.settle_lane(reader.stream).push_event(SettleRequest::Expire(reader, leases), bytes);
     }
 }
 
@@ -90,74 +86,6 @@ pub async fn sweep_leases(core: Arc<Core>) {
             }
         }
         pause = core.settings.sweep_interval.max(rest);
-    }
-}
-
-/// Makes delayed messages available when their delay ends.
-pub async fn end_delays(core: Arc<Core>) {
-    loop {
-        let begun = Instant::now();
-        let ended = end_due(&core).await;
-        core.metrics.replica().kept_up(Upkeep::Delays, begun.elapsed(), ended.is_ok());
-        let next = ended.unwrap_or_else(|error| {
-            tracing::warn!(%error, "delayed messages not made available");
-            None
-        });
-        let wait = async {
-            let due = async {
-                match next {
-                    Some(due) => core.clock.sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = due => {}
-                () = core.delays.notified() => {}
-                () = tokio::time::sleep(core.settings.sweep_interval) => {}
-            }
-        };
-        if core.until_stopped(wait).await.is_none() {
-            return;
-        }
-    }
-}
-
-/// Ends the delays that are due, and says when the next one will be. When none is, that takes one statement.
-async fn end_due(core: &Core) -> Result<Option<Timestamp>> {
-    loop {
-        let now = core.clock.now();
-        let next = in_time(core, async { Ok(store::delayed::next_due(&core.store.pool).await?) }).await?;
-        core.metrics.replica().late(Upkeep::Delays, next.map_or(Duration::ZERO, |due| now.since(due)));
-        if next.is_none_or(|due| due > now) || core.stop.is_cancelled() {
-            return Ok(next);
-        }
-        append_due(core, now).await?;
-    }
-}
-
-async fn append_due(core: &Core, now: Timestamp) -> Result<()> {
-    let due = async { Ok(store::delayed::due_streams(&core.store.pool, now, DELAYED_STREAMS_MAX).await?) };
-    let streams = in_time(core, due).await?;
-    in_time(core, core.ensure_partitions(now)).await?;
-    let mut failed = Ok(());
-    for stream in streams {
-        // A stream that cannot be served holds back no other one.
-        if let Err(error) = append_due_of(core, stream, now).await {
-            tracing::warn!(stream = stream.0, %error, "delayed messages of a stream not made available");
-            failed = Err(error);
-        }
-    }
-    failed
-}
-
-async fn append_due_of(core: &Core, stream: StreamId, now: Timestamp) -> Result<()> {
-    loop {
-        let epoch = core.cache.epoch();
-        let append = async { Ok(store::delayed::append_due(&core.store.pool, stream, now, DELAYED_MAX).await?) };
-        match in_time(core, append).await? {
-            Some(segment) => core.appended(epoch, segment),
-            None => return Ok(()),
-        }
     }
 }
 

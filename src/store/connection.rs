@@ -23,7 +23,9 @@ const STEADY_PLANS: [(&str, &str); 6] = [
 ];
 /// A connection not used for this long is tried before use.
 const REST: Duration = Duration::from_millis(250);
-const CONFLICTS_MAX: u32 = 5;
+/// A lane waits no longer than this for a lock. Other replicas hold those of hot rows for as long as their commits take; whoever
+/// holds one for longer is somebody else, and others of the flush need not wait for it.
+const LOCK_PATIENCE: &str = "100ms";
 /// The smallest transaction whose commit waits for the disk: one that has written to the WAL.
 const CONFIRM: &str = "SELECT set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'dms', '')";
 
@@ -36,6 +38,26 @@ pub enum Durability {
     Asynchronous,
 }
 
+/// Why a flush was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// A lock was not to be had in time, or was given up to end a deadlock. Nothing was written.
+    Locked,
+    /// Postgres refused it, and would take another one on the same connection. Nothing was written.
+    Refused,
+    /// The connection or Postgres has gone. What was written is not known.
+    Lost,
+}
+
+/// A flush that was not carried out.
+#[derive(Debug, Clone)]
+pub struct FlushError {
+    /// Why, for who can do something about it.
+    pub failure: Failure,
+    /// What callers are told.
+    pub error: Error,
+}
+
 /// One connection, held over many flushes.
 #[derive(Debug)]
 pub struct LaneConnection {
@@ -43,7 +65,8 @@ pub struct LaneConnection {
     name: &'static str,
     durability: Durability,
     connection: Option<PgConnection>,
-    conflicts: u32,
+    /// Since when the present flush has lost conflicts.
+    conflicts_since: Option<Instant>,
     used_at: Instant,
     session: u64,
 }
@@ -52,7 +75,7 @@ impl LaneConnection {
     /// No connection is made yet.
     pub fn new(store: &Store, name: &'static str, durability: Durability) -> Self {
         let (store, used_at) = (store.clone(), Instant::now());
-        Self { store, name, durability, connection: None, conflicts: 0, used_at, session: 0 }
+        Self { store, name, durability, connection: None, conflicts_since: None, used_at, session: 0 }
     }
 
     /// The connection, made if there is none.
@@ -68,7 +91,7 @@ impl LaneConnection {
                 .options
                 .clone()
                 .application_name(self.name)
-                .options([("synchronous_commit", commit)])
+                .options([("synchronous_commit", commit), ("lock_timeout", LOCK_PATIENCE)])
                 .options(STEADY_PLANS);
             let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect());
             let connected =
@@ -77,6 +100,11 @@ impl LaneConnection {
             self.session += 1;
         }
         self.connection.as_mut().ok_or_else(|| Error::internal("no connection"))
+    }
+
+    /// Whether there is a connection, as far as is known: an error that left it there was one of a statement.
+    pub fn is_open(&self) -> bool {
+        self.connection.is_some()
     }
 
     /// Tells connections apart: while it stays the same, Postgres has not crashed.
@@ -101,33 +129,46 @@ impl LaneConnection {
         self.store.statement_timeout + GRACE
     }
 
-    /// Judges one run of a flush: `None` when it lost a conflict and has to run again. The connection is given up when it is
-    /// spoilt or silent.
-    pub fn judge<T>(&mut self, outcome: std::result::Result<sqlx::Result<T>, Elapsed>) -> Option<Result<T>> {
+    /// Judges one run of a flush. The connection is given up when it is spoilt or silent.
+    pub fn judge<T>(&mut self, outcome: std::result::Result<sqlx::Result<T>, Elapsed>) -> Result<T, FlushError> {
         let error = match outcome {
             Ok(Ok(value)) => {
-                self.conflicts = 0;
-                return Some(Ok(value));
+                self.conflicts_since = None;
+                return Ok(value);
             }
             Ok(Err(error)) => error,
             Err(_) => {
                 self.connection = None;
-                return Some(Err(Error::unavailable("the database did not answer in time")));
+                let error = Error::unavailable("the database did not answer in time");
+                return Err(FlushError { failure: Failure::Lost, error });
             }
         };
-        if !sqlstate::leaves_connection_usable(&error) {
+        let failure = if sqlstate::is_conflict(&error) {
+            Failure::Locked
+        } else if sqlstate::leaves_connection_usable(&error) {
+            Failure::Refused
+        } else {
             self.connection = None;
+            Failure::Lost
+        };
+        Err(FlushError { failure, error: error.into() })
+    }
+
+    /// The same for a flush that waits for its locks as long as a statement may take: `None` when it has to run again.
+    pub fn judge_patiently<T>(&mut self, outcome: std::result::Result<sqlx::Result<T>, Elapsed>) -> Option<Result<T>> {
+        match self.judge(outcome) {
+            Ok(value) => Some(Ok(value)),
+            Err(FlushError { failure: Failure::Locked, error }) => {
+                let since = *self.conflicts_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < self.store.statement_timeout {
+                    tracing::debug!(%error, lane = self.name, "flush runs again after a conflict");
+                    return None;
+                }
+                self.conflicts_since = None;
+                Some(Err(error))
+            }
+            Err(FlushError { error, .. }) => Some(Err(error)),
         }
-        if !sqlstate::is_conflict(&error) {
-            return Some(Err(error.into()));
-        }
-        self.conflicts += 1;
-        if self.conflicts > CONFLICTS_MAX {
-            self.conflicts = 0;
-            return Some(Err(Error::unavailable("the database is busy")));
-        }
-        tracing::debug!(%error, lane = self.name, "flush runs again after a conflict");
-        None
     }
 
     /// Waits until what was committed in this session is on disk (and on synchronous standbys): the WAL is flushed in order.
@@ -141,7 +182,7 @@ impl LaneConnection {
             return Err(lost());
         };
         let outcome = tokio::time::timeout(limit, sqlx::query(CONFIRM).execute(connection)).await;
-        self.judge(outcome).unwrap_or_else(|| Err(lost())).map(drop)
+        self.judge(outcome).map(drop).map_err(|failed| failed.error)
     }
 
     /// Says goodbye to Postgres.
@@ -153,26 +194,48 @@ impl LaneConnection {
 }
 
 /// Runs one flush, a statement or a transaction, on a [`LaneConnection`]: `flush!(connection, conn => future)`. It is run
-/// again when Postgres ended it in favour of another one.
+/// again while what it needs is locked, for as long as a statement may take.
 ///
 /// A macro, because the compiler cannot yet see that the future of an async closure over borrowed data is `Send`.
 macro_rules! flush {
     ($connection:expr, $conn:ident => $run:expr) => {
         loop {
-            let limit = $connection.limit();
-            let outcome = match $connection.open().await {
-                Ok($conn) => {
-                    let statement = $crate::store::statement::Statement::begin(stringify!($run));
-                    let outcome = tokio::time::timeout(limit, statement.run($run)).await;
-                    statement.end();
-                    outcome
-                }
+            let outcome = match $crate::store::connection::run!($connection, $conn => $run) {
+                Ok(outcome) => outcome,
                 Err(error) => break Err(error),
             };
-            if let Some(result) = $connection.judge(outcome) {
+            if let Some(result) = $connection.judge_patiently(outcome) {
                 break result;
             }
         }
     };
 }
-pub(crate) use flush;
+
+/// The same once, for who can do without what is locked or refused: fails with a [`FlushError`].
+macro_rules! try_flush {
+    ($connection:expr, $conn:ident => $run:expr) => {
+        match $crate::store::connection::run!($connection, $conn => $run) {
+            Ok(outcome) => $connection.judge(outcome),
+            Err(error) => {
+                Err($crate::store::connection::FlushError { failure: $crate::store::connection::Failure::Lost, error })
+            }
+        }
+    };
+}
+
+/// One run, within its time; an error when there is no connection.
+macro_rules! run {
+    ($connection:expr, $conn:ident => $run:expr) => {{
+        let limit = $connection.limit();
+        match $connection.open().await {
+            Ok($conn) => {
+                let statement = $crate::store::statement::Statement::begin(stringify!($run));
+                let outcome = tokio::time::timeout(limit, statement.run($run)).await;
+                statement.end();
+                Ok(outcome)
+            }
+            Err(error) => Err(error),
+        }
+    }};
+}
+pub(crate) use {flush, run, try_flush};

@@ -79,28 +79,38 @@ async fn try_append_and_delay(
     Ok(present.into_iter().map(|stream| (stream, landed(stream))).collect())
 }
 
-/// Moves due messages of one stream into its log, in the order they become available. Returns the segment, if any.
+/// What became of the due messages of a stream.
+#[derive(Debug)]
+pub enum Due {
+    /// As many as one segment should hold were appended.
+    Appended(Segment),
+    /// There are none.
+    Nothing,
+    /// Somebody has locked the stream.
+    Locked,
+}
+
+/// Moves due messages of one stream into its log, in the order they become available. Waits for nobody who has locked the stream.
 #[tracing::instrument(name = "delayed::append_due", level = "debug", skip_all)]
-pub async fn append_due(pool: &PgPool, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Option<Segment>> {
+pub async fn append_due(pool: &PgPool, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Due> {
     let mut conn = pool.acquire().await?;
     with_partitions!(&mut conn, now, try_append_due(&mut conn, stream, now, limit))
 }
 
-async fn try_append_due(
-    conn: &mut PgConnection,
-    stream: StreamId,
-    now: Timestamp,
-    limit: i64,
-) -> sqlx::Result<Option<Segment>> {
+async fn try_append_due(conn: &mut PgConnection, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Due> {
     let mut tx = conn.begin().await?;
-    if lock_streams(&mut tx, &[stream]).await?.is_empty() {
-        tx.rollback().await?;
-        deletion::purge_delayed(conn, stream).await;
-        return Ok(None);
+    match lock_free(&mut tx, stream).await? {
+        Lock::Taken => {}
+        Lock::Locked => return Ok(Due::Locked),
+        Lock::Gone => {
+            tx.rollback().await?;
+            deletion::purge_delayed(conn, stream).await;
+            return Ok(Due::Nothing);
+        }
     }
     let records = take_due(&mut tx, stream, now, limit).await?;
     if records.is_empty() {
-        return Ok(None);
+        return Ok(Due::Nothing);
     }
     let message_count = i32::try_from(records.len()).unwrap_or(i32::MAX);
     let append = Append { stream, message_count, payload: Bytes::from(records.concat()) };
@@ -108,7 +118,28 @@ async fn try_append_due(
     tx.commit().await?;
     let segment =
         |landed: &Landed| Segment::decode(landed.at, message_count, codec::CODEC_PLAIN, append.payload.clone());
-    Ok(appended.first().map(segment))
+    Ok(appended.first().map(segment).map_or(Due::Nothing, Due::Appended))
+}
+
+enum Lock {
+    Taken,
+    Locked,
+    Gone,
+}
+
+/// Locks a stream unless somebody else has.
+async fn lock_free(conn: &mut PgConnection, stream: StreamId) -> sqlx::Result<Lock> {
+    let taken: Option<bool> =
+        sqlx::query_scalar("SELECT true FROM streams WHERE stream_id = $1 FOR NO KEY UPDATE SKIP LOCKED")
+            .bind(stream.0)
+            .fetch_optional(&mut *conn)
+            .await?;
+    if taken.is_some() {
+        return Ok(Lock::Taken);
+    }
+    let there: Option<bool> =
+        sqlx::query_scalar("SELECT true FROM streams WHERE stream_id = $1").bind(stream.0).fetch_optional(conn).await?;
+    Ok(if there.is_some() { Lock::Locked } else { Lock::Gone })
 }
 
 /// When the next delay ends.
@@ -117,14 +148,21 @@ pub async fn next_due(pool: &PgPool) -> sqlx::Result<Option<Timestamp>> {
     sqlx::query_scalar("SELECT min(due_at) FROM delayed_messages").fetch_one(pool).await
 }
 
-/// Streams with messages that are due, at most `limit`.
+/// Streams with messages that are due, but for some, at most `limit`.
 #[tracing::instrument(name = "delayed::due_streams", level = "debug", skip_all)]
-pub async fn due_streams(pool: &PgPool, now: Timestamp, limit: i64) -> sqlx::Result<Vec<StreamId>> {
+pub async fn due_streams(
+    pool: &PgPool,
+    now: Timestamp,
+    but: impl Iterator<Item = StreamId>,
+    limit: i64,
+) -> sqlx::Result<Vec<StreamId>> {
     let rows: Vec<i64> = sqlx::query_scalar(
-        "SELECT stream_id FROM delayed_messages WHERE due_at <= $1 GROUP BY stream_id ORDER BY min(due_at) LIMIT $2",
+        "SELECT stream_id FROM delayed_messages WHERE due_at <= $1 AND stream_id <> ALL ($3)
+         GROUP BY stream_id ORDER BY min(due_at) LIMIT $2",
     )
     .bind(now)
     .bind(limit)
+    .bind(but.map(|stream| stream.0).collect::<Vec<_>>())
     .fetch_all(pool)
     .await?;
     Ok(rows.into_iter().map(StreamId).collect())

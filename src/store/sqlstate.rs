@@ -51,8 +51,11 @@ pub(super) fn is_forbidden(error: &sqlx::Error) -> bool {
 /// Whether the connection is still good after this error.
 pub(super) fn leaves_connection_usable(error: &sqlx::Error) -> bool {
     match error {
-        // Class 57 is the operator or the server ending us, 25 a transaction in a bad state.
-        sqlx::Error::Database(_) => !code(error).is_some_and(|code| code.starts_with("57") || code.starts_with("25")),
+        // Class 57 is the operator or the server ending us, but for 57014, a statement that took too long; 25 is a transaction in a
+        // bad state.
+        sqlx::Error::Database(_) => {
+            !code(error).is_some_and(|code| code != "57014" && (code.starts_with("57") || code.starts_with("25")))
+        }
         sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
         _ => false,
     }

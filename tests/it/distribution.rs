@@ -31,7 +31,7 @@ const SCRIPT: &str = include_str!("../../deploy/scale/citus.sql");
 const ACROSS: [&str; 4] = [
     "SELECT stream_id, subscription_id, lease_id, expires_at FROM leases WHERE expires_at <= $1",
     "SELECT min(due_at) FROM delayed_messages",
-    "SELECT stream_id FROM delayed_messages WHERE due_at <= $1 GROUP BY stream_id",
+    "SELECT stream_id FROM delayed_messages WHERE due_at <= $1 AND stream_id <> ALL",
     "WITH readers AS ( SELECT s.stream_id, s.subscription_id FROM subscriptions AS s WHERE EXISTS",
 ];
 

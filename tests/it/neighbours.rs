@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use dms::broker::Settings;
 use dms::proto::v1 as pb;
 use serde_json::{Value, json};
+use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::task::JoinSet;
 
 use crate::support::calls::eventually;
 use crate::support::rest::Rest;
-use crate::support::service::{Group, PROJECT, Replica, TestService, bodies};
+use crate::support::service::{Group, PROJECT, Replica, TestService, bodies, code};
 
 /// Consumers of the quiet project.
 const PARKED: u64 = 150;
@@ -194,5 +195,35 @@ async fn metadata_calls_of_one_project_leave_connections_for_others() {
     assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
     while let Some(answer) = held_up.join_next().await {
         assert_eq!(answer.unwrap().code(), (500, "DMS.10250003".into()), "told in time, with a hint to retry");
+    }
+}
+
+/// Replicas of the version before know a deletion by the queue alone, and have to hear of ours.
+#[tokio::test]
+async fn deletions_are_told_and_understood_across_versions() {
+    let service = TestService::start().await;
+    let queue = service.queue("queue").await;
+    let (told, heard) = (service.group(&queue, "told").await, service.group(&queue, "heard").await);
+    let parked = service.parked(&heard, 1).await;
+    let id = heard.id.trim_start_matches("g-");
+    let as_before = format!(
+        "DELETE FROM subscriptions WHERE subscription_id IN
+             (SELECT subscription_id FROM consumer_groups WHERE group_id = '{id}');
+         DELETE FROM consumer_groups WHERE group_id = '{id}';
+         SELECT pg_notify('dms', '{} d{queue}')",
+        uuid::Uuid::new_v4()
+    );
+    service.sql().await.execute(AssertSqlSafe(as_before)).await.unwrap();
+    assert_eq!(code(&parked.refused_at_once().await), "DMS.10240405");
+
+    let mut listener = PgListener::connect(service.database.url()).await.unwrap();
+    listener.listen("dms").await.unwrap();
+    service.delete_group(&told).await.unwrap();
+    let word = format!("d{queue}");
+    loop {
+        let notified = tokio::time::timeout(Duration::from_secs(20), listener.recv()).await;
+        if notified.unwrap().unwrap().payload().split(' ').any(|told| told == word) {
+            break;
+        }
     }
 }

@@ -13,7 +13,7 @@ use dms::store::connection::{Durability, LaneConnection};
 use dms::store::held_segments::READ_HOLDING;
 use dms::store::segments::{APPEND, APPEND_AT, APPEND_ONE_AT, Append, append, append_at};
 use dms::store::subscriptions::{self, read_states};
-use dms::store::{Store, StoreOptions, leases, retries};
+use dms::store::{Store, StoreOptions, leases, locks, retries};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -31,6 +31,13 @@ fn lane(service: &TestService) -> LaneConnection {
         statement_timeout: Duration::from_secs(15),
     };
     LaneConnection::new(&Store::new(&options).unwrap(), "test-lane", Durability::Synchronous)
+}
+
+/// One that waits for locks for as long as it takes.
+async fn patient_lane(service: &TestService) -> LaneConnection {
+    let mut lane = lane(service);
+    lane.open().await.unwrap().execute("SET lock_timeout = 0").await.unwrap();
+    lane
 }
 
 /// A queue with a group: its only stream and reader.
@@ -118,6 +125,10 @@ async fn what_is_looked_up_by_key_is_looked_up_however_small_its_table_was() {
             (leases::SHRINK, 8),
             (subscriptions::READ_STATES, 3),
             (subscriptions::LOCK, 2),
+            (locks::STREAMS, 1),
+            (locks::SUBSCRIPTIONS, 2),
+            (locks::LEASES, 3),
+            (locks::DEAD_LETTERS, 2),
             (APPEND, 5),
             (CLAIM, 22),
             (CLAIM_ONE, 15),
@@ -197,7 +208,7 @@ async fn an_append_that_waits_for_another_one_follows_it_or_writes_nothing() {
     for (end, others) in [("COMMIT", 7), ("ROLLBACK", 0)] {
         let service = TestService::start().await;
         let stream = reader(&service).await.stream;
-        let (mut lane, now) = (lane(&service), service.clock.now());
+        let (mut lane, now) = (patient_lane(&service).await, service.clock.now());
         let place = append(lane.open().await.unwrap(), &[append_to(stream)], now).await.unwrap()[0].place;
         let mut other = service.sql().await;
         other.execute("BEGIN").await.unwrap();
@@ -284,7 +295,7 @@ async fn assert_second_is_free(service: &TestService, table: &str, keys: [Subscr
 async fn claims_lock_readers_in_the_order_of_their_keys_whatever_comes_first() {
     let service = TestService::start().await;
     let (keys, mut other) = first_of_two_is_locked(&service, "subscriptions").await;
-    let (mut lane, now) = (lane(&service), service.clock.now());
+    let (mut lane, now) = (patient_lane(&service).await, service.clock.now());
     let states = read_states(lane.open().await.unwrap(), &keys.map(|key| (key, false))).await.unwrap();
     let mut claims: Vec<Claim> = states
         .iter()
@@ -313,7 +324,7 @@ async fn claims_lock_readers_in_the_order_of_their_keys_whatever_comes_first() {
 async fn appends_lock_streams_in_the_order_of_their_keys_whatever_comes_first() {
     let service = TestService::start().await;
     let (keys, mut other) = first_of_two_is_locked(&service, "streams").await;
-    let (mut lane, now) = (lane(&service), service.clock.now());
+    let (mut lane, now) = (patient_lane(&service).await, service.clock.now());
     let appends = [keys[1], keys[0]].map(|key| append_to(key.stream));
     let appending = tokio::spawn(async move { append(lane.open().await.unwrap(), &appends, now).await.unwrap() });
     assert_second_is_free(&service, "streams", keys).await;
@@ -321,7 +332,7 @@ async fn appends_lock_streams_in_the_order_of_their_keys_whatever_comes_first() 
     let landed = appending.await.unwrap();
     assert_eq!(landed.len(), 2);
 
-    let mut lane = self::lane(&service);
+    let mut lane = patient_lane(&service).await;
     let (places, streams): (Vec<Place>, Vec<StreamId>) =
         landed.iter().rev().map(|landed| (landed.place, landed.at.stream_id)).unzip();
     assert!(streams[0] > streams[1]);

@@ -14,24 +14,22 @@ use crate::store::codec;
 use crate::store::delayed::DelayedRecord;
 use crate::store::segments::{Append, Appended, Segment};
 
+/// What a call keeps in memory beside its messages.
+const CALL_BYTES: usize = 64;
+
 /// What a flush did to each stream that exists: where its append landed, if it had one.
 pub(super) type Stored = BTreeMap<StreamId, Result<Option<Appended>>>;
 
-/// The same error for all.
-pub(super) fn failed<'a>(streams: impl IntoIterator<Item = &'a StreamId>, error: &Error) -> Stored {
-    streams.into_iter().map(|stream| (*stream, Err(error.clone()))).collect()
-}
-
 /// What goes to one stream.
-pub(super) struct StreamFlush {
-    pub append: Option<Append>,
+pub struct StreamFlush {
+    append: Option<Append>,
+    delayed: Vec<DelayedRecord>,
     replies: Vec<oneshot::Sender<Result<bool>>>,
 }
 
 /// What is committed together.
 pub(super) struct Flush {
-    pub streams: BTreeMap<StreamId, StreamFlush>,
-    pub delayed: Vec<DelayedRecord>,
+    streams: BTreeMap<StreamId, StreamFlush>,
     /// Of the cache, before any of it is committed.
     epoch: Epoch,
 }
@@ -43,12 +41,29 @@ impl Flush {
         for request in requests {
             by_stream.entry(request.stream).or_default().push(request);
         }
-        let mut delayed = Vec::new();
-        let streams = by_stream
-            .into_iter()
-            .map(|(stream, requests)| (stream, StreamFlush::new(stream, requests, &mut delayed)))
-            .collect();
-        Self { streams, delayed, epoch }
+        let streams =
+            by_stream.into_iter().map(|(stream, requests)| (stream, StreamFlush::new(stream, requests))).collect();
+        Self { streams, epoch }
+    }
+
+    /// What goes to one stream alone.
+    pub fn of(stream: StreamId, flush: StreamFlush, epoch: Epoch) -> Self {
+        Self { streams: BTreeMap::from([(stream, flush)]), epoch }
+    }
+
+    /// The streams it writes to.
+    pub fn streams(&self) -> impl Iterator<Item = StreamId> {
+        self.streams.keys().copied()
+    }
+
+    /// Whether it writes to none.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Whether it has messages that are to be hidden for a while.
+    pub fn has_delayed(&self) -> bool {
+        self.streams.values().any(|flush| !flush.delayed.is_empty())
     }
 
     /// What it writes to the log.
@@ -56,8 +71,24 @@ impl Flush {
         self.streams.values().filter_map(|flush| flush.append.as_ref()).map(|append| append.payload.len()).sum()
     }
 
+    /// What is appended to some of its streams.
+    pub fn appends(&self, streams: &[StreamId]) -> Vec<Append> {
+        streams.iter().filter_map(|stream| self.streams.get(stream)?.append.clone()).collect()
+    }
+
+    /// What is hidden for a while of some of its streams.
+    pub fn delayed(&self, streams: &[StreamId]) -> Vec<DelayedRecord> {
+        streams.iter().filter_map(|stream| self.streams.get(stream)).flat_map(|flush| flush.delayed.clone()).collect()
+    }
+
+    /// Takes out what goes to a stream.
+    pub fn take(&mut self, stream: StreamId) -> Option<StreamFlush> {
+        self.streams.remove(&stream)
+    }
+
     /// Tells the callers, and the consumers that wait.
     pub fn answer(self, core: &Core, mut stored: Stored) {
+        let mut delays = false;
         for (stream, flush) in self.streams {
             let outcome = stored.remove(&stream).transpose();
             let answer = outcome.as_ref().map(Option::is_some).map_err(Error::clone);
@@ -67,15 +98,16 @@ impl Flush {
                 // Bodies become slices of the payload, so that what the callers sent them in is freed.
                 core.appended(self.epoch, Segment::decode(at, message_count, codec::CODEC_PLAIN, payload));
             }
+            delays |= !flush.delayed.is_empty();
         }
-        if !self.delayed.is_empty() {
+        if delays {
             core.delays.notify_one();
         }
     }
 }
 
 impl StreamFlush {
-    fn new(stream: StreamId, mut requests: Vec<AppendRequest>, delayed: &mut Vec<DelayedRecord>) -> Self {
+    fn new(stream: StreamId, mut requests: Vec<AppendRequest>) -> Self {
         let message_count = requests.iter().map(|request| request.message_count).sum();
         let payload = match &mut requests[..] {
             [one] => std::mem::take(&mut one.payload),
@@ -87,11 +119,27 @@ impl StreamFlush {
             }
         };
         let append = (message_count > 0).then(|| Append { stream, message_count, payload: payload.freeze() });
-        let mut replies = Vec::with_capacity(requests.len());
+        let (mut delayed, mut replies) = (Vec::new(), Vec::with_capacity(requests.len()));
         for request in requests {
             delayed.extend(request.delayed);
             replies.push(request.reply);
         }
-        Self { append, replies }
+        Self { append, delayed, replies }
+    }
+
+    /// What it keeps in memory.
+    pub fn bytes(&self) -> usize {
+        let append = self.append.as_ref().map_or(0, |append| append.payload.len());
+        append + self.delayed.iter().map(|record| record.record.len()).sum::<usize>() + CALL_BYTES * self.replies.len()
+    }
+
+    /// Whether every caller has given up.
+    pub fn is_abandoned(&self) -> bool {
+        self.replies.iter().all(oneshot::Sender::is_closed)
+    }
+
+    /// Answers that nothing was written.
+    pub fn refuse(self, error: &Error) {
+        self.replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
     }
 }

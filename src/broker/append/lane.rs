@@ -11,17 +11,15 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use super::AppendRequest;
-use super::flush::{Flush, Stored, failed};
+use super::appender::{Appender, SetApart, failed};
+use super::flush::Flush;
+use crate::broker::apart::Apart;
 use crate::broker::core::Core;
 use crate::broker::lane::LaneQueue;
 use crate::broker::places::Places;
 use crate::broker::rounds::Round;
-use crate::domain::clock::Timestamp;
-use crate::domain::ids::StreamId;
 use crate::metrics::Lane;
-use crate::store;
-use crate::store::connection::{Durability, LaneConnection, flush};
-use crate::store::segments::{Append, Appended, Landed};
+use crate::store::connection::{Durability, LaneConnection};
 
 const NAME: &str = "dms-append";
 /// A flush of fewer bytes is on disk before a second commit is worth it, and what arrives meanwhile makes the next one larger.
@@ -30,12 +28,17 @@ const OVERLAP_BYTES_MIN: usize = 192 * 1024;
 const OVERLAP_CONNECTIONS: usize = 2;
 
 /// Commits sends until the lane is closed and empty.
-pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<AppendRequest>>, durability: Durability) {
+pub async fn run(
+    core: Arc<Core>,
+    queue: Arc<LaneQueue<AppendRequest>>,
+    apart: Arc<Apart<SetApart>>,
+    durability: Durability,
+) {
     let mut lane = AppendLane {
         direct: LaneConnection::new(&core.store, NAME, durability),
         overlapping: (0..OVERLAP_CONNECTIONS).map(|_| overlapping(&core)).collect(),
         confirming: JoinSet::new(),
-        appender: Appender { core, places: Places::default() },
+        appender: Appender { core, apart, places: Places::default() },
     };
     while let Some(requests) = queue.next().await {
         let callers = || requests.iter().map(|request| &request.caller);
@@ -63,11 +66,15 @@ struct AppendLane {
 impl AppendLane {
     async fn serve(&mut self, requests: Vec<AppendRequest>, durability: Durability) {
         let (begun, calls) = (Instant::now(), requests.len());
-        let flush = Flush::new(requests, self.appender.core.cache.epoch());
+        let mut flush = Flush::new(requests, self.appender.core.cache.epoch());
+        self.appender.divert(&mut flush);
+        if flush.is_empty() {
+            return;
+        }
         let bytes = flush.size_bytes();
         let overlap = durability == Durability::Synchronous && bytes >= OVERLAP_BYTES_MIN;
         // Delayed messages are a transaction of several statements, which is committed as it should be.
-        if overlap && flush.delayed.is_empty() {
+        if overlap && !flush.has_delayed() {
             self.commit_and_confirm(flush).await;
         } else {
             self.commit(flush).await;
@@ -75,13 +82,13 @@ impl AppendLane {
         self.appender.core.metrics.lanes().flushed(Lane::Append, calls, bytes, begun.elapsed());
     }
 
-    async fn commit(&mut self, flush: Flush) {
-        let stored = self.appender.commit(&mut self.direct, &flush).await;
+    async fn commit(&mut self, mut flush: Flush) {
+        let stored = self.appender.commit(&mut self.direct, &mut flush).await;
         flush.answer(&self.appender.core, stored);
     }
 
     /// Commits, and leaves it to a task of its own to wait for the disk and to answer.
-    async fn commit_and_confirm(&mut self, flush: Flush) {
+    async fn commit_and_confirm(&mut self, mut flush: Flush) {
         let mut connection = match self.overlapping.pop() {
             Some(connection) => connection,
             None => self.confirmed().await,
@@ -90,16 +97,16 @@ impl AppendLane {
         let session = match connection.open().await {
             Ok(_) => connection.session(),
             Err(error) => {
-                let stored = failed(flush.streams.keys(), &error);
+                let stored = failed(flush.streams(), &error);
                 flush.answer(&core, stored);
                 return self.overlapping.push(connection);
             }
         };
-        let stored = self.appender.commit(&mut connection, &flush).await;
+        let stored = self.appender.commit(&mut connection, &mut flush).await;
         let confirming = async move {
             let stored = match connection.confirm(session).await {
                 Ok(()) => stored,
-                Err(error) => failed(flush.streams.keys(), &error),
+                Err(error) => failed(flush.streams(), &error),
             };
             flush.answer(&core, stored);
             connection
@@ -122,64 +129,5 @@ impl AppendLane {
         for connection in self.overlapping.into_iter().chain([self.direct]) {
             connection.close().await;
         }
-    }
-}
-
-/// Writes to the log.
-struct Appender {
-    core: Arc<Core>,
-    places: Places,
-}
-
-impl Appender {
-    async fn commit(&mut self, connection: &mut LaneConnection, flush: &Flush) -> Stored {
-        let now = self.core.clock.now();
-        if let Err(error) = self.core.ensure_partitions(now).await {
-            return failed(flush.streams.keys(), &error);
-        }
-        let appends: Vec<Append> = flush.streams.values().filter_map(|flush| flush.append.clone()).collect();
-        if flush.delayed.is_empty() {
-            return self.append(connection, appends, now).await;
-        }
-        let streams: Vec<StreamId> = flush.streams.keys().copied().collect();
-        let delayed = &flush.delayed;
-        let stored =
-            flush!(connection, conn => store::delayed::append_and_delay(conn, &streams, &appends, delayed, now));
-        match stored {
-            Ok(stored) => {
-                stored.into_iter().map(|(stream, landed)| (stream, Ok(landed.map(|at| self.landed(at))))).collect()
-            }
-            Err(error) => failed(&streams, &error),
-        }
-    }
-
-    /// Appends where the rows of the streams were last seen, then by key to those whose rows are elsewhere: each a statement
-    /// and a transaction of its own, so that row locks are taken in order.
-    async fn append(&mut self, connection: &mut LaneConnection, appends: Vec<Append>, now: Timestamp) -> Stored {
-        let mut stored = Stored::new();
-        let ((known, places), mut rest) = self.places.split(appends);
-        if !known.is_empty() {
-            match flush!(connection, conn => store::segments::append_at(conn, &known, &places, now)) {
-                Ok(landed) => self.add(&mut stored, landed),
-                Err(error) => return failed(known.iter().chain(&rest).map(|append| &append.stream), &error),
-            }
-            rest.extend(known.into_iter().filter(|append| !stored.contains_key(&append.stream)));
-        }
-        if !rest.is_empty() {
-            match flush!(connection, conn => store::segments::append(conn, &rest, now)) {
-                Ok(landed) => self.add(&mut stored, landed),
-                Err(error) => stored.extend(failed(rest.iter().map(|append| &append.stream), &error)),
-            }
-        }
-        stored
-    }
-
-    fn add(&mut self, stored: &mut Stored, landed: Vec<Landed>) {
-        stored.extend(landed.into_iter().map(|landed| (landed.at.stream_id, Ok(Some(self.landed(landed))))));
-    }
-
-    fn landed(&mut self, landed: Landed) -> Appended {
-        self.places.remember(&landed);
-        landed.at
     }
 }

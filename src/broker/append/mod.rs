@@ -1,5 +1,6 @@
 //! Sends: encoded by the caller's task, committed by a lane, one segment per stream and flush.
 
+mod appender;
 mod flush;
 mod lane;
 

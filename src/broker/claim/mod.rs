@@ -5,6 +5,7 @@
 //! parked here, without a connection, until an event makes its reader ready, or its caller gives up.
 
 mod budget;
+mod carry_out;
 mod cut;
 mod failed;
 mod find;
@@ -13,6 +14,7 @@ mod planned;
 mod reader;
 mod round;
 mod scan;
+mod suspects;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use tracing::Span;
 pub use self::news::StreamNews;
 
 use self::reader::Reader;
+use self::suspects::Suspects;
 use super::cache::Epoch;
 use super::core::Core;
 use super::lane::{LaneQueue, Merge};
@@ -106,6 +109,9 @@ struct ClaimLane {
     readers: HashMap<SubscriptionKey, Reader>,
     by_stream: HashMap<StreamId, BTreeSet<SubscriptionKey>>,
     ready: BTreeSet<SubscriptionKey>,
+    suspects: Suspects,
+    /// Those of rounds that have failed, to be tried again.
+    failed: BTreeSet<SubscriptionKey>,
     served_last: Option<SubscriptionKey>,
     /// Readers whose last walk over the log has found little in much: they go on behind those who can be served at once.
     searching: BTreeSet<SubscriptionKey>,
@@ -127,6 +133,8 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
         readers: HashMap::new(),
         by_stream: HashMap::new(),
         ready: BTreeSet::new(),
+        suspects: Suspects::default(),
+        failed: BTreeSet::new(),
         served_last: None,
         searching: BTreeSet::new(),
         searched_last: None,
@@ -148,7 +156,8 @@ impl ClaimLane {
         if !self.ready.is_empty() {
             return Some(queue.take());
         }
-        let due = self.retry_at.map_or(self.next_refresh, |at| at.min(self.next_refresh));
+        let dues = [Some(self.next_refresh), self.retry_at, self.suspects.next_end()];
+        let due = dues.into_iter().flatten().min().unwrap_or(self.next_refresh);
         tokio::time::timeout_at(due.into(), queue.next()).await.unwrap_or(Some(Vec::new()))
     }
 
@@ -158,7 +167,7 @@ impl ClaimLane {
                 let key = request.key;
                 self.by_stream.entry(key.stream).or_default().insert(key);
                 if self.readers.entry(key).or_insert_with(|| Reader::new(&request)).push(request) {
-                    self.ready.insert(key);
+                    self.make_ready(key);
                 }
             }
             ClaimMessage::News(stream, news) => self.hear(stream, news),
@@ -177,7 +186,7 @@ impl ClaimLane {
             if let Some(reader) = self.readers.get_mut(&lease.subscription) {
                 reader.freed(lease.id);
                 if reader.is_waiting() {
-                    self.ready.insert(lease.subscription);
+                    self.make_ready(lease.subscription);
                 }
             }
         }
@@ -187,10 +196,17 @@ impl ClaimLane {
         for key in self.by_stream.get(&stream).into_iter().flatten() {
             if let Some(reader) = self.readers.get_mut(key) {
                 wake(reader);
-                if reader.is_waiting() {
+                if reader.is_waiting() && !self.suspects.is_resting(*key) {
                     self.ready.insert(*key);
                 }
             }
+        }
+    }
+
+    /// Has a reader served in the next rounds, or when it has rested.
+    fn make_ready(&mut self, key: SubscriptionKey) {
+        if !self.suspects.is_resting(key) {
+            self.ready.insert(key);
         }
     }
 
@@ -198,7 +214,9 @@ impl ClaimLane {
     fn refresh(&mut self) {
         for (key, reader) in &mut self.readers {
             reader.forget_state();
-            self.ready.insert(*key);
+            if !self.suspects.is_resting(*key) {
+                self.ready.insert(*key);
+            }
         }
     }
 
@@ -224,9 +242,19 @@ impl ClaimLane {
             self.next_refresh = now + REFRESH;
             self.forget_idle(now);
             self.refresh();
-        } else if self.retry_at.is_some_and(|at| now >= at) {
-            self.refresh();
+        }
+        if self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;
+            for key in std::mem::take(&mut self.failed) {
+                if self.readers.contains_key(&key) {
+                    self.make_ready(key);
+                }
+            }
+        }
+        for key in self.suspects.rested(now) {
+            if self.readers.get(&key).is_some_and(Reader::is_waiting) {
+                self.ready.insert(key);
+            }
         }
     }
 

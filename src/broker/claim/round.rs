@@ -22,8 +22,8 @@ use crate::domain::message::Delivery;
 use crate::domain::{Error, ErrorKind, Result};
 use crate::metrics::{Expired, Lane};
 use crate::store;
-use crate::store::claims::{Claim, Claimed};
-use crate::store::connection::flush;
+use crate::store::claims::Claimed;
+use crate::store::connection::{Failure, FlushError, flush, try_flush};
 use crate::store::leases::LeaseKey;
 
 /// Readers served by one statement.
@@ -61,12 +61,14 @@ impl ClaimLane {
         std::mem::take(&mut self.round).end();
         self.core.metrics.lanes().flushed(Lane::Claim, keys.len(), 0, begun.elapsed());
         if let Err(error) = served {
-            for key in keys {
-                if let Some(reader) = self.readers.get_mut(&key) {
+            for key in &keys {
+                if let Some(reader) = self.readers.get_mut(key) {
                     reader.forget_state();
                     reader.fail_new(&error);
                 }
             }
+            // Others are read again when the connection turns out to be a new one.
+            self.failed.extend(keys);
             self.retry_at = Some(Instant::now() + RETRY);
         }
     }
@@ -90,11 +92,9 @@ impl ClaimLane {
             self.carry_out(planned).await?;
         }
         for key in keys {
-            if let Some(reader) = self.readers.get(key)
-                && reader.is_waiting()
-                && (reader.has_messages() || reader.state.is_none())
-            {
-                self.ready.insert(*key);
+            let served = |reader: &Reader| !reader.is_waiting() || (reader.state.is_some() && !reader.has_messages());
+            if self.readers.get(key).is_some_and(|reader| !served(reader)) {
+                self.make_ready(*key);
             }
         }
         Ok(())
@@ -117,8 +117,9 @@ impl ClaimLane {
             match self.plan(*key, failed, now, &mut budget).await {
                 Ok(plan) => planned.extend(plan),
                 // What cannot be read of one reader is no matter of the others.
-                Err(error) if error.kind() != ErrorKind::Unavailable => {
+                Err(error) if error.kind() != ErrorKind::Unavailable || self.connection.is_open() => {
                     self.readers.get_mut(key).into_iter().for_each(|reader| reader.fail_all(&error));
+                    self.rest(*key);
                 }
                 Err(error) => {
                     planned.into_iter().for_each(|planned| self.give_back(planned));
@@ -188,7 +189,15 @@ impl ClaimLane {
         let mut bound = Vec::new();
         for key in keys {
             if let Some(rule) = self.readers.get(key).and_then(Reader::first_rule) {
-                flush!(self.connection, conn => store::subscriptions::bind_rule(conn, *key, &rule))?;
+                let binding = try_flush!(self.connection, conn => store::subscriptions::bind_rule(conn, *key, &rule));
+                match binding {
+                    Ok(()) => {}
+                    Err(FlushError { failure: Failure::Lost, error }) => return Err(error),
+                    Err(_) => {
+                        self.rest(*key);
+                        continue;
+                    }
+                }
                 self.readers.get_mut(key).into_iter().for_each(Reader::forget_state);
                 // Other replicas know the reader as unbound, and would let a consumer with another rule wait.
                 self.core.outbox.push(Wakeup::Changed(key.stream));
@@ -239,48 +248,8 @@ impl ClaimLane {
         Ok(planned)
     }
 
-    /// Carries out the claims and hands out what was claimed; readers that moved meanwhile are read and tried again.
-    async fn carry_out(&mut self, mut planned: Vec<Planned>) -> Result<()> {
-        // Finding messages may have taken its time; leases begin now, and last by the clock of any replica.
-        let now = self.core.clock.latest();
-        planned.iter_mut().for_each(|planned| planned.lease_from(now));
-        let claims: Vec<Claim> = planned.iter().map(|planned| planned.claim.clone()).collect();
-        let claimed = match self.same_session().await {
-            Ok(true) => flush!(self.connection, conn => store::claims::claim(conn, &claims)),
-            Ok(false) => Ok(BTreeMap::new()),
-            Err(error) => Err(error),
-        };
-        let claimed = match claimed {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                for planned in planned {
-                    self.release(&planned);
-                    self.give_back(planned);
-                }
-                return Err(error);
-            }
-        };
-        for planned in planned {
-            match claimed.get(&planned.claim.key) {
-                Some(claimed) => self.hand_out(planned, *claimed),
-                None => {
-                    self.readers.get_mut(&planned.claim.key).into_iter().for_each(Reader::lost);
-                    self.give_back(planned);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Has leases ended that may have been given out, by a claim whose outcome is not known: nobody holds them.
-    fn release(&self, planned: &Planned) {
-        for (lease, _, _) in &planned.batches {
-            self.core.settle_lane(lease.subscription.stream).push_event(SettleRequest::Release(*lease), LEASE_BYTES);
-        }
-    }
-
     /// Puts consumers back at the head of the line.
-    fn give_back(&mut self, planned: Planned) {
+    pub(super) fn give_back(&mut self, planned: Planned) {
         if let Some(reader) = self.readers.get_mut(&planned.claim.key) {
             reader.forget_state();
             for (_, _, batch) in planned.batches.into_iter().rev() {
@@ -289,7 +258,7 @@ impl ClaimLane {
         }
     }
 
-    fn hand_out(&mut self, planned: Planned, claimed: Claimed) {
+    pub(super) fn hand_out(&mut self, planned: Planned, claimed: Claimed) {
         let key = planned.claim.key;
         planned.expired.into_iter().for_each(|expired| self.tell_expired(key, expired));
         if let Some(reader) = self.readers.get_mut(&key) {
