@@ -7,10 +7,10 @@ use axum::response::IntoResponse;
 use axum::routing::{get, put};
 use axum::{Extension, Router};
 use http::{StatusCode, header};
-use tonic::transport::server::TcpConnectInfo;
 
 use crate::broker::Broker;
 use crate::metrics::{self, GatewayMetrics};
+use crate::net::Call;
 use crate::telemetry;
 
 #[derive(Debug, Clone)]
@@ -40,8 +40,8 @@ async fn show_gateway(State(metrics): State<GatewayMetrics>) -> impl IntoRespons
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.text())
 }
 
-async fn set_log(connection: Option<Extension<TcpConnectInfo>>, filter: String) -> (StatusCode, String) {
-    let peer = connection.and_then(|Extension(connection)| connection.remote_addr());
+async fn set_log(call: Option<Extension<Call>>, filter: String) -> (StatusCode, String) {
+    let peer = call.map(|Extension(call)| call.peer());
     if !may_set_log(peer) {
         let why = "only a caller on this machine, or in this pod, may change what is logged\n";
         return (StatusCode::FORBIDDEN, why.to_owned());

@@ -9,7 +9,6 @@
 //! `broker` knows `store`; all know `domain`, which knows nothing of the project, count in `metrics`, and
 //! say in `spans` where they are in a trace.
 
-pub mod accepted;
 pub mod admin;
 pub mod api;
 pub mod auth;
@@ -24,8 +23,9 @@ pub mod domain;
 pub mod fetch;
 pub mod gateway;
 pub mod harness;
-pub mod listen;
+pub mod log_limit;
 pub mod metrics;
+pub mod net;
 pub mod postgres;
 pub mod proto;
 pub mod readiness;

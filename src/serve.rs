@@ -7,7 +7,7 @@ use crate::broker::BrokerOptions;
 use crate::config::{BrokerArgs, GatewayArgs, ListenArgs, ServeArgs, TrafficArgs};
 use crate::server::{Server, ServerOptions};
 use crate::shutdown::Signals;
-use crate::standalone::{Standalone, StandaloneOptions};
+use crate::standalone::{self, Standalone, StandaloneOptions};
 use crate::upstream::Upstream;
 
 /// Runs the service on an existing database.
@@ -49,6 +49,7 @@ pub(crate) fn server_options(
         admin_addr: None,
         metrics_groups_max: 0,
         allowed_hosts: Vec::new(),
+        net: (&listen.net).into(),
         shutdown_limit: listen.shutdown.shutdown_limit.0,
     }
 }
@@ -63,6 +64,7 @@ pub async fn gateway(args: GatewayArgs) -> Result<()> {
         rest_tls: args.tls.rest(),
         admin_addr: args.admin.admin_addr.0,
         allowed_hosts: args.admin.hosts.allowed_hosts,
+        net: standalone::within(connections, (&args.net).into()),
         shutdown_limit: args.shutdown.shutdown_limit.0,
     };
     let gateway = Standalone::start(options).await?;

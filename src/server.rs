@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, TrafficLimits, health::Health};
+use crate::api::{self, ServiceDoor, TrafficLimits, health::Health};
 use crate::auth::{AuthOptions, Authenticator};
 use crate::broker::{Broker, BrokerOptions};
 use crate::domain::hosts::HostName;
 use crate::domain::{Error, Result};
 use crate::gateway::hosts::{self, HostRules};
-use crate::listen::Listener;
 use crate::metrics::Credentials;
+use crate::net::{Audience, Calls, Listener, NetLimits};
 use crate::tls::{self, Protocol, TlsOptions};
 use crate::watched::Freshness;
 use crate::{admin, gateway};
@@ -24,6 +24,9 @@ const READINESS_INTERVAL: Duration = Duration::from_secs(1);
 const READINESS_LIMIT: Duration = Duration::from_secs(2);
 /// How long the broker may take to end once no call is left; without Postgres its last steps may never come.
 const BROKER_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the admin listener bears: of connections a fifth, and of calls a tenth, for none of them shows who makes it.
+pub(crate) const OPERATORS: NetLimits = NetLimits { connections_max: 1_000, calls_max: 1_000 };
 
 /// What a server needs to know.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub struct ServerOptions {
     pub metrics_groups_max: u32,
     /// What requests without credentials may call it, beside addresses and names inside of a network.
     pub allowed_hosts: Vec<HostName>,
+    /// How many connections and calls there may be.
+    pub net: NetLimits,
     /// How long calls in flight may take to end at a shutdown.
     pub shutdown_limit: Duration,
 }
@@ -85,21 +90,23 @@ impl Server {
         let health = Health::new().await;
         let secrets = [bound.grpc.freshness(), bound.rest.as_ref().and_then(Listener::freshness)];
         show_freshness(broker.metrics().credentials(), secrets.into_iter().flatten().chain(auth.freshness()));
-        let routes = api::routes(broker.clone(), auth.clone(), options.limits);
+        let (net, calls) = (options.net, Calls::new(options.net));
+        let routes = api::routes(broker.clone(), auth.clone(), options.limits, net.calls_max);
         let stop = CancellationToken::new();
-        // Health stands outside of what bounds calls and asks for credentials.
+        // Health asks for no credentials.
         let grpc_routes = api::with_reflection(routes.clone(), &auth)?.add_service(health.grpc());
-        let mut listeners =
-            vec![tokio::spawn(bound.grpc.renewing(options.grpc_connection_age).serve(grpc_routes, stop.clone()))];
+        let grpc = bound.grpc.renewing(options.grpc_connection_age);
+        let mut listeners = vec![tokio::spawn(grpc.serve(grpc_routes, net, calls.clone(), stop.clone()))];
         if let Some(rest) = bound.rest {
-            let app = gateway::router(routes, broker.metrics().rest().clone()).merge(health.rest());
+            let app = gateway::router(routes, broker.metrics().rest().clone(), Arc::new(ServiceDoor(auth.clone())))
+                .merge(health.rest());
             let app = hosts::guarded(app, rest_hosts);
-            listeners.push(tokio::spawn(rest.serve(app.into(), stop.clone())));
+            listeners.push(tokio::spawn(rest.serve(app.into(), net, calls, stop.clone())));
         }
         if let Some(admin) = bound.admin {
             let app = admin::of_service(broker.clone(), health.rest(), options.metrics_groups_max);
             let app = hosts::guarded(app, HostRules::inside_and(&options.allowed_hosts));
-            listeners.push(tokio::spawn(admin.serve(app.into(), stop.clone())));
+            listeners.push(tokio::spawn(admin.serve(app.into(), OPERATORS, Calls::new(OPERATORS), stop.clone())));
         }
         background.push(tokio::spawn(watch_readiness(broker.clone(), health.clone())));
         background.push(tokio::spawn(auth.follow_sources()));
@@ -217,7 +224,10 @@ pub(crate) async fn admin_listener(
     background: &mut Vec<JoinHandle<()>>,
 ) -> Result<Option<Listener>> {
     match addr {
-        Some(addr) => Ok(Some(listener("--admin-addr", addr, Protocol::Rest, None, background).await?)),
+        Some(addr) => {
+            let bound = listener("--admin-addr", addr, Protocol::Rest, None, background).await?;
+            Ok(Some(bound.for_audience(Audience::Operators)))
+        }
         None => Ok(None),
     }
 }

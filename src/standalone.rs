@@ -1,6 +1,7 @@
 //! `dms gateway`: the REST gateway alone, in front of a service that is somewhere else.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,10 +15,11 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::domain::Result;
 use crate::domain::hosts::HostName;
 use crate::gateway::hosts::{self, HostRules};
-use crate::listen::Listener;
+use crate::gateway::{Remote, RemoteDoor};
 use crate::metrics::GatewayMetrics;
+use crate::net::{Calls, Listener, NetLimits, health_checks};
 use crate::readiness::Readiness;
-use crate::server::{admin_listener, drain, end, listener, show_freshness};
+use crate::server::{OPERATORS, admin_listener, drain, end, listener, show_freshness};
 use crate::tls::{Protocol, TlsOptions};
 use crate::upstream::Upstream;
 use crate::{admin, gateway};
@@ -25,6 +27,8 @@ use crate::{admin, gateway};
 /// Probes learn within the sum of both that the service has gone.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// Calls at a time on each connection to the service, which takes a thousand; they are not spread quite evenly.
+const CALLS_PER_CONNECTION: usize = 900;
 
 /// What a gateway needs to know.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub struct StandaloneOptions {
     pub admin_addr: Option<SocketAddr>,
     /// What requests to the admin address may call it, beside addresses and names inside of a network.
     pub allowed_hosts: Vec<HostName>,
+    /// How many connections and calls there may be.
+    pub net: NetLimits,
     /// How long calls in flight may take to end at a shutdown.
     pub shutdown_limit: Duration,
 }
@@ -64,6 +70,7 @@ impl Standalone {
             rest_tls,
             admin_addr,
             allowed_hosts,
+            net,
             shutdown_limit,
         } = options;
         let mut background = Vec::new();
@@ -75,11 +82,13 @@ impl Standalone {
         show_freshness(metrics.credentials(), sources.into_iter().flatten());
         background.extend(endpoint.map(|endpoint| tokio::spawn(endpoint.follow())));
         let stop = CancellationToken::new();
-        let app = gateway::router(upstream.clone(), metrics.rest().clone()).merge(readiness.probes());
-        let mut listeners = vec![serve(rest, hosts::guarded(app, HostRules::any()), &stop)];
+        let app = gateway::router(Remote(upstream.clone()), metrics.rest().clone(), Arc::new(RemoteDoor));
+        let app = hosts::guarded(app.merge(health_checks(readiness.probes())), HostRules::any());
+        let mut listeners = vec![serve(rest, app, net, &stop)];
         if let Some(admin) = admin {
             let app = admin::of_gateway(metrics.clone(), readiness.probes());
-            listeners.push(serve(admin, hosts::guarded(app, HostRules::inside_and(&allowed_hosts)), &stop));
+            let app = hosts::guarded(app, HostRules::inside_and(&allowed_hosts));
+            listeners.push(serve(admin, app, OPERATORS, &stop));
         }
         tracing::info!(address = %rest_addr, "REST gateway listens");
         background.push(tokio::spawn(follow(upstream, readiness.clone(), metrics)));
@@ -111,11 +120,11 @@ impl Standalone {
 }
 
 /// Serves until told to stop. When one listener ends, so do the others.
-fn serve(listener: Listener, app: Router, stop: &CancellationToken) -> JoinHandle<()> {
+fn serve(listener: Listener, app: Router, limits: NetLimits, stop: &CancellationToken) -> JoinHandle<()> {
     let (stopped, guard) = (stop.clone(), stop.clone().drop_guard());
     tokio::spawn(async move {
         let _stops_the_others = guard;
-        listener.serve(app.into(), stopped).await;
+        listener.serve(app.into(), limits, Calls::new(limits), stopped).await;
     })
 }
 
@@ -148,4 +157,10 @@ async fn look(health: &mut HealthClient<Channel>) -> Result<(), String> {
         Ok(Err(status)) => Err(format!("{:?}: {}", status.code(), status.message())),
         Err(_elapsed) => Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())),
     }
+}
+
+/// What connections to the service can carry of these limits: calls that found no free stream would wait for another's long poll.
+pub fn within(upstream_connections: u16, limits: NetLimits) -> NetLimits {
+    let calls = usize::from(upstream_connections) * CALLS_PER_CONNECTION;
+    NetLimits { calls_max: limits.calls_max.min(calls), ..limits }
 }

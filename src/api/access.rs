@@ -16,6 +16,7 @@ use crate::auth::{Authenticator, Principal};
 use crate::domain::ids::ProjectId;
 use crate::domain::signed_request::SignedRequest;
 use crate::domain::{Error, Result};
+use crate::net::Call;
 use crate::proto::v1 as pb;
 
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
@@ -36,6 +37,10 @@ pub(super) type Held = Arc<OnceLock<InFlight>>;
 pub(super) fn identify<B>(auth: &Authenticator, traffic: &Traffic, request: &mut http::Request<B>) -> Result<Held> {
     let principal = auth.authenticate(&credentials(request.headers(), request.extensions()))?;
     tracing::Span::current().record("caller", principal.name());
+    if let Some(call) = request.extensions().get::<Call>() {
+        call.belongs_to(principal.name())?;
+        call.was_known(principal.name());
+    }
     let held = Held::default();
     // The router answers for a path that is no method.
     if let Some(needs) = rights::needed(request.uri().path()) {
@@ -75,9 +80,24 @@ impl Caller {
 pub(super) fn anybody_known(auth: Authenticator) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
     move |request| {
         let headers = request.metadata().clone().into_headers();
-        let principal = auth.authenticate(&credentials(&headers, &Extensions::new()));
-        principal.map(|_| request).map_err(Status::from)
+        known(&auth, &headers, request.extensions().get()).map_err(Status::from)?;
+        Ok(request)
     }
+}
+
+/// Looks at the credentials of a request before its body has come, as far as they do not depend on it.
+pub(super) fn known(auth: &Authenticator, headers: &HeaderMap, call: Option<&Call>) -> Result<()> {
+    let nothing_signed = Extensions::new();
+    let credentials = credentials(headers, &nothing_signed);
+    if matches!(credentials, Credentials::Signature(..)) {
+        return Ok(());
+    }
+    let principal = auth.authenticate(&credentials)?;
+    if let Some(call) = call {
+        call.belongs_to(principal.name())?;
+        call.was_known(principal.name());
+    }
+    Ok(())
 }
 
 fn credentials<'a>(headers: &'a HeaderMap, extensions: &'a Extensions) -> Credentials<'a> {

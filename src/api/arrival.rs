@@ -58,7 +58,8 @@ impl Stream for Arriving {
                 let room = self.share.grow(chunk.len()).map_err(Status::from);
                 Poll::Ready(Some(room.map(|()| chunk)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Status::from_error(error.into())))),
+            // Its caller, or its caller's connection, is gone.
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(status::given_up()))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 let deadline = self.deadline;

@@ -19,7 +19,8 @@ use super::trace::CallTrace;
 use super::traffic::Traffic;
 use super::{access, status};
 use crate::auth::{Authenticator, rights};
-use crate::domain::{Error, text};
+use crate::domain::{Error, ErrorKind, text};
+use crate::log_limit::LogLimit;
 use crate::metrics::{Metrics, Refusal};
 use crate::spans;
 use crate::traceparent::{self, TRACEPARENT};
@@ -33,6 +34,8 @@ const CUT_EARLIER: Duration = Duration::from_millis(2);
 /// What a long poll leaves of its deadline for the ways there and back: a tenth within these, at most half.
 const ANSWER_MARGIN_MIN: Duration = Duration::from_millis(50);
 const ANSWER_MARGIN_MAX: Duration = Duration::from_millis(500);
+
+static FAILED: LogLimit = LogLimit::new();
 
 /// What the layer knows.
 #[derive(Debug, Clone)]
@@ -86,7 +89,12 @@ async fn admit(gate: &Gate, mut request: Request, next: Next) -> Response {
     let response = match gate.calls.try_acquire() {
         Ok(_held_until_answered) => match access::identify(&gate.auth, &gate.traffic, &mut request) {
             Ok(_held_too) => within_deadline(request.map(|body| gate.arrivals.bounded(body)), next).await,
-            Err(error) => refusal(error.into()),
+            Err(error) => {
+                if error.kind() == ErrorKind::Overloaded {
+                    gate.metrics.calls().refused(Refusal::Share);
+                }
+                refusal(error.into())
+            }
         },
         Err(_) => {
             gate.metrics.calls().refused(Refusal::InFlight);
@@ -188,7 +196,9 @@ fn log(code: Code, elapsed: Duration) {
     match code {
         Code::Internal | Code::Unavailable | Code::DataLoss | Code::Unknown => {
             spans::fail(&Span::current(), status::name(code));
-            tracing::info!(?code, elapsed_us, "call failed");
+            if let Some(left_out) = FAILED.admits() {
+                tracing::info!(?code, elapsed_us, left_out, "call failed");
+            }
         }
         _ => tracing::debug!(?code, elapsed_us, "call answered"),
     }

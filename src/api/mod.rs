@@ -12,6 +12,7 @@ mod tag_service;
 mod trace;
 mod traffic;
 
+use http::HeaderMap;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic_reflection::server::Builder;
@@ -21,6 +22,7 @@ pub use self::traffic::TrafficLimits;
 use crate::auth::{Authenticator, rights};
 use crate::broker::Broker;
 use crate::domain::{Error, Result};
+use crate::net::{Call, Door};
 use crate::proto;
 use crate::proto::v1::dead_letter_service_server::{self, DeadLetterServiceServer};
 use crate::proto::v1::message_service_server::{self, MessageServiceServer};
@@ -37,11 +39,9 @@ pub const SERVICE_NAMES: [&str; 4] = [
 
 /// The largest request: a full batch of 512 KB and what is around it.
 const REQUEST_BYTES_MAX: usize = 1_536 * 1024;
-/// Calls in flight, long polls included.
-pub const CALLS_MAX: usize = 20_000;
 
 /// All services behind their layers, for callers with good credentials. Clones share one bound on calls in flight.
-pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits) -> Routes {
+pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits, calls_max: usize) -> Routes {
     let metrics = broker.metrics().clone();
     let queues = queue_service::Queues(broker.clone());
     let messages = message_service::Messages(broker.clone());
@@ -51,10 +51,25 @@ pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits) -> Rou
         .add_service(DeadLetterServiceServer::new(messages).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(TagServiceServer::new(tags).max_decoding_message_size(REQUEST_BYTES_MAX));
     metrics.calls().expect(rights::NEEDED.iter().map(|(method, _)| *method));
-    let traffic = Traffic::new(limits, CALLS_MAX, metrics.clone());
-    let gate = layers::Gate::new(CALLS_MAX, auth, traffic, metrics);
+    let traffic = Traffic::new(limits, calls_max, metrics.clone());
+    let gate = layers::Gate::new(calls_max, auth, traffic, metrics);
     let around = axum::middleware::from_fn_with_state(gate, layers::around);
     services.into_axum_router().layer(around).into()
+}
+
+/// The door of the gateway of the same process: refuses bad credentials before the body of their request has come. What is let
+/// through is looked at again by the services.
+#[derive(Debug)]
+pub struct ServiceDoor(pub Authenticator);
+
+impl Door for ServiceDoor {
+    fn before_body(&self, shown: &HeaderMap, call: Option<&Call>) -> Result<()> {
+        access::known(&self.0, shown, call)
+    }
+
+    fn before_call(&self, _: &HeaderMap, _: Option<&Call>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Adds reflection, which says nothing to callers without credentials, but nothing secret to any.

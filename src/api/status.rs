@@ -52,6 +52,12 @@ pub fn name(code: Code) -> &'static str {
     }
 }
 
+/// A call whose caller has gone away before its request was complete.
+pub fn given_up() -> Status {
+    let text = "given up by its caller";
+    Status::with_error_details(Code::Cancelled, text, details(&Error::new(ErrorKind::RequestFormat, text)))
+}
+
 /// A status that the gRPC library made itself, so without details, as one of ours.
 pub fn from_library(status: &Status) -> Status {
     let text = status.message();

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use super::rights::{Right, Rights};
 use crate::domain::ids::ProjectId;
 use crate::domain::{Error, ErrorKind, Result, text};
+use crate::log_limit::LogLimit;
+
+static REFUSED: LogLimit = LogLimit::new();
 
 /// A caller whose credentials were good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +57,9 @@ impl Principal {
             }
             _ => (ErrorKind::RoleLacksRight, "the role of the credentials in this project lacks the right to do this"),
         };
-        tracing::info!(project = project.as_str(), ?right, "refused: {message}");
+        if let Some(left_out) = REFUSED.admits() {
+            tracing::info!(project = project.as_str(), ?right, left_out, "refused: {message}");
+        }
         Err(Error::new(kind, message))
     }
 

@@ -17,6 +17,8 @@ use crate::store::peers::Peer;
 
 /// Longer than any call of the benchmark may take, the longest poll included.
 const CALL_LIMIT: Duration = Duration::from_secs(90);
+/// A service takes a thousand calls at a time on one connection.
+const CALLS_PER_CONNECTION: u32 = 900;
 /// After a checkpoint each page goes to the WAL once more as a whole. A distance between checkpoints that no load reaches, not
 /// even the one of minutes beside an open transaction, keeps that out of all alike: Postgres begins one at about half of
 /// `max_wal_size`. The other settings are the defaults of Postgres.
@@ -109,7 +111,8 @@ impl Site {
         let replicas = workload.replicas as usize;
         ensure!(replicas <= self.addresses.len(), "{replicas} replicas wanted, {} run", self.addresses.len());
         let mut channels = Vec::new();
-        for index in 0..(workload.connections as usize).next_multiple_of(replicas) {
+        let needed = workload.clients.div_ceil(CALLS_PER_CONNECTION).max(workload.connections) as usize;
+        for index in 0..needed.next_multiple_of(replicas) {
             channels.push(connect(&self.addresses[index % replicas].grpc).await?);
         }
         Ok(channels)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::units::{self, Seconds};
+use crate::net::NetLimits;
 
 /// Both listeners.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +25,9 @@ pub struct ListenArgs {
     /// The other listener.
     #[command(flatten)]
     pub rest: RestArgs,
+    /// How many may come.
+    #[command(flatten)]
+    pub net: NetArgs,
     /// How long to drain.
     #[command(flatten)]
     pub shutdown: ShutdownArgs,
@@ -36,6 +40,26 @@ pub struct RestArgs {
     /// Address of the REST gateway, IP:PORT; port 0 takes a free one, "off" turns it off
     #[arg(long, env = "DMS_REST_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub rest_addr: RestAddress,
+}
+
+/// The flags of [`NetLimits`].
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct NetArgs {
+    /// Connections that each listener holds, 100-1000000; a fifth of them may be of callers who have not shown good credentials
+    #[arg(long, env = "DMS_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub connections_max: u32,
+    /// Calls in flight, long polls included, before calls are refused, 100-1000000; one caller may have four fifths of them
+    #[arg(long, env = "DMS_CALLS_MAX", value_name = "COUNT", default_value_t = 20_000,
+          value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub calls_max: u32,
+}
+
+impl From<&NetArgs> for NetLimits {
+    fn from(args: &NetArgs) -> Self {
+        Self { connections_max: args.connections_max as usize, calls_max: args.calls_max as usize }
+    }
 }
 
 /// The end.

@@ -30,7 +30,7 @@ pub use bench::{BenchArgs, Comparison, SIZE_BYTES_MIN, Scenario, System};
 pub use broker::BrokerArgs;
 pub use chaos::{ChaosArgs, Fault, Sabotage};
 pub use environment::inherited;
-pub use listen::{ListenArgs, RestAddress, RestArgs, ShutdownArgs};
+pub use listen::{ListenArgs, NetArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use reference::reference;
 pub use tls::{GrpcTlsArgs, TlsArgs, UpstreamTlsArgs};
@@ -187,8 +187,8 @@ pub struct GatewayArgs {
     /// URL of the gRPC service, such as http://dms:50051 or https://dms:50051
     #[arg(long, env = "DMS_UPSTREAM", value_name = "URL", value_parser = units::upstream)]
     pub upstream: String,
-    /// Connections to the service; calls are spread over them, 1-64
-    #[arg(long, env = "DMS_UPSTREAM_CONNECTIONS", value_name = "COUNT", default_value_t = 4,
+    /// Connections to the service; calls are spread over them, 900 at a time on each, long polls included, 1-64
+    #[arg(long, env = "DMS_UPSTREAM_CONNECTIONS", value_name = "COUNT", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub upstream_connections: u16,
     /// How old such a connection gets before another one takes its place, so that calls find new replicas, 1s-24h
@@ -201,6 +201,9 @@ pub struct GatewayArgs {
     /// Where to listen.
     #[command(flatten)]
     pub rest: RestArgs,
+    /// How many may come.
+    #[command(flatten)]
+    pub net: NetArgs,
     /// TLS of the listener.
     #[command(flatten)]
     pub tls: TlsArgs,

@@ -20,7 +20,7 @@ pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answe
     let body = upstream.read(body, Plane::Control).await?;
     let names = group_names(&Object::parse(&body, Plane::Control)?)?;
     let request = pb::CreateConsumerGroupsRequest { project_id: target.project_id, queue_id: target.queue_id, names };
-    let answer = upstream.queues().create_consumer_groups(upstream.request(request)).await?.into_inner();
+    let answer = upstream.queues().create_consumer_groups(upstream.request(request)?).await?.into_inner();
     Ok((StatusCode::CREATED, Json(CreatedGroups::from(&answer.groups[..]))).into_response())
 }
 
@@ -35,7 +35,7 @@ pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
         page_size,
         current_page,
     };
-    let answer = upstream.queues().list_consumer_groups(upstream.request(request)).await?.into_inner();
+    let answer = upstream.queues().list_consumer_groups(upstream.request(request)?).await?.into_inner();
     let queue = answer.queue.unwrap_or_default();
     Ok(Json(QueueGroups::new(&queue, &answer.groups, include_deadletter)).into_response())
 }
@@ -44,7 +44,7 @@ pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
 pub async fn delete(upstream: Upstream, target: Target) -> Answer {
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = pb::DeleteConsumerGroupRequest { project_id, queue_id, group_id };
-    upstream.queues().delete_consumer_group(upstream.request(request)).await?;
+    upstream.queues().delete_consumer_group(upstream.request(request)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

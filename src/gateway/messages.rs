@@ -36,7 +36,7 @@ pub async fn send(mut upstream: Upstream, target: Target, body: Body) -> Answer 
         messages: messages.iter().map(|message| new_message(&body, message)).collect::<Result<_>>()?,
         return_ids: return_ids(&root)?,
     };
-    let answer = upstream.messages().send_messages(upstream.request(request)).await?.into_inner();
+    let answer = upstream.messages().send_messages(upstream.request(request)?).await?.into_inner();
     Ok((StatusCode::CREATED, Json(Sent::from(&answer.results[..]))).into_response())
 }
 
@@ -48,7 +48,7 @@ pub async fn consume(upstream: Upstream, target: Target, query: Query) -> Answer
     let tag_match = tag_match(&query)?.into();
     let request =
         pb::ConsumeMessagesRequest { project_id, queue_id, group_id, options: Some(options), tags, tag_match };
-    let request = upstream.request_within(deadline, request);
+    let request = upstream.request_within(deadline, request)?;
     leased(&upstream.messages().consume_messages(request).await?.into_inner().messages, upstream.traced)
 }
 
@@ -57,7 +57,7 @@ pub async fn consume_dead_letters(upstream: Upstream, target: Target, query: Que
     let (options, deadline) = consume_options(&query)?;
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = pb::ConsumeDeadLettersRequest { project_id, queue_id, group_id, options: Some(options) };
-    let request = upstream.request_within(deadline, request);
+    let request = upstream.request_within(deadline, request)?;
     leased(&upstream.dead_letters().consume_dead_letters(request).await?.into_inner().messages, upstream.traced)
 }
 
@@ -65,7 +65,7 @@ pub async fn consume_dead_letters(upstream: Upstream, target: Target, query: Que
 pub async fn ack(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let entries = ack_entries(&mut upstream, body).await?;
     let Target { project_id, queue_id, group_id, .. } = target;
-    let request = upstream.request(pb::AckMessagesRequest { project_id, queue_id, group_id, entries });
+    let request = upstream.request(pb::AckMessagesRequest { project_id, queue_id, group_id, entries })?;
     let answer = upstream.messages().ack_messages(request).await?.into_inner();
     Ok(Json(Acked::from(answer.result.unwrap_or_default())).into_response())
 }
@@ -74,7 +74,7 @@ pub async fn ack(mut upstream: Upstream, target: Target, body: Body) -> Answer {
 pub async fn ack_dead_letters(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let entries = ack_entries(&mut upstream, body).await?;
     let Target { project_id, queue_id, group_id, .. } = target;
-    let request = upstream.request(pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries });
+    let request = upstream.request(pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries })?;
     let answer = upstream.dead_letters().ack_dead_letters(request).await?.into_inner();
     Ok(Json(Acked::from(answer.result.unwrap_or_default())).into_response())
 }

@@ -14,6 +14,7 @@ mod object;
 mod query;
 mod queues;
 mod quotas;
+mod remote;
 mod request_id;
 mod signed;
 mod tags;
@@ -25,6 +26,7 @@ mod upstream;
 mod tests;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -34,14 +36,16 @@ use tonic::body::Body;
 use tower::Service;
 
 use self::error::Failure;
+pub use self::remote::{Remote, RemoteDoor};
 use self::upstream::Gateway;
 use crate::metrics::RestRequests;
+use crate::net::Door;
 
 /// What a handler answers with.
 type Answer = Result<Response, Failure>;
 
 /// The REST API over a gRPC transport: the service's own routes in the same process, or a channel to a remote one.
-pub fn router<T>(transport: T, requests: RestRequests) -> Router
+pub fn router<T>(transport: T, requests: RestRequests, door: Arc<dyn Door>) -> Router
 where
     T: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
     T::Error: Into<tonic::codegen::StdError> + Send,
@@ -51,7 +55,7 @@ where
         .nest("/v1.0/{project_id}", paths())
         .nest("/v2/{project_id}", paths())
         .fallback(error::no_such_path)
-        .with_state(Gateway::new(transport))
+        .with_state(Gateway::new(transport, door))
         .layer(from_fn(request_id::on_every_answer))
         .layer(from_fn_with_state(requests, counted::every_answer))
 }

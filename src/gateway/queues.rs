@@ -19,7 +19,7 @@ use crate::proto::v1 as pb;
 pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
     let request = create_request(target.project_id, &Object::parse(&body, Plane::Control)?)?;
-    let answer = upstream.queues().create_queue(upstream.request(request)).await?.into_inner();
+    let answer = upstream.queues().create_queue(upstream.request(request)?).await?.into_inner();
     let queue = answer.queue.unwrap_or_default();
     Ok((StatusCode::CREATED, Json(CreatedQueue::from(&queue))).into_response())
 }
@@ -29,7 +29,7 @@ pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
     let include_deadletter = query.flag("include_deadletter", false)?;
     query.flag("include_messages_num", false)?;
     let request = pb::ListQueuesRequest { project_id: target.project_id };
-    let answer = upstream.queues().list_queues(upstream.request(request)).await?.into_inner();
+    let answer = upstream.queues().list_queues(upstream.request(request)?).await?.into_inner();
     Ok(Json(Queues::new(&answer.queues, include_deadletter)).into_response())
 }
 
@@ -37,14 +37,14 @@ pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
 pub async fn show(upstream: Upstream, target: Target, query: Query) -> Answer {
     let include_deadletter = query.flag("include_deadletter", false)?;
     let request = pb::GetQueueRequest { project_id: target.project_id, queue_id: target.queue_id };
-    let answer = upstream.queues().get_queue(upstream.request(request)).await?.into_inner();
+    let answer = upstream.queues().get_queue(upstream.request(request)?).await?.into_inner();
     Ok(Json(Queue::shown(&answer.queue.unwrap_or_default(), include_deadletter)).into_response())
 }
 
 /// `DELETE /queues/{queue_id}`
 pub async fn delete(upstream: Upstream, target: Target) -> Answer {
     let request = pb::DeleteQueueRequest { project_id: target.project_id, queue_id: target.queue_id };
-    upstream.queues().delete_queue(upstream.request(request)).await?;
+    upstream.queues().delete_queue(upstream.request(request)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -12,6 +12,6 @@ use crate::proto::v1 as pb;
 /// `GET /quotas/dms` and `GET /quotas`
 pub async fn show(upstream: Upstream, target: Target) -> Answer {
     let request = pb::GetQuotasRequest { project_id: target.project_id };
-    let answer = upstream.queues().get_quotas(upstream.request(request)).await?.into_inner();
+    let answer = upstream.queues().get_quotas(upstream.request(request)?).await?.into_inner();
     Ok(Json(Quotas::from(&answer.quotas[..])).into_response())
 }

@@ -12,12 +12,15 @@ use uuid::Uuid;
 use super::error::Unanswered;
 use super::trace::RequestTrace;
 use crate::domain::text;
+use crate::log_limit::LogLimit;
 use crate::traceparent::{self, TRACEPARENT};
 
 /// The header, and the metadata key towards the gRPC service.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const CHARS_MAX: usize = 64;
+
+static UNANSWERED: LogLimit = LogLimit::new();
 
 /// Keeps the caller's id when it is 1-64 characters of `A-Z a-z 0-9 _ -`, else makes a new one.
 pub async fn on_every_answer(mut request: Request, next: Next) -> Response {
@@ -49,9 +52,11 @@ fn span(request: &Request, id: &HeaderValue, trace: RequestTrace) -> Span {
 }
 
 fn log(span: &Span, response: &Response, id: &HeaderValue, trace: RequestTrace, begun: Instant) {
-    if let Some(Unanswered { code, words }) = response.extensions().get::<Unanswered>() {
-        let request_id = id.to_str().unwrap_or_default();
-        tracing::warn!(request_id, trace_id = %trace.at.trace_id, ?code, words, "no answer from the gRPC service");
+    if let Some(Unanswered { code, words }) = response.extensions().get::<Unanswered>()
+        && let Some(left_out) = UNANSWERED.admits()
+    {
+        let (request_id, trace_id) = (id.to_str().unwrap_or_default(), trace.at.trace_id);
+        tracing::warn!(request_id, %trace_id, ?code, words, left_out, "no answer from the gRPC service");
     }
     let elapsed_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), elapsed_us, "request answered"));

@@ -22,7 +22,7 @@ pub async fn add(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
     let tag = new_tag(&Object::parse(&body, Plane::Control)?)?;
     let request = pb::AddQueueTagRequest { project_id: target.project_id, queue_id: target.queue_id, tag: Some(tag) };
-    upstream.tags().add_queue_tag(upstream.request(request)).await?;
+    upstream.tags().add_queue_tag(upstream.request(request)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -30,7 +30,7 @@ pub async fn add(mut upstream: Upstream, target: Target, body: Body) -> Answer {
 pub async fn delete(upstream: Upstream, target: Target) -> Answer {
     let Target { project_id, queue_id, key, .. } = target;
     let request = pb::DeleteQueueTagRequest { project_id, queue_id, key };
-    upstream.tags().delete_queue_tag(upstream.request(request)).await?;
+    upstream.tags().delete_queue_tag(upstream.request(request)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -50,21 +50,21 @@ pub async fn batch(mut upstream: Upstream, target: Target, body: Body) -> Answer
         action: batch_action(&root)?.into(),
         tags: tags.iter().map(batch_tag).collect::<Result<_>>()?,
     };
-    upstream.tags().batch_queue_tags(upstream.request(request)).await?;
+    upstream.tags().batch_queue_tags(upstream.request(request)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// `GET /queue/{queue_id}/tags`
 pub async fn list_of_queue(upstream: Upstream, target: Target) -> Answer {
     let request = pb::ListQueueTagsRequest { project_id: target.project_id, queue_id: target.queue_id };
-    let answer = upstream.tags().list_queue_tags(upstream.request(request)).await?.into_inner();
+    let answer = upstream.tags().list_queue_tags(upstream.request(request)?).await?.into_inner();
     Ok(Json(QueueTags::from(&answer.tags[..])).into_response())
 }
 
 /// `GET /queue/tags`
 pub async fn list_of_project(upstream: Upstream, target: Target) -> Answer {
     let request = pb::ListProjectTagsRequest { project_id: target.project_id };
-    let answer = upstream.tags().list_project_tags(upstream.request(request)).await?.into_inner();
+    let answer = upstream.tags().list_project_tags(upstream.request(request)?).await?.into_inner();
     Ok(Json(ProjectTags::from(&answer.tags[..])).into_response())
 }
 
@@ -73,7 +73,7 @@ pub async fn search(mut upstream: Upstream, target: Target, body: Body) -> Answe
     let body = upstream.read(body, Plane::Control).await?;
     let request = search_request(target.project_id, &Object::parse(&body, Plane::Control)?)?;
     let counting = request.action() == pb::SearchAction::Count;
-    let found = upstream.tags().search_queues(upstream.request(request)).await?.into_inner();
+    let found = upstream.tags().search_queues(upstream.request(request)?).await?.into_inner();
     Ok(if counting {
         Json(Counted { total_count: found.total_count }).into_response()
     } else {

@@ -1,6 +1,6 @@
 //! The gRPC service behind the gateway: clients, the caller's metadata, deadlines.
 
-use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
@@ -15,11 +15,13 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
 use super::body::{self, Plane};
+use super::error::Failure;
 use super::request_id::X_REQUEST_ID;
 use super::signed;
 use super::trace::RequestTrace;
-use crate::domain::Result;
 use crate::domain::signed_request::SignedRequest;
+use crate::domain::{Error, ErrorKind, Result};
+use crate::net::{Call, Door};
 use crate::proto::v1::dead_letter_service_client::DeadLetterServiceClient;
 use crate::proto::v1::message_service_client::MessageServiceClient;
 use crate::proto::v1::queue_service_client::QueueServiceClient;
@@ -36,25 +38,35 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Headers that go along as metadata, beside the trace: who asks.
 const FORWARDED: [HeaderName; 3] = [X_REQUEST_ID, header::AUTHORIZATION, HeaderName::from_static("x-auth-token")];
 
+/// Each of these headers, and all of them together. The connection to the service is shared by all callers; it would end with a
+/// request whose headers are far above the 16 KiB that the service takes.
+const FORWARDED_BYTES_MAX: usize = 8 * 1024;
+
 /// The state of the router.
 #[derive(Clone)]
-pub struct Gateway(Transport);
+pub struct Gateway {
+    transport: Transport,
+    door: Arc<dyn Door>,
+}
 
 impl Gateway {
-    /// A gateway to whatever is behind the transport.
-    pub fn new<T>(transport: T) -> Self
+    /// A gateway to whatever is behind the transport, for those whom the door lets through.
+    pub fn new<T>(transport: T, door: Arc<dyn Door>) -> Self
     where
         T: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
         T::Error: Into<StdError> + Send,
         T::Future: Send + 'static,
     {
-        Self(BoxCloneSyncService::new(transport.map_err(|error| Status::from_error(error.into()))))
+        let transport = BoxCloneSyncService::new(transport.map_err(|error| Status::from_error(error.into())));
+        Self { transport, door }
     }
 }
 
 /// The service, called on behalf of one REST caller.
 pub struct Upstream {
     transport: Transport,
+    door: Arc<dyn Door>,
+    call: Option<Call>,
     metadata: HeaderMap,
     signed: Option<SignedRequest>,
     /// Whether the caller is in a trace, and understands traces of others.
@@ -62,26 +74,41 @@ pub struct Upstream {
 }
 
 impl FromRequestParts<Gateway> for Upstream {
-    type Rejection = Infallible;
+    type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Failure> {
         let mut metadata = HeaderMap::new();
         for name in FORWARDED {
             // All of a name: a repeated credential is for the service to refuse.
             for value in parts.headers.get_all(&name) {
                 metadata.append(name.clone(), value.clone());
             }
+            within_bounds(&name, &metadata)?;
         }
         let trace = parts.extensions.get::<RequestTrace>();
         trace.into_iter().for_each(|trace| trace.pass_on(&parts.headers, &mut metadata));
         let traced = trace.is_some_and(|trace| trace.parent.is_some());
-        Ok(Self { transport: gateway.0.clone(), metadata, signed: signed::head(parts), traced })
+        let Gateway { transport, door } = gateway.clone();
+        let call = parts.extensions.get::<Call>().cloned();
+        Ok(Self { transport, door, call, metadata, signed: signed::head(parts), traced })
     }
+}
+
+/// Refuses a header that brings all that is passed on above the bound.
+fn within_bounds(name: &HeaderName, metadata: &HeaderMap) -> Result<()> {
+    let bytes: usize = metadata.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes <= FORWARDED_BYTES_MAX {
+        return Ok(());
+    }
+    let headers = "x-request-id, authorization and x-auth-token together";
+    let message = format!("{name}: {headers} are larger than the limit of {FORWARDED_BYTES_MAX} bytes");
+    Err(Error::new(ErrorKind::RequestFormat, message))
 }
 
 impl Upstream {
     /// Reads the body of the caller's request; a signature covers it.
     pub async fn read(&mut self, body: axum::body::Body, plane: Plane) -> Result<Bytes> {
+        self.door.before_body(&self.metadata, self.call.as_ref())?;
         let body = body::read(body, plane).await?;
         if let Some(signed) = &mut self.signed {
             signed.body = body.clone();
@@ -89,20 +116,24 @@ impl Upstream {
         Ok(body)
     }
 
-    /// A request with the caller's metadata and the usual deadline.
-    pub fn request<M>(&self, message: M) -> tonic::Request<M> {
+    /// A request with the caller's metadata and the usual deadline, if the caller may make one now.
+    pub fn request<M>(&self, message: M) -> Result<tonic::Request<M>> {
         self.request_within(DEADLINE, message)
     }
 
-    /// A request with the caller's metadata and a deadline.
-    pub fn request_within<M>(&self, deadline: Duration, message: M) -> tonic::Request<M> {
+    /// A request with the caller's metadata and a deadline, if the caller may make one now.
+    pub fn request_within<M>(&self, deadline: Duration, message: M) -> Result<tonic::Request<M>> {
+        self.door.before_call(&self.metadata, self.call.as_ref())?;
         let metadata = MetadataMap::from_headers(self.metadata.clone());
         let mut request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), message);
         if let Some(signed) = &self.signed {
             request.extensions_mut().insert(signed.clone());
         }
+        if let Some(call) = &self.call {
+            request.extensions_mut().insert(call.clone());
+        }
         request.set_timeout(deadline);
-        request
+        Ok(request)
     }
 
     /// Queues, groups, quotas.

@@ -34,6 +34,7 @@ async fn start(upstream: Upstream) -> (Standalone, Rest) {
         rest_tls: None,
         admin_addr: Some(any),
         allowed_hosts: Vec::new(),
+        net: dms::net::NetLimits::default(),
         shutdown_limit: Duration::from_secs(5),
     };
     let gateway = Standalone::start(options).await.unwrap();

@@ -158,6 +158,7 @@ async fn only_from_this_machine_is_the_log_changed() {
         rest_tls: None,
         admin_addr: Some("0.0.0.0:0".parse().unwrap()),
         allowed_hosts: Vec::new(),
+        net: dms::net::NetLimits::default(),
         shutdown_limit: Duration::from_secs(5),
     };
     let gateway = Standalone::start(options).await.unwrap();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dms::broker::Settings;
 use dms::proto::v1 as pb;
+use dms::proto::v1::message_service_client::MessageServiceClient;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
@@ -12,6 +13,8 @@ use crate::support::postgres::TestDatabase;
 use crate::support::service::{PROJECT, Replica, message};
 
 const QUEUES: u32 = 3_000;
+/// A service takes a thousand calls at a time on a connection.
+const CONNECTIONS: usize = 4;
 /// Long polls end, and come again, meanwhile.
 const WAIT_SECONDS: u32 = 7;
 /// Not all begin, and begin again, in the same instant.
@@ -44,11 +47,15 @@ fn id(number: u32) -> String {
 }
 
 /// A consumer of each queue, which waits until something comes.
-fn park(replica: &Replica) -> JoinSet<Consumed> {
+async fn park(replica: &Replica) -> JoinSet<Consumed> {
     let wait = Some(prost_types::Duration { seconds: WAIT_SECONDS.into(), nanos: 0 });
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        clients.push(MessageServiceClient::connect(replica.grpc()).await.unwrap());
+    }
     let mut parked = JoinSet::new();
     for number in 1..=QUEUES {
-        let mut client = replica.messages.clone();
+        let mut client = clients[number as usize % CONNECTIONS].clone();
         let request = pb::ConsumeMessagesRequest {
             project_id: PROJECT.into(),
             queue_id: id(number),
@@ -88,7 +95,7 @@ async fn thousands_of_parked_consumers_cost_a_few_statements_a_second() {
     let mut sql = PgConnection::connect(database.url()).await.unwrap();
     sql.execute(AssertSqlSafe(create())).await.unwrap();
     let replica = Replica::start(database.url(), Settings::default(), None).await;
-    let mut parked = park(&replica);
+    let mut parked = park(&replica).await;
     let mut before = 0.0;
     eventually("all are parked", async || {
         tokio::time::sleep(Duration::from_secs(1)).await;

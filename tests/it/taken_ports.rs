@@ -32,6 +32,7 @@ async fn the_service_names_the_flag_before_it_looks_for_postgres() {
             admin_addr: Some(admin),
             metrics_groups_max: 0,
             allowed_hosts: Vec::new(),
+            net: dms::net::NetLimits::default(),
             shutdown_limit: Duration::from_secs(5),
         };
         let error = Server::start(options).await.unwrap_err().to_string();
@@ -50,6 +51,7 @@ async fn the_gateway_names_the_flag() {
             rest_tls: None,
             admin_addr: Some(admin),
             allowed_hosts: Vec::new(),
+            net: dms::net::NetLimits::default(),
             shutdown_limit: Duration::from_secs(5),
         };
         let error = Standalone::start(options).await.unwrap_err().to_string();

@@ -87,6 +87,7 @@ impl Secured {
             admin_addr: None,
             metrics_groups_max: 0,
             allowed_hosts: Vec::new(),
+            net: dms::net::NetLimits::default(),
             shutdown_limit: Duration::from_secs(5),
         });
         Self { server: server.await.unwrap(), certificate, key, _database: database }

@@ -47,7 +47,10 @@ impl Reply {
 }
 
 async fn ask(fake: &Fake, request: Request<Body>) -> Reply {
-    let response = router(fake.clone(), RestRequests::default()).oneshot(request).await.unwrap();
+    let response = router(fake.clone(), RestRequests::default(), std::sync::Arc::new(crate::net::OpenDoor))
+        .oneshot(request)
+        .await
+        .unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.unwrap();
     Reply { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }

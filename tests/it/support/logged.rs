@@ -1,4 +1,4 @@
-//! `dms serve` as a process of its own, whose log can be read.
+//! `dms serve` and `dms gateway` as processes of their own, whose log and memory can be read.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -46,6 +46,58 @@ impl Logged {
         let logged = Self { process, log, rest: client, grpc, admin: format!("http://{admin}") };
         eventually("it listens", async || reqwest::get(format!("http://{rest}/readyz")).await.is_ok()).await;
         logged
+    }
+
+    /// As [`Logged::serve`], with this much memory: the kernel refuses more data, and the process would end.
+    pub async fn serve_within(database: &TestDatabase, kib: u64, flags: &[&str]) -> Self {
+        let (grpc, rest, admin) = (free_address(), free_address(), free_address());
+        let url = database.url();
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).chain([
+            format!("--database-url={url}"),
+            format!("--grpc-addr={grpc}"),
+            format!("--rest-addr={rest}"),
+            format!("--admin-addr={admin}"),
+        ]);
+        Self::within(kib, "serve", flags.collect(), [grpc, rest, admin]).await
+    }
+
+    /// A gateway in front of a service, with this much memory.
+    pub async fn gateway_within(upstream: &str, kib: u64, flags: &[&str]) -> Self {
+        let (rest, admin) = (free_address(), free_address());
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).chain([
+            format!("--upstream={upstream}"),
+            format!("--rest-addr={rest}"),
+            format!("--admin-addr={admin}"),
+        ]);
+        Self::within(kib, "gateway", flags.collect(), [String::new(), rest, admin]).await
+    }
+
+    async fn within(kib: u64, what: &str, flags: Vec<String>, [grpc, rest, admin]: [String; 3]) -> Self {
+        let log = SecretFile::text("");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -d {kib} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_dms"), what]);
+        let process = command.args(flags).stderr(File::create(&log.0).unwrap()).spawn().unwrap();
+        let client = Rest::on(&format!("http://{rest}"));
+        let logged =
+            Self { process, log, rest: client, grpc: format!("http://{grpc}"), admin: format!("http://{admin}") };
+        eventually("it is ready", async || {
+            let answer = reqwest::get(format!("http://{rest}/readyz")).await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+        logged
+    }
+
+    /// Where REST listens.
+    pub fn rest_url(&self) -> String {
+        self.rest.root().to_owned()
+    }
+
+    /// The most memory that it had resident until now, in KiB.
+    pub fn resident_peak(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Ends it in order.

@@ -48,6 +48,16 @@ impl Rest {
         Self { base: format!("{root}/v1.0/{PROJECT}"), root, http: reqwest::Client::new(), shows: Shows::Nothing }
     }
 
+    /// `http://host:port`.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// The same over connections of its own.
+    pub fn anew(&self) -> Self {
+        Self { http: reqwest::Client::new(), ..self.clone() }
+    }
+
     /// With a header on every request.
     pub fn showing(&self, header: &'static str, value: &str) -> Self {
         Self { shows: Shows::Header(header, value.to_owned()), ..self.clone() }

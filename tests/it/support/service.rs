@@ -8,6 +8,7 @@ use dms::auth::AuthOptions;
 use dms::broker::clock::ManualClock;
 use dms::broker::{BrokerOptions, Settings};
 use dms::domain::clock::{Clock, Timestamp};
+use dms::net::NetLimits;
 use dms::proto::v1 as pb;
 use dms::proto::v1::dead_letter_service_client::DeadLetterServiceClient;
 use dms::proto::v1::message_service_client::MessageServiceClient;
@@ -30,12 +31,19 @@ pub struct Door {
     pub limits: TrafficLimits,
     /// How old connections get.
     pub connection_age: Option<Duration>,
+    /// How many connections and calls.
+    pub net: NetLimits,
 }
 
 impl Door {
     /// Anyone, as much as they like.
     pub fn open() -> Self {
-        Self { auth: AuthOptions::Open, limits: TrafficLimits::default(), connection_age: None }
+        Self {
+            auth: AuthOptions::Open,
+            limits: TrafficLimits::default(),
+            connection_age: None,
+            net: NetLimits::default(),
+        }
     }
 }
 
@@ -75,6 +83,7 @@ impl Replica {
             admin_addr: Some(any),
             metrics_groups_max: 2,
             allowed_hosts: Vec::new(),
+            net: door.net,
             shutdown_limit,
         };
         let server = Server::start(options).await.unwrap();

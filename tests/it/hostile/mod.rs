@@ -1,6 +1,12 @@
 //! Clients that mean no good: slow ones, huge headers, thousands of connections, calls begun and dropped. They are cut off, and
 //! others are served meanwhile.
 
+mod calls;
+mod connections;
+mod floods;
+mod limited;
+mod unread;
+
 use std::time::{Duration, Instant};
 
 use dms::proto::v1 as pb;

@@ -1,0 +1,153 @@
+//! What is known of one connection.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::call::{Call, InFlight};
+use super::newcomers::Newcomer;
+use super::shares::{Share, Shares};
+
+/// A connection without a call with good credentials, and without a health check, is asked to end after this.
+const UNKNOWN_MAX: Duration = Duration::from_secs(60);
+/// An answer of which nothing is taken for so long is given up.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
+/// What was asked to end and has not is cut.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One connection, for its listener, its calls and whoever serves it.
+#[derive(Debug)]
+pub struct Connection {
+    peer: SocketAddr,
+    /// Cuts it.
+    must_go: Arc<Notify>,
+    /// Lets its calls end, and takes no more.
+    should_go: Notify,
+    settled: Arc<Shares>,
+    /// Whether it has a place among those of known callers, or needs none.
+    is_settled: AtomicBool,
+    standing: Mutex<Standing>,
+    heads: AtomicU64,
+    calls: AtomicUsize,
+    /// Answers on their way.
+    answers: Mutex<HashMap<u64, Weak<InFlight>>>,
+}
+
+#[derive(Debug)]
+struct Standing {
+    place: Place,
+    alive_at: Instant,
+}
+
+/// Held for what dropping it does.
+#[derive(Debug)]
+#[expect(dead_code, reason = "a place is held, and read by nobody")]
+enum Place {
+    Unknown(Newcomer),
+    Known(Share),
+}
+
+impl Connection {
+    /// Of a caller at this address. `settled` is for connections of known callers; one that is `trusted` has no need of them.
+    pub fn new(peer: SocketAddr, must_go: Arc<Notify>, place: Newcomer, settled: Arc<Shares>, trusted: bool) -> Self {
+        Self {
+            peer,
+            must_go,
+            should_go: Notify::new(),
+            settled,
+            is_settled: AtomicBool::new(trusted),
+            standing: Mutex::new(Standing { place: Place::Unknown(place), alive_at: Instant::now() }),
+            heads: AtomicU64::new(0),
+            calls: AtomicUsize::new(0),
+            answers: Mutex::default(),
+        }
+    }
+
+    /// Where the caller is.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// What cuts it.
+    pub fn must_go(&self) -> Arc<Notify> {
+        Arc::clone(&self.must_go)
+    }
+
+    /// Returns when the connection is asked to end.
+    pub async fn should_go(&self) {
+        self.should_go.notified().await;
+    }
+
+    /// Requests whose headers are complete, and whether one is being answered.
+    pub fn heads(&self) -> (u64, bool) {
+        (self.heads.load(Ordering::Acquire), self.calls.load(Ordering::Acquire) > 0)
+    }
+
+    /// A call with good credentials came: the connection counts among those of their owner, if there is a place.
+    pub fn settle(&self, owner: &str) {
+        if self.is_settled.load(Ordering::Acquire) {
+            return;
+        }
+        if let Ok(share) = self.settled.take(owner) {
+            self.standing().place = Place::Known(share);
+            self.is_settled.store(true, Ordering::Release);
+        }
+    }
+
+    /// A health check was answered.
+    pub fn is_alive(&self) {
+        if !self.is_settled.load(Ordering::Acquire) {
+            self.standing().alive_at = Instant::now();
+        }
+    }
+
+    pub(super) fn call_begins(&self) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+        self.heads.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn call_ends(&self, number: u64) {
+        self.answers().remove(&number);
+        self.calls.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The answer of this call has a body; it is watched until it is sent.
+    pub(super) fn answers_with(&self, call: &Call) {
+        self.answers().insert(call.number(), Arc::downgrade(call.in_flight()));
+    }
+
+    /// Ends what has taken too long.
+    pub(super) fn look_after(&self, now: Instant) {
+        if !self.is_settled.load(Ordering::Acquire) {
+            let unknown = now.saturating_duration_since(self.standing().alive_at);
+            if unknown >= UNKNOWN_MAX + PATIENCE {
+                self.must_go.notify_one();
+            } else if unknown >= UNKNOWN_MAX {
+                self.should_go.notify_one();
+            }
+        }
+        let unread: Vec<_> = self.answers().values().filter_map(Weak::upgrade).collect();
+        for answer in unread {
+            let unread = answer.unread_since().map(|since| now.saturating_duration_since(since));
+            if unread.is_some_and(|unread| unread >= UNREAD_MAX + PATIENCE) {
+                // The library holds the last of it, and has no way to give up a stream alone.
+                self.must_go.notify_one();
+            } else if unread.is_some_and(|unread| unread >= UNREAD_MAX) {
+                answer.end();
+            }
+        }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answers(&self) -> MutexGuard<'_, HashMap<u64, Weak<InFlight>>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

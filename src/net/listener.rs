@@ -1,0 +1,195 @@
+//! Listeners: TCP, TLS if there is any, and HTTP on top.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+
+use super::NetLimits;
+use super::call::Calls;
+use super::connection::Connection;
+use super::greeting::Heard;
+use super::heads::Heads;
+use super::newcomers::Newcomers;
+use super::serve::Http;
+use super::shares::Shares;
+use super::sweep::Present;
+use crate::domain::{Error, Result};
+use crate::log_limit::LogLimit;
+use crate::tls::Protocol;
+use crate::watched::{Freshness, Watched};
+
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// How long accepting rests when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// One of so many connections may be that of a caller who is not known yet.
+const UNKNOWN_SHARE: usize = 5;
+/// A client that has not shaken hands by then is dropped.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+static CROWDED: LogLimit = LogLimit::new();
+
+/// Who comes to a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Anybody: a caller who shows no good credentials has to leave after a while.
+    Public,
+    /// Operators and their tools, who need no credentials.
+    Operators,
+}
+
+/// A bound address.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    address: SocketAddr,
+    protocol: Protocol,
+    tls: Option<Arc<Watched<ServerConfig>>>,
+    audience: Audience,
+    /// How old a connection gets.
+    age: Option<Duration>,
+}
+
+impl Listener {
+    /// Binds; connections wait until it serves.
+    pub async fn bind(addr: SocketAddr, protocol: Protocol, tls: Option<Arc<Watched<ServerConfig>>>) -> Result<Self> {
+        let failed = |error| Error::internal(format!("cannot listen on {addr}: {error}"));
+        let tcp = TcpListener::bind(addr).await.map_err(failed)?;
+        let address = tcp.local_addr().map_err(failed)?;
+        Ok(Self { tcp, address, protocol, tls, audience: Audience::Public, age: None })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How its certificates do, if it has any.
+    pub fn freshness(&self) -> Option<Arc<Freshness>> {
+        self.tls.as_ref().and_then(|tls| tls.freshness())
+    }
+
+    /// For others than anybody.
+    #[must_use]
+    pub fn for_audience(self, audience: Audience) -> Self {
+        Self { audience, ..self }
+    }
+
+    /// Asks clients for a new connection when theirs is about this old, if there is a limit: up to a tenth more or less, other in each process,
+    /// so that the clients of all replicas do not come at once. Only for HTTP/2, where no call is cut by it.
+    #[must_use]
+    pub fn renewing(self, age: Option<Duration>) -> Self {
+        Self { age: age.map(|age| age.mul_f64(rand::random_range(0.9..=1.1))), ..self }
+    }
+
+    /// Serves until told to stop, then until its calls have ended. `calls` are those of the process.
+    pub async fn serve(self, routes: Routes, limits: NetLimits, calls: Calls, stop: CancellationToken) {
+        // Nagle's algorithm would hold back small answers for 40 ms.
+        let incoming = TcpIncoming::from(self.tcp).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
+        let door = Arc::new(Door {
+            newcomers: Newcomers::new(limits.connections_max / UNKNOWN_SHARE),
+            settled: Shares::new(limits.connections_max - limits.connections_max / UNKNOWN_SHARE),
+            heads: Heads::default(),
+            present: Arc::default(),
+            http: Http::new(self.protocol, routes, calls),
+            tls: self.tls,
+            trusting: self.audience == Audience::Operators,
+            age: self.age,
+            stop: stop.clone(),
+        });
+        let connections = TaskTracker::new();
+        tokio::select! {
+            () = accept(incoming, &door, &connections) => {}
+            () = door.present.look_after() => {}
+            () = stop.cancelled() => {}
+        }
+        connections.close();
+        tokio::select! {
+            () = connections.wait() => {}
+            () = door.present.look_after() => {}
+        }
+    }
+}
+
+/// Takes connections until it is dropped, and the port is closed with it.
+async fn accept(incoming: TcpIncoming, door: &Arc<Door>, connections: &TaskTracker) {
+    let mut incoming = pin!(incoming);
+    while let Some(accepted) = incoming.next().await {
+        let Ok(stream) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        if let Ok(peer) = stream.peer_addr() {
+            connections.spawn(Arc::clone(door).serve(stream, peer));
+        }
+    }
+}
+
+/// What the connections of a listener share.
+struct Door {
+    newcomers: Arc<Newcomers>,
+    settled: Arc<Shares>,
+    heads: Heads,
+    present: Arc<Present>,
+    http: Http,
+    tls: Option<Arc<Watched<ServerConfig>>>,
+    trusting: bool,
+    age: Option<Duration>,
+    stop: CancellationToken,
+}
+
+impl Door {
+    /// One connection from its beginning to its end.
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let connection = Arc::new(self.enter(peer));
+        let _looked_after = self.present.enter(&connection);
+        let heard = |connection: &Arc<Connection>| (Arc::clone(connection), self.heads.clone());
+        let Some(tls) = &self.tls else {
+            let (held, heads) = heard(&connection);
+            return self.http.serve(Heard::new(stream, held, heads), connection, self.age, self.stop.clone()).await;
+        };
+        let (acceptor, must_go) = (TlsAcceptor::from(tls.get()), connection.must_go());
+        let shaken = tokio::select! {
+            shaken = handshake(&acceptor, stream) => shaken,
+            () = must_go.notified() => None,
+            () = self.stop.cancelled() => None,
+        };
+        if let Some(stream) = shaken {
+            let (held, heads) = heard(&connection);
+            self.http.serve(Heard::new(stream, held, heads), connection, self.age, self.stop.clone()).await;
+        }
+    }
+
+    fn enter(&self, peer: SocketAddr) -> Connection {
+        let must_go = Arc::new(Notify::new());
+        let (place, crowded) = self.newcomers.enter(peer.ip(), Arc::clone(&must_go));
+        if crowded && let Some(left_out) = CROWDED.admits() {
+            let message =
+                "too many connections without good credentials: the oldest of the address with most of them is closed";
+            tracing::warn!(%peer, left_out, "{message}");
+        }
+        Connection::new(peer, must_go, place, Arc::clone(&self.settled), self.trusting)
+    }
+}
+
+async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_elapsed) => None,
+    }
+}

@@ -1,0 +1,41 @@
+//! Connections and calls as they come from the network, each within bounds, before anybody asks who calls.
+//!
+//! | what | who shares it | when there are too many |
+//! |---|---|---|
+//! | connections and calls of unknown callers | addresses | the oldest of the address with most of them ends ([`newcomers`]) |
+//! | connections and calls of known callers | principals | a principal has four times what is left ([`shares`]); beyond it is refused |
+//!
+//! A caller is unknown until its credentials were found good; then [`Call::belongs_to`] says whose the call is.
+
+mod answer;
+mod call;
+mod connection;
+mod door;
+mod greeting;
+mod heads;
+mod listener;
+mod newcomers;
+mod serve;
+mod shares;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+pub use self::call::{Call, Calls};
+pub use self::door::{Door, OpenDoor, health_checks};
+pub use self::listener::{Audience, Listener};
+
+/// How many connections and calls there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetLimits {
+    /// Connections of one listener.
+    pub connections_max: usize,
+    /// Calls of known callers in flight in this process, until their answers are sent.
+    pub calls_max: usize,
+}
+
+impl Default for NetLimits {
+    fn default() -> Self {
+        Self { connections_max: 10_000, calls_max: 20_000 }
+    }
+}
