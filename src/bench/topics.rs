@@ -83,7 +83,8 @@ pub async fn create_queues(site: &Site, queues: u32, groups: u32) -> Result<Vec<
     in_parallel(site, calls).await
 }
 
-async fn create_queue(
+/// Makes one queue of the service with groups.
+pub async fn create_queue(
     mut client: QueueServiceClient<Channel>,
     project_id: String,
     index: u32,

@@ -107,6 +107,8 @@ pub enum Comparison {
     P,
     /// Three times the peak offered
     Q,
+    /// Thousands of parked consumers beside projects that harm themselves
+    R,
 }
 
 /// The scenarios to run.

@@ -17,6 +17,7 @@ pub mod faults;
 pub mod groups;
 pub mod held_segments;
 pub mod instance;
+pub mod interference;
 pub mod leases;
 pub mod locks;
 pub mod notifications;

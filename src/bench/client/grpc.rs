@@ -16,7 +16,7 @@ use crate::proto::v1::{
 };
 
 /// See [`super::Client`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct GrpcClient {
     /// How long a consume waits for messages.
     pub wait: Duration,

@@ -1,6 +1,7 @@
 //! `dms bench --compare`: the rows of `docs/benchmarks.md`. Most run their loads in turns on one Postgres, several rounds,
 //! and tell ratios of their medians.
 
+mod hostile;
 mod idle;
 mod neighbour;
 mod pinned;
@@ -54,6 +55,7 @@ async fn compare(runner: &Runner<'_>, comparison: Comparison) -> Result<Section>
         Comparison::O => rows::send_16_kb(runner).await,
         Comparison::P => neighbour::compare(runner).await,
         Comparison::Q => neighbour::overload(runner).await,
+        Comparison::R => hostile::compare(runner).await,
     }
 }
 

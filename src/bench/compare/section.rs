@@ -83,6 +83,12 @@ impl Section {
         self
     }
 
+    /// Adds what is wrong with the results.
+    pub fn with_fault(mut self, fault: String) -> Self {
+        self.wrong.push(fault);
+        self
+    }
+
     /// The value of `--compare`.
     pub fn flag(&self) -> char {
         self.flag
