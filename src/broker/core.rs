@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -12,6 +11,8 @@ use super::cache::{Epoch, SegmentCache};
 use super::catalog::Catalog;
 use super::claim::{ClaimMessage, StreamNews};
 use super::lane::{LaneLimits, LaneQueue};
+use super::leadership::Leadership;
+use super::next_delay::NextDelay;
 use super::observe::LastRead;
 use super::partitions::KnownPartitions;
 use super::pool_shares::PoolShares;
@@ -98,8 +99,10 @@ pub struct Core {
     pub timers: LeaseTimers,
     /// Wake-ups for other replicas.
     pub outbox: Outbox,
-    /// Rings when a delayed message was stored here.
-    pub delays: Notify,
+    /// When the next delay ends, as far as is known here.
+    pub delays: NextDelay,
+    /// Whether this replica does the work of all.
+    pub leadership: Leadership,
     /// Queues in front of the lanes.
     pub lanes: Lanes,
     /// What is counted.
@@ -130,7 +133,8 @@ impl Core {
             clock,
             timers: LeaseTimers::default(),
             outbox: Outbox::default(),
-            delays: Notify::new(),
+            delays: NextDelay::default(),
+            leadership: Leadership::default(),
             metrics,
             observed: LastRead::default(),
             stop_waiting: CancellationToken::new(),
@@ -204,6 +208,7 @@ impl Core {
                 let streams = self.catalog.forget(queue);
                 streams.into_iter().for_each(|stream| self.tell_lane(stream, StreamNews::changed()));
             }
+            Wakeup::Delayed(due) => self.delays.stored(due),
         }
     }
 
@@ -215,6 +220,7 @@ impl Core {
     pub fn missed_wakeups(&self) {
         self.catalog.forget_all();
         self.cache.clear();
+        self.delays.look();
         self.refresh_all();
     }
 

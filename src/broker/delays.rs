@@ -17,6 +17,8 @@ use crate::store::delayed::Due;
 const DELAYED_MAX: i64 = 500;
 /// Streams with due messages looked after at once.
 const DELAYED_STREAMS_MAX: i64 = 100;
+/// Every replica tells of the delayed messages that it stores; this is for what was not heard of.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// A stream that cannot be served is left alone for this long.
 const REST: Duration = Duration::from_secs(1);
 
@@ -25,12 +27,16 @@ pub async fn end_delays(core: Arc<Core>) {
     let mut resting = Resting::default();
     loop {
         let begun = Instant::now();
+        core.delays.looking();
         let ended = end_due(&core, &mut resting).await;
         core.metrics.replica().kept_up(Upkeep::Delays, begun.elapsed(), ended.is_ok());
+        let well = ended.is_ok() && resting.is_empty();
+        let pause = if well { LOOK_INTERVAL } else { core.settings.sweep_interval };
         let next = ended.unwrap_or_else(|error| {
             tracing::warn!(%error, "delayed messages not made available");
             None
         });
+        let next = core.delays.found(next);
         let wait = async {
             let due = async {
                 match next {
@@ -40,8 +46,8 @@ pub async fn end_delays(core: Arc<Core>) {
             };
             tokio::select! {
                 () = due => {}
-                () = core.delays.notified() => {}
-                () = tokio::time::sleep(core.settings.sweep_interval) => {}
+                () = core.delays.earlier() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         };
         if core.until_stopped(wait).await.is_none() {

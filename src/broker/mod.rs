@@ -18,6 +18,8 @@ mod delays;
 mod fate;
 mod isolation;
 mod lane;
+mod leadership;
+mod next_delay;
 mod observe;
 mod partitions;
 mod places;
@@ -46,6 +48,7 @@ use crate::domain::clock::Clock;
 use crate::metrics::Lane;
 use crate::store::clock::ClockConnection;
 use crate::store::connection::Durability;
+use crate::store::leadership::Candidate;
 use crate::store::notifications::Listener;
 use crate::store::{self, Store, StoreOptions};
 
@@ -96,7 +99,8 @@ impl Broker {
         let listener = Listener::connect(&core.store).await?;
         let broker = Self { core, claims: TaskTracker::new(), writes: TaskTracker::new(), loops: TaskTracker::new() };
         broker.start_lanes();
-        broker.start_loops(own, listener);
+        let candidate = leadership::first(&broker.core).await;
+        broker.start_loops(own, listener, candidate);
         Ok(broker)
     }
 
@@ -125,15 +129,21 @@ impl Broker {
         }
     }
 
-    fn start_loops(&self, clock: Option<(DatabaseClock, ClockConnection)>, listener: Listener) {
+    fn start_loops(
+        &self,
+        clock: Option<(DatabaseClock, ClockConnection)>,
+        listener: Listener,
+        candidate: Option<Candidate>,
+    ) {
         let core = || Arc::clone(&self.core);
         self.loops.spawn(wakeups::send_loop(core()));
         self.loops.spawn(wakeups::receive_loop(core(), listener));
         self.loops.spawn(upkeep::expire_own(core()));
-        self.loops.spawn(upkeep::sweep_leases(core()));
-        self.loops.spawn(delays::end_delays(core()));
-        self.loops.spawn(upkeep::keep_retention(core()));
-        self.loops.spawn(upkeep::freeze_partitions(core()));
+        self.loops.spawn(leadership::stand(core(), candidate));
+        self.loops.spawn(leadership::lead(core(), upkeep::sweep_leases));
+        self.loops.spawn(leadership::lead(core(), delays::end_delays));
+        self.loops.spawn(leadership::lead(core(), upkeep::keep_retention));
+        self.loops.spawn(leadership::lead(core(), upkeep::freeze_partitions));
         if let Some((clock, connection)) = clock {
             self.loops.spawn(timekeeping::set_clock(core(), clock, connection));
         }

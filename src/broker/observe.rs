@@ -1,5 +1,6 @@
 //! Metrics that are read instead of counted: brought up to date when somebody asks, and not more often than every few seconds.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::Broker;
 use super::core::Core;
 use super::lane::LaneQueue;
 use crate::domain::clock::Timestamp;
+use crate::domain::ids::SubscriptionKey;
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::{Error, Result};
 use crate::metrics::{GroupSample, Lane, Metrics, PostgresSample};
@@ -23,9 +25,17 @@ const FRESH: Duration = Duration::from_secs(5);
 const READ_LIMIT: Duration = Duration::from_secs(3);
 const SECONDS_PER_HOUR: f64 = 3600.0;
 
-/// When Postgres was last read for metrics. Whoever asks meanwhile waits for the same reading.
+/// What was read of Postgres for metrics. Whoever asks meanwhile waits for the same reading.
 #[derive(Debug, Default)]
-pub struct LastRead(Mutex<Option<Instant>>);
+pub struct LastRead(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// When figures were last read.
+    at: Option<Instant>,
+    /// Names of the groups to which this replica has given messages again; none for a reader that is no group's, or gone.
+    names: HashMap<SubscriptionKey, Option<[String; 3]>>,
+}
 
 impl Broker {
     /// The metrics of this replica.
@@ -43,8 +53,12 @@ impl Broker {
         core.metrics.clock().set_error(core.clock.error());
         let deadline = Instant::now() + READ_LIMIT;
         // Whoever has the lock reads already, and has a deadline too.
-        let Ok(mut last) = timeout_at(deadline, core.observed.0.lock()).await else { return };
-        if last.is_some_and(|last| last.elapsed() < FRESH) {
+        let Ok(mut known) = timeout_at(deadline, core.observed.0.lock()).await else { return };
+        if !core.leadership.leads() {
+            let _in_time = timeout_at(deadline, show_redelivered(core, &mut known.names, groups_max)).await;
+            return;
+        }
+        if known.at.is_some_and(|last| last.elapsed() < FRESH) {
             return;
         }
         let read = timeout_at(deadline, show_figures(core, groups_max)).await;
@@ -53,8 +67,32 @@ impl Broker {
             core.metrics.groups().clear();
             core.metrics.replica().clear_postgres();
         }
-        *last = Some(Instant::now());
+        known.at = Some(Instant::now());
     }
+
+    /// Reads and shows the figures of groups and of Postgres now, whichever replica does that for all.
+    pub async fn observe_groups(&self, groups_max: u32) -> Result<()> {
+        show_figures(&self.core, groups_max).await
+    }
+}
+
+/// What only this replica knows of groups, for the others are read by the leader. Asks Postgres for names that it does not know.
+async fn show_redelivered(core: &Core, names: &mut HashMap<SubscriptionKey, Option<[String; 3]>>, groups_max: u32) {
+    let most = core.metrics.messages().most_redelivered(usize::try_from(groups_max).unwrap_or(usize::MAX));
+    names.retain(|reader, _| most.iter().any(|(shown, _)| shown == reader));
+    let unknown: Vec<SubscriptionKey> =
+        most.iter().map(|(reader, _)| *reader).filter(|reader| !names.contains_key(reader)).collect();
+    if !unknown.is_empty() {
+        let Ok(found) = store::observe::names(&core.store.pool, &unknown).await else { return };
+        names.extend(unknown.into_iter().map(|reader| (reader, None)));
+        names.extend(found.into_iter().filter(|(reader, _)| most.iter().any(|(shown, _)| shown == reader)).map(named));
+    }
+    let counts = most.into_iter().filter_map(|(reader, count)| Some((names.get(&reader)?.clone()?, count)));
+    core.metrics.groups().show_redelivered(counts.collect());
+}
+
+fn named((reader, names): (SubscriptionKey, [String; 3])) -> (SubscriptionKey, Option<[String; 3]>) {
+    (reader, Some(names))
 }
 
 impl Core {
@@ -128,10 +166,13 @@ fn sample(group: GroupBacklog, now: Timestamp) -> GroupSample {
 async fn show_postgres(core: &Core) -> Result<()> {
     let pool = &core.store.pool;
     let holders = store::dead_rows::holders(pool).await?;
+    let unfrozen = store::wraparound::oldest_database(pool).await?;
     let sample = PostgresSample {
         hot_rows: store::dead_rows::hot_rows(pool).await?,
         oldest_snapshot_seconds: holders.iter().filter_map(|holder| holder.seconds).fold(0.0, f64::max),
         oldest_snapshot_transactions: holders.first().map_or(0, |oldest| oldest.age),
+        unfrozen_transactions: unfrozen.transactions,
+        unfrozen_multixacts: unfrozen.multixacts,
     };
     core.metrics.replica().show_postgres(&sample);
     Ok(())

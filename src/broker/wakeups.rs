@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::core::Core;
+use crate::domain::clock::Timestamp;
 use crate::domain::ids::{QueueId, StreamId};
 use crate::store::connection::{Durability, LaneConnection, flush};
 use crate::store::notifications::{self, Listener};
@@ -34,6 +35,8 @@ pub enum Wakeup {
     Changed(StreamId),
     /// What is known of a queue does not hold: it or one of its groups is gone.
     Deleted(QueueId),
+    /// A message was stored whose delay ends then.
+    Delayed(Timestamp),
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +44,7 @@ struct Pending {
     appended: BTreeMap<StreamId, i64>,
     changed: BTreeSet<StreamId>,
     deleted: BTreeSet<QueueId>,
+    delayed: Option<Timestamp>,
 }
 
 /// Wake-ups on their way out, at most one per stream.
@@ -65,6 +69,7 @@ impl Outbox {
             }
             Wakeup::Changed(stream) => drop(pending.changed.insert(stream)),
             Wakeup::Deleted(queue) => drop(pending.deleted.insert(queue)),
+            Wakeup::Delayed(due) => pending.delayed = Some(pending.delayed.map_or(due, |known| known.min(due))),
         }
         drop(pending);
         self.arrived.notify_one();
@@ -74,7 +79,8 @@ impl Outbox {
         let pending = std::mem::take(&mut *self.lock());
         let appended = pending.appended.into_iter().map(|(stream, tail)| Wakeup::Appended(stream, tail));
         let changed = pending.changed.into_iter().map(Wakeup::Changed);
-        appended.chain(changed).chain(pending.deleted.into_iter().map(Wakeup::Deleted)).collect()
+        let delayed = pending.delayed.into_iter().map(Wakeup::Delayed);
+        appended.chain(changed).chain(pending.deleted.into_iter().map(Wakeup::Deleted)).chain(delayed).collect()
     }
 }
 
@@ -83,6 +89,7 @@ fn format(wakeup: &Wakeup) -> String {
         Wakeup::Appended(stream, tail) => format!(" a{}:{tail}", stream.0),
         Wakeup::Changed(stream) => format!(" c{}", stream.0),
         Wakeup::Deleted(queue) => format!(" d{queue}"),
+        Wakeup::Delayed(due) => format!(" t{}", due.0),
     }
 }
 
@@ -114,6 +121,7 @@ fn parse_word(word: &str) -> Option<Wakeup> {
         }
         b'c' => Some(Wakeup::Changed(StreamId(rest.parse().ok()?))),
         b'd' => Some(Wakeup::Deleted(QueueId(Uuid::try_parse(rest).ok()?))),
+        b't' => Some(Wakeup::Delayed(Timestamp(rest.parse().ok()?))),
         _ => None,
     }
 }
@@ -189,7 +197,12 @@ mod tests {
     #[test]
     fn payloads_come_back_as_they_were() {
         let queue = QueueId(Uuid::from_u128(9));
-        let sent = [Wakeup::Appended(StreamId(1), 20), Wakeup::Changed(StreamId(-3)), Wakeup::Deleted(queue)];
+        let sent = [
+            Wakeup::Appended(StreamId(1), 20),
+            Wakeup::Changed(StreamId(-3)),
+            Wakeup::Deleted(queue),
+            Wakeup::Delayed(Timestamp(77)),
+        ];
         let sender = Uuid::from_u128(1);
         let [payload] = &payloads(sender, &sent)[..] else { panic!("one payload") };
         assert_eq!(parse(payload), (Some(sender), sent.to_vec()));

@@ -43,8 +43,8 @@ pub(super) fn findings(
 }
 
 fn needed(settings: &Settings, replicas: u32) -> i64 {
-    // Three for a lane of sends, one each for KAFKA_HT, for listening and for notifying.
-    let lanes = 3 * settings.append_lanes + 1 + settings.claim_lanes + settings.settle_lanes + 2;
+    // Three for a lane of sends, one each for KAFKA_HT, for listening, notifying, the clock and the lead.
+    let lanes = 3 * settings.append_lanes + 1 + settings.claim_lanes + settings.settle_lanes + 4;
     (i64::try_from(lanes).unwrap_or(i64::MAX) + i64::from(settings.pool_connections)) * i64::from(replicas)
 }
 

@@ -116,6 +116,14 @@ impl Groups {
         }
     }
 
+    /// Shows how many messages this replica has given out again, by project, queue and group.
+    pub fn show_redelivered(&self, counts: Vec<([String; 3], u64)>) {
+        self.redelivered.clear();
+        for ([project, queue, group], count) in counts {
+            self.redelivered.get_or_create(&OfGroup { project, queue, group }).inc_by(count);
+        }
+    }
+
     fn add(&self, sample: &GroupSample) {
         let of = OfGroup { project: sample.project.clone(), queue: sample.queue.clone(), group: sample.group.clone() };
         for (family, count) in [

@@ -125,6 +125,17 @@ impl Messages {
         self.redelivered.lock().unwrap_or_else(PoisonError::into_inner).get(&reader).copied().unwrap_or_default()
     }
 
+    /// The readers to which this replica has given most messages again, at most so many, with how many.
+    pub fn most_redelivered(&self, limit: usize) -> Vec<(SubscriptionKey, u64)> {
+        let redelivered = self.redelivered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut most: Vec<(SubscriptionKey, u64)> =
+            redelivered.iter().map(|(reader, count)| (*reader, *count)).collect();
+        drop(redelivered);
+        most.sort_by_key(|(reader, count)| (std::cmp::Reverse(*count), *reader));
+        most.truncate(limit);
+        most
+    }
+
     /// Messages were passed over, or dropped, since they have expired.
     pub fn expired(&self, expired: Expired) {
         let counter = match expired {

@@ -18,6 +18,10 @@ pub struct PostgresSample {
     pub oldest_snapshot_seconds: f64,
     /// Transactions begun since the oldest one that keeps dead rows from being removed.
     pub oldest_snapshot_transactions: i64,
+    /// Transactions begun since the oldest id that a database of the server has not frozen.
+    pub unfrozen_transactions: i64,
+    /// The same of multixacts.
+    pub unfrozen_multixacts: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,11 +78,14 @@ pub struct Replica {
     upkeep_failures: Family<Task, Counter>,
     upkeep_success: Family<Task, Gauge<f64, AtomicU64>>,
     postgres_up: Gauge,
+    leader: Gauge,
     figures_read: Gauge,
     live_rows: Family<Table, Gauge>,
     dead_rows: Family<Table, Gauge>,
     oldest_snapshot: Gauge<f64, AtomicU64>,
     oldest_snapshot_transactions: Gauge<f64, AtomicU64>,
+    unfrozen_transactions: Gauge<f64, AtomicU64>,
+    unfrozen_multixacts: Gauge<f64, AtomicU64>,
 }
 
 impl Replica {
@@ -113,7 +120,10 @@ impl Replica {
 
     fn register_postgres(&self, registry: &mut Registry) {
         registry.register("postgres_up", "1 while Postgres answers", self.postgres_up.clone());
-        let help = "1 while figures of groups and of Postgres can be read in time; else they are not shown";
+        let help =
+            "1 while this replica does the work of all: sweeps, delays, retention, figures of groups and of Postgres";
+        registry.register("leader", help, self.leader.clone());
+        let help = "1 while the leader can read figures of groups and of Postgres in time; else they are not shown";
         registry.register("figures_read", help, self.figures_read.clone());
         let help = "Rows of the hot tables, as Postgres estimates them: of delayed_messages, messages under delay";
         registry.register("postgres_live_rows", help, self.live_rows.clone());
@@ -123,6 +133,10 @@ impl Replica {
         registry.register_with_unit("postgres_oldest_snapshot", help, Unit::Seconds, self.oldest_snapshot.clone());
         let help = "Transactions begun since the oldest session, prepared transaction or slot that keeps dead rows";
         registry.register("postgres_oldest_snapshot_transactions", help, self.oldest_snapshot_transactions.clone());
+        let help = "Age of the oldest transaction id that a database of the server has not frozen; writes stop at two thousand million";
+        registry.register("postgres_unfrozen_transactions", help, self.unfrozen_transactions.clone());
+        let help = "The same of multixacts";
+        registry.register("postgres_unfrozen_multixacts", help, self.unfrozen_multixacts.clone());
     }
 
     /// A segment was looked for in memory.
@@ -176,6 +190,20 @@ impl Replica {
         self.dead_rows.clear();
         self.oldest_snapshot.set(f64::NAN);
         self.oldest_snapshot_transactions.set(f64::NAN);
+        self.unfrozen_transactions.set(f64::NAN);
+        self.unfrozen_multixacts.set(f64::NAN);
+    }
+
+    /// Whether this replica does the work of all.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// Another replica reads figures and does the upkeep from now on: what was seen last would stand here for ever.
+    pub fn clear_figures(&self) {
+        self.clear_postgres();
+        self.upkeep.clear();
+        self.upkeep_lag.clear();
     }
 
     /// Postgres as it was just seen.
@@ -187,7 +215,13 @@ impl Replica {
             self.dead_rows.get_or_create(&table).set(*dead);
         }
         self.oldest_snapshot.set(sample.oldest_snapshot_seconds);
-        #[expect(clippy::cast_precision_loss, reason = "ages are far below 2^52")]
-        self.oldest_snapshot_transactions.set(sample.oldest_snapshot_transactions as f64);
+        for (gauge, age) in [
+            (&self.oldest_snapshot_transactions, sample.oldest_snapshot_transactions),
+            (&self.unfrozen_transactions, sample.unfrozen_transactions),
+            (&self.unfrozen_multixacts, sample.unfrozen_multixacts),
+        ] {
+            #[expect(clippy::cast_precision_loss, reason = "ages are far below 2^52")]
+            gauge.set(age as f64);
+        }
     }
 }

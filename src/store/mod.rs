@@ -18,6 +18,7 @@ pub mod groups;
 pub mod held_segments;
 pub mod instance;
 pub mod interference;
+pub mod leadership;
 pub mod leases;
 pub mod locks;
 pub mod notifications;

@@ -117,6 +117,21 @@ pub async fn groups(pool: &PgPool, now: Timestamp, horizon: Timestamp, limit: i6
     Ok(sqlx::query_as(GROUPS).bind(now).bind(horizon).bind(limit).fetch_all(pool).await?)
 }
 
+const NAMES: &str = "
+SELECT q.stream_id, c.subscription_id, q.project_id, q.name, c.name
+FROM consumer_groups AS c JOIN queues AS q USING (queue_id) WHERE c.subscription_id = ANY ($1)";
+
+/// Project, queue and group of readers of queues; readers of dead letters are missing in the answer.
+pub async fn names(pool: &PgPool, readers: &[SubscriptionKey]) -> Result<Vec<(SubscriptionKey, [String; 3])>> {
+    let ids: Vec<i64> = readers.iter().map(|reader| reader.subscription.0).collect();
+    let rows: Vec<(i64, i64, String, String, String)> = sqlx::query_as(NAMES).bind(ids).fetch_all(pool).await?;
+    let named = |(stream, subscription, project, queue, group)| {
+        let reader = SubscriptionKey { stream: StreamId(stream), subscription: SubscriptionId(subscription) };
+        (reader, [project, queue, group])
+    };
+    Ok(rows.into_iter().map(named).collect())
+}
+
 /// How many groups there are.
 pub async fn group_count(pool: &PgPool) -> Result<i64> {
     Ok(sqlx::query_scalar("SELECT count(*) FROM consumer_groups").fetch_one(pool).await?)

@@ -96,11 +96,11 @@ async fn the_narrowest_limit_of_connections_is_named() {
     let of_superuser = doctor(database.url(), &["--replicas", "1"]).await;
     run(&mut sql, format!("DROP ROLE {role}")).await;
 
-    let name = format!("BAD      1 replicas need 21 connections; the narrowest limit is that of the role {role}: 20");
+    let name = format!("BAD      1 replicas need 23 connections; the narrowest limit is that of the role {role}: 20");
     for (output, parts) in [
         (of_role, [name.as_str(), "-> ALTER ROLE"]),
         (of_database, ["the narrowest limit is that of the database: 19", "-> ALTER DATABASE"]),
-        (of_superuser, ["warning  the database lets in 19 connections", "ok       1 replicas need 21 connections"]),
+        (of_superuser, ["warning  the database lets in 19 connections", "ok       1 replicas need 23 connections"]),
     ] {
         assert!(parts.iter().all(|part| text(&output).contains(part)), "{parts:?}: {}", text(&output));
     }

@@ -22,16 +22,16 @@ const STAGGER: Duration = Duration::from_millis(2);
 /// A refresh of what is known of readers is in it.
 const WATCHED: Duration = Duration::from_secs(14);
 /// A connection that is idle tells what it has done after this at the latest.
-const STATISTICS_LAG: Duration = Duration::from_secs(11);
+pub const STATISTICS_LAG: Duration = Duration::from_secs(11);
 /// Autovacuum counts too when it comes by, which it does once in a while.
 const WINDOWS: usize = 3;
 const STATEMENTS_PER_SECOND_MAX: f64 = 5.0;
 
 /// Queues with a group each, faster than by calls. Ids are numbers.
-fn create() -> String {
+pub fn create(queues: u32) -> String {
     format!(
         "INSERT INTO streams (stream_id, last_appended_at, queue_id, kind)
-             SELECT n, now(), lpad(n::text, 32, '0')::uuid, 'normal' FROM generate_series(1, {QUEUES}) AS n;
+             SELECT n, now(), lpad(n::text, 32, '0')::uuid, 'normal' FROM generate_series(1, {queues}) AS n;
          INSERT INTO queues (queue_id, project_id, name, description, mode, retention_hours, created_at, stream_id)
              SELECT queue_id, '{PROJECT}', 'queue-' || stream_id, '', 'NORMAL', 72, now(), stream_id FROM streams;
          INSERT INTO consumer_groups (group_id, queue_id, name, subscription_id)
@@ -77,7 +77,7 @@ async fn park(replica: &Replica) -> JoinSet<Consumed> {
 }
 
 /// Statements ever run in the database; one in a transaction of several is not counted.
-async fn statements(sql: &mut PgConnection) -> f64 {
+pub async fn statements(sql: &mut PgConnection) -> f64 {
     let count = "SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()";
     sqlx::query_scalar(count).fetch_one(sql).await.unwrap()
 }
@@ -93,7 +93,7 @@ async fn watch(sql: &mut PgConnection) -> f64 {
 async fn thousands_of_parked_consumers_cost_a_few_statements_a_second() {
     let database = TestDatabase::create().await;
     let mut sql = PgConnection::connect(database.url()).await.unwrap();
-    sql.execute(AssertSqlSafe(create())).await.unwrap();
+    sql.execute(AssertSqlSafe(create(QUEUES))).await.unwrap();
     let replica = Replica::start(database.url(), Settings::default(), None).await;
     let mut parked = park(&replica).await;
     let mut before = 0.0;

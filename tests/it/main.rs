@@ -38,6 +38,7 @@ mod hostile;
 mod idle;
 mod kafka_queues;
 mod labels;
+mod leadership;
 mod leases;
 mod limits;
 mod locked_rows;

@@ -291,7 +291,8 @@ async fn observed(service: &TestService, groups_max: u32) -> Metrics {
         clock: Some(Arc::new(service.clock.clone())),
     };
     let broker = Broker::start(options).await.unwrap();
-    broker.observe(groups_max).await;
+    // The replica of the test reads them for all.
+    broker.observe_groups(groups_max).await.unwrap();
     let metrics = Metrics::parsed(&broker.metrics().text());
     broker.shutdown().await;
     metrics

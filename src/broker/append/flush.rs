@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::AppendRequest;
 use crate::broker::cache::Epoch;
 use crate::broker::core::Core;
+use crate::broker::wakeups::Wakeup;
 use crate::domain::ids::StreamId;
 use crate::domain::{Error, Result};
 use crate::store::codec;
@@ -88,7 +89,8 @@ impl Flush {
 
     /// Tells the callers, and the consumers that wait.
     pub fn answer(self, core: &Core, mut stored: Stored) {
-        let mut delays = false;
+        let delayed = self.streams.values().flat_map(|flush| &flush.delayed);
+        let due = delayed.map(|record| record.due_at).min();
         for (stream, flush) in self.streams {
             let outcome = stored.remove(&stream).transpose();
             let answer = outcome.as_ref().map(Option::is_some).map_err(Error::clone);
@@ -98,10 +100,11 @@ impl Flush {
                 // Bodies become slices of the payload, so that what the callers sent them in is freed.
                 core.appended(self.epoch, Segment::decode(at, message_count, codec::CODEC_PLAIN, payload));
             }
-            delays |= !flush.delayed.is_empty();
         }
-        if delays {
-            core.delays.notify_one();
+        if let Some(due) = due {
+            core.delays.stored(due);
+            // Another replica may be the one that ends delays.
+            core.outbox.push(Wakeup::Delayed(due));
         }
     }
 }

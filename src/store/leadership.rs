@@ -1,0 +1,45 @@
+//! Which replica does the work of all: the one whose session has an advisory lock.
+
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+
+use super::Store;
+use crate::domain::Result;
+
+/// In the upper half of the key of the lock; the lower half is the log's, for a database may have several.
+const LOCK_CLASS: i64 = 0x646d_736c << 32;
+/// Postgres ends a session that is silent for [`IDLE_LIMIT_SECONDS`], and its lock goes with it: that of a replica which is frozen, or cut
+/// off without a word.
+const OPTIONS: [(&str, &str); 2] = [("idle_session_timeout", "5s"), ("statement_timeout", "3s")];
+/// What they say, for whoever has to be faster.
+pub const IDLE_LIMIT_SECONDS: u64 = 5;
+
+/// Taken once in a session, for it counts.
+const HEARTBEAT: &str = "
+SELECT CASE WHEN $1 THEN true ELSE pg_try_advisory_lock($2 | 'segments'::regclass::oid::bigint) END";
+
+/// The session that may have the lock.
+#[derive(Debug)]
+pub struct Candidate {
+    connection: PgConnection,
+    elected: bool,
+}
+
+impl Candidate {
+    /// Connects.
+    pub async fn connect(store: &Store) -> Result<Self> {
+        let options = store.options.clone().application_name("dms-leader").options(OPTIONS);
+        Ok(Self { connection: options.connect().await?, elected: false })
+    }
+
+    /// Takes the lock if it is free, and keeps the session from being taken for dead. Says whether it has the lock.
+    pub async fn heartbeat(&mut self) -> Result<bool> {
+        let query = sqlx::query_scalar(HEARTBEAT).bind(self.elected).bind(LOCK_CLASS);
+        self.elected = query.fetch_one(&mut self.connection).await?;
+        Ok(self.elected)
+    }
+
+    /// Gives up the lock, at once.
+    pub async fn close(self) -> Result<()> {
+        Ok(self.connection.close().await?)
+    }
+}
