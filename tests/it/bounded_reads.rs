@@ -204,7 +204,7 @@ const SEGMENTS: i64 = 20;
 #[tokio::test]
 async fn groups_that_select_little_of_large_segments_keep_little_in_memory() {
     let database = TestDatabase::create().await;
-    let flags = ["--groups-per-queue=100", "--claim-lanes=1", "--cache-bytes=16MiB"];
+    let flags = ["--auth=none", "--groups-per-queue=100", "--claim-lanes=1", "--cache-bytes=16MiB"];
     let service = Logged::serve(&database, flags).await;
     let queue = service.rest.queue(&json!({ "name": "q" })).await;
     let mut groups = Vec::new();
