@@ -9,6 +9,7 @@ use axum::{Extension, Router};
 use http::{StatusCode, header};
 
 use crate::broker::Broker;
+use crate::memory::Memory;
 use crate::metrics::{self, GatewayMetrics};
 use crate::net::Call;
 use crate::telemetry;
@@ -26,8 +27,8 @@ pub fn of_service(broker: Broker, probes: Router, groups_max: u32) -> Router {
 }
 
 /// The same of a gateway on its own.
-pub fn of_gateway(metrics: GatewayMetrics, probes: Router) -> Router {
-    let metrics = Router::new().route("/metrics", get(show_gateway)).with_state(metrics);
+pub fn of_gateway(metrics: GatewayMetrics, memory: Memory, probes: Router) -> Router {
+    let metrics = Router::new().route("/metrics", get(show_gateway)).with_state((metrics, memory));
     metrics.merge(probes).route("/log", put(set_log))
 }
 
@@ -36,7 +37,8 @@ async fn show_service(State(observed): State<Observed>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], observed.broker.metrics().text())
 }
 
-async fn show_gateway(State(metrics): State<GatewayMetrics>) -> impl IntoResponse {
+async fn show_gateway(State((metrics, memory)): State<(GatewayMetrics, Memory)>) -> impl IntoResponse {
+    metrics.memory().show(&memory, None);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.text())
 }
 

@@ -48,7 +48,13 @@ async fn run_service(args: &DevArgs, url: String, cluster: Option<&mut Cluster>)
     store::database::create_if_absent(&url).await?;
     store::migrate(&url).await?;
     let auth = args.auth.options_or_open()?;
-    let options = serve::server_options(url.clone(), auth, &args.traffic, &args.listen, &args.broker);
+    let options = serve::server_options(
+        url.clone(),
+        auth,
+        &args.traffic,
+        &args.listen,
+        serve::settings(&args.broker, &args.memory),
+    );
     let options = ServerOptions {
         admin_addr: args.admin_addr.0,
         metrics_groups_max: METRICS_GROUPS_MAX,

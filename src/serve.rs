@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, bail};
 
 use crate::auth::AuthOptions;
-use crate::broker::BrokerOptions;
-use crate::config::{BrokerArgs, GatewayArgs, ListenArgs, ServeArgs, TrafficArgs};
+use crate::broker::{BrokerOptions, Settings};
+use crate::config::{BrokerArgs, GatewayArgs, ListenArgs, MemoryArgs, ServeArgs, TrafficArgs};
 use crate::server::{Server, ServerOptions};
 use crate::shutdown::Signals;
 use crate::standalone::{self, Standalone, StandaloneOptions};
@@ -14,7 +14,13 @@ use crate::upstream::Upstream;
 pub async fn service(args: ServeArgs) -> Result<()> {
     let signals = Signals::catch()?;
     let auth = args.auth.options()?;
-    let options = server_options(args.database.database_url, auth, &args.traffic, &args.listen, &args.broker);
+    let options = server_options(
+        args.database.database_url,
+        auth,
+        &args.traffic,
+        &args.listen,
+        settings(&args.broker, &args.memory),
+    );
     let options = ServerOptions {
         admin_addr: args.admin.address.admin_addr.0,
         metrics_groups_max: args.admin.metrics_groups_max,
@@ -29,16 +35,21 @@ pub async fn service(args: ServeArgs) -> Result<()> {
     Ok(())
 }
 
+/// The settings of the message engine, with the memory it may use.
+pub(crate) fn settings(broker: &BrokerArgs, memory: &MemoryArgs) -> Settings {
+    Settings { memory_max: memory.memory_max.0, ..broker.into() }
+}
+
 /// The options of a service on this database, without TLS.
 pub(crate) fn server_options(
     database_url: String,
     auth: AuthOptions,
     traffic: &TrafficArgs,
     listen: &ListenArgs,
-    broker: &BrokerArgs,
+    settings: Settings,
 ) -> ServerOptions {
     ServerOptions {
-        broker: BrokerOptions { database_url, settings: broker.into(), clock: None },
+        broker: BrokerOptions { database_url, settings, clock: None },
         auth,
         limits: traffic.into(),
         grpc_addr: listen.grpc_addr,
@@ -65,6 +76,7 @@ pub async fn gateway(args: GatewayArgs) -> Result<()> {
         admin_addr: args.admin.admin_addr.0,
         allowed_hosts: args.admin.hosts.allowed_hosts,
         net: standalone::within(connections, (&args.net).into()),
+        memory_max: args.memory.memory_max.0,
         shutdown_limit: args.shutdown.shutdown_limit.0,
     };
     let gateway = Standalone::start(options).await?;

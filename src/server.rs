@@ -90,7 +90,8 @@ impl Server {
         let health = Health::new().await;
         let secrets = [bound.grpc.freshness(), bound.rest.as_ref().and_then(Listener::freshness)];
         show_freshness(broker.metrics().credentials(), secrets.into_iter().flatten().chain(auth.freshness()));
-        let (net, calls) = (options.net, Calls::new(options.net));
+        let net = options.net.within(broker.memory());
+        let calls = Calls::new(net);
         let routes = api::routes(broker.clone(), auth.clone(), options.limits, net.calls_max);
         let stop = CancellationToken::new();
         // Health asks for no credentials.
@@ -98,7 +99,8 @@ impl Server {
         let grpc = bound.grpc.renewing(options.grpc_connection_age);
         let mut listeners = vec![tokio::spawn(grpc.serve(grpc_routes, net, calls.clone(), stop.clone()))];
         if let Some(rest) = bound.rest {
-            let app = gateway::router(routes, broker.metrics().rest().clone(), Arc::new(ServiceDoor(auth.clone())))
+            let door = Arc::new(ServiceDoor(auth.clone()));
+            let app = gateway::router(routes, broker.memory().clone(), broker.metrics().rest().clone(), door)
                 .merge(health.rest());
             let app = hosts::guarded(app, rest_hosts);
             listeners.push(tokio::spawn(rest.serve(app.into(), net, calls, stop.clone())));

@@ -16,6 +16,7 @@ use crate::domain::Result;
 use crate::domain::hosts::HostName;
 use crate::gateway::hosts::{self, HostRules};
 use crate::gateway::{Remote, RemoteDoor};
+use crate::memory::Memory;
 use crate::metrics::GatewayMetrics;
 use crate::net::{Calls, Listener, NetLimits, health_checks};
 use crate::readiness::Readiness;
@@ -45,6 +46,8 @@ pub struct StandaloneOptions {
     pub allowed_hosts: Vec<HostName>,
     /// How many connections and calls there may be.
     pub net: NetLimits,
+    /// Bytes that it may hold in all.
+    pub memory_max: usize,
     /// How long calls in flight may take to end at a shutdown.
     pub shutdown_limit: Duration,
 }
@@ -71,8 +74,11 @@ impl Standalone {
             admin_addr,
             allowed_hosts,
             net,
+            memory_max,
             shutdown_limit,
         } = options;
+        let memory = Memory::of_gateway(memory_max)?;
+        let net = net.within(&memory);
         let mut background = Vec::new();
         let rest = listener("--rest-addr", rest_addr, Protocol::Rest, rest_tls, &mut background).await?;
         let admin = admin_listener(admin_addr, &mut background).await?;
@@ -82,11 +88,12 @@ impl Standalone {
         show_freshness(metrics.credentials(), sources.into_iter().flatten());
         background.extend(endpoint.map(|endpoint| tokio::spawn(endpoint.follow())));
         let stop = CancellationToken::new();
-        let app = gateway::router(Remote(upstream.clone()), metrics.rest().clone(), Arc::new(RemoteDoor));
+        let app =
+            gateway::router(Remote(upstream.clone()), memory.clone(), metrics.rest().clone(), Arc::new(RemoteDoor));
         let app = hosts::guarded(app.merge(health_checks(readiness.probes())), HostRules::any());
         let mut listeners = vec![serve(rest, app, net, &stop)];
         if let Some(admin) = admin {
-            let app = admin::of_gateway(metrics.clone(), readiness.probes());
+            let app = admin::of_gateway(metrics.clone(), memory, readiness.probes());
             let app = hosts::guarded(app, HostRules::inside_and(&allowed_hosts));
             listeners.push(serve(admin, app, OPERATORS, &stop));
         }

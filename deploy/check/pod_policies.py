@@ -1,6 +1,5 @@
 """What every pod must keep to. A policy yields a text for each thing that is wrong."""
 
-import math
 import re
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from objects import at, containers, is_dms, name_of, of_kind, pods, port_names, 
 BROKER_SECONDS = 5
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 MIB = 1024 ** 2
-# 10,000 waiting consumers of 13.4 KB each (docs/capacity.md).
-CONSUMERS_BYTES = 130 * MIB
+# What a process may have resident beside each byte of --memory-max (docs/capacity.md).
+RESIDENT_PER_BUDGET = 1.3
 
 
 def runs_without_root(objects):
@@ -78,27 +77,27 @@ def has_limits(objects):
                     yield f"{where}: the request is larger than the limit"
 
 
-def _number(file, name):
-    """A number of the sources: a constant, or the default of a setting."""
-    found = re.search(rf"\b{name}(?:: usize =|:) ((?:\d+|MIB)(?: \* (?:\d+|MIB))*)[;,]", (SOURCE / file).read_text())
-    return math.prod(MIB if factor == "MIB" else int(factor) for factor in found[1].split(" * "))
+def _default_memory(command):
+    """The default of --memory-max of a service, or of a gateway of its own, as the sources have it."""
+    if command == "serve":
+        found = re.search(r"\bmemory_max: (\d+) \* MIB,", (SOURCE / "broker/settings.rs").read_text())
+    else:
+        found = re.search(r'DMS_MEMORY_MAX.* default_value = "(\d+)MiB"', (SOURCE / "config/memory.rs").read_text())
+    return int(found[1]) * MIB
 
 
-def _bytes_allowed():
-    """What a service, and a gateway of its own, let callers make them hold, with the default settings."""
-    settings_file, bodies = "broker/settings.rs", _number("gateway/body.rs", "ARRIVING_BYTES_MAX")
-    lanes = sum(_number(settings_file, f"{kind}_lanes") for kind in ("append", "claim", "settle"))
-    held = _number(settings_file, "cache_bytes") + lanes * _number(settings_file, "lane_bytes_max") + CONSUMERS_BYTES
-    return {"serve": held + _number("api/arrival.rs", "BYTES_MAX") + bodies, "gateway": bodies}
+def _memory_max(objects, container):
+    given = settings(objects, container).get("DMS_MEMORY_MAX")
+    return quantity(given.removesuffix("B")) if given else _default_memory(container["args"][0])
 
 
 def memory_holds_what_is_allowed(objects):
-    allowed = _bytes_allowed()
     for workload, pod, _ in pods(objects):
         for container in filter(is_dms, containers(pod, with_init=False)):
-            limit, needs = quantity(container["resources"]["limits"]["memory"]), allowed[container["args"][0]]
-            if limit <= needs:
-                yield f"{name_of(workload)}: killed at {limit / MIB:g} MiB, and it lets callers fill {needs / MIB:g} MiB"
+            limit = quantity(container["resources"]["limits"]["memory"])
+            needs = RESIDENT_PER_BUDGET * _memory_max(objects, container)
+            if limit < needs:
+                yield f"{name_of(workload)}: killed at {limit / MIB:g} MiB, and --memory-max lets it have {needs / MIB:g} MiB"
 
 
 def has_probes(objects):

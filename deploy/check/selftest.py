@@ -101,6 +101,7 @@ FAULTS = [
     (pod_policies.is_spread, lambda o: _pod(o)["topologySpreadConstraints"][1].pop("matchLabelKeys")),
     (pod_policies.memory_holds_what_is_allowed, lambda o: _container(o)["resources"]["limits"].update(memory="1Gi")),
     (pod_policies.memory_holds_what_is_allowed, lambda o: _gateway(o)["resources"]["limits"].update(memory="256Mi")),
+    (pod_policies.memory_holds_what_is_allowed, lambda o: _settings(o).update(DMS_MEMORY_MAX="1200MiB")),
     (object_policies.settings_exist, lambda o: _settings(o).update(DMS_APEND_LANES="4")),
     (object_policies.callers_must_prove_who_they_are, lambda o: _settings(o).update(DMS_AUTH="none")),
     (object_policies.files_of_settings_are_mounted, lambda o: _container(o)["volumeMounts"].pop()),

@@ -16,6 +16,7 @@ use crate::auth::{Authenticator, Principal};
 use crate::domain::ids::ProjectId;
 use crate::domain::signed_request::SignedRequest;
 use crate::domain::{Error, Result};
+use crate::memory::Owner;
 use crate::net::Call;
 use crate::proto::v1 as pb;
 
@@ -68,6 +69,11 @@ pub(super) fn caller<M>(request: &Request<M>) -> Option<Caller> {
 }
 
 impl Caller {
+    /// Whose the memory of the call is.
+    pub(super) fn owner(&self) -> Owner {
+        Owner::principal(self.principal.name())
+    }
+
     /// Counts the bytes of messages delivered.
     pub(super) fn delivered<M: Message>(&self, messages: &[M]) {
         if let Some(in_flight) = self.in_flight.get().filter(|_| self.traffic.counts_bytes()) {

@@ -1,52 +1,57 @@
-//! Requests on their way in: all together are bounded in bytes, and each in time.
+//! Requests on their way in: bounded in bytes, each caller's together, and each in time.
 
 use std::future::Future as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 use tokio_stream::Stream;
 use tonic::Status;
 
 use super::status;
-use crate::room::{Room, Share};
+use crate::memory::Arrival;
+use crate::metrics::{Metrics, Refusal};
 
-/// Bytes of requests that are not whole yet; whoever needs more is refused. Whole ones are bounded in front of the lanes.
-const BYTES_MAX: usize = 256 * 1024 * 1024;
-/// How long a request may take to arrive.
-const TIME_MAX: Duration = Duration::from_secs(60);
+/// Of a piece that has come this much more is held: it is copied into a buffer that is a little larger than the request.
+const COPIED_PART: usize = 4;
 
-/// Room for requests that arrive. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Arrivals(Room);
-
-impl Arrivals {
-    /// Room for the usual number of bytes.
-    pub fn new() -> Self {
-        Self::of(BYTES_MAX)
-    }
-
-    fn of(bytes: usize) -> Self {
-        Self(Room::new(bytes, "requests"))
-    }
-
-    /// The same body within the bounds.
-    pub fn bounded(&self, body: Body) -> Body {
-        let (body, share) = (body.into_data_stream(), self.0.share());
-        Body::from_stream(Arriving { body, share, deadline: Instant::now() + TIME_MAX, limit: None })
-    }
+/// The same body within the bounds. Whoever has `arrival` decides how long the bytes are held.
+pub fn bounded(body: Body, arrival: Arc<Arrival>, metrics: Metrics) -> Body {
+    Body::from_stream(Arriving { body: body.into_data_stream(), arrival, arrived: 0, metrics, limit: None })
 }
 
-/// A body in pieces. What it has taken is free again when it is dropped: decoded, or given up.
+/// A body in pieces.
 struct Arriving {
     body: BodyDataStream,
-    share: Share,
-    deadline: Instant,
+    arrival: Arc<Arrival>,
+    arrived: usize,
+    metrics: Metrics,
     /// Most requests are there at once, and need no timer.
     limit: Option<Pin<Box<Sleep>>>,
+}
+
+impl Arriving {
+    fn take(&mut self, piece: Bytes) -> Result<Bytes, Status> {
+        self.arrived += piece.len();
+        self.arrival.grow(piece.len() + piece.len() / COPIED_PART).map_err(|error| {
+            self.metrics.calls().refused(Refusal::Memory);
+            Status::from(error)
+        })?;
+        Ok(piece)
+    }
+
+    /// Whether it is too slow by now.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.arrival.deadline(self.arrived);
+        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if limit.deadline() != deadline {
+            limit.as_mut().reset(deadline);
+        }
+        limit.as_mut().poll(cx)
+    }
 }
 
 impl Stream for Arriving {
@@ -54,32 +59,32 @@ impl Stream for Arriving {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match Pin::new(&mut self.body).poll_next(cx) {
-            Poll::Ready(Some(Ok(chunk))) => {
-                let room = self.share.grow(chunk.len()).map_err(Status::from);
-                Poll::Ready(Some(room.map(|()| chunk)))
-            }
+            Poll::Ready(Some(Ok(piece))) => Poll::Ready(Some(self.take(piece))),
             // Its caller, or its caller's connection, is gone.
             Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(status::given_up()))),
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => {
-                let deadline = self.deadline;
-                let limit = self.limit.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-                limit.as_mut().poll(cx).map(|()| Some(Err(status::deadline_exceeded())))
-            }
+            Poll::Pending => self.poll_late(cx).map(|()| Some(Err(status::deadline_exceeded()))),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio_stream::StreamExt as _;
     use tonic::Code;
 
     use super::*;
+    use crate::memory::{Memory, Owner, Use};
 
-    fn pieces(sizes: &[usize]) -> Body {
-        let pieces: Vec<_> = sizes.iter().map(|&size| Ok::<_, Status>(Bytes::from(vec![0; size]))).collect();
-        Body::from_stream(tokio_stream::iter(pieces))
+    fn memory() -> Memory {
+        Memory::of_gateway(1 << 27).unwrap()
+    }
+
+    fn arriving(memory: &Memory, body: Body) -> BodyDataStream {
+        let arrival = Arrival::new(memory, Some(Owner::principal("caller")));
+        bounded(body, Arc::new(arrival), Metrics::default()).into_data_stream()
     }
 
     /// How much of a body comes, and what ends it.
@@ -95,23 +100,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_are_bounded_over_all_bodies_until_they_are_dropped() {
-        let arrivals = Arrivals::of(100);
-        let mut first = arrivals.bounded(pieces(&[30, 30])).into_data_stream();
-        assert_eq!(read(&mut first).await, (60, None));
-        let mut second = arrivals.bounded(pieces(&[40, 1])).into_data_stream();
-        assert_eq!(read(&mut second).await, (40, Some(Code::ResourceExhausted)));
-        drop((first, second));
-        assert_eq!(read(&mut arrivals.bounded(pieces(&[100])).into_data_stream()).await, (100, None));
+    async fn bytes_are_bounded_over_all_bodies_of_a_caller_until_they_are_dropped() {
+        let memory = memory();
+        let whole = || Body::from(vec![0; 1 << 20]);
+        let (mut held, mut ended) = (Vec::new(), None);
+        while ended.is_none() {
+            let mut body = arriving(&memory, whole());
+            ended = read(&mut body).await.1;
+            held.push(body);
+        }
+        assert_eq!(ended, Some(Code::ResourceExhausted));
+        let share = memory.part(Use::LargeRequests).max() / 5 * 4;
+        assert!((share >> 20) * 4 / 5 <= held.len() && held.len() <= share >> 20, "{}", held.len());
+        drop(held);
+        assert_eq!(read(&mut arriving(&memory, whole())).await, (1 << 20, None));
+    }
+
+    /// How much comes of a body that sends so many bytes each second.
+    async fn at_rate(bytes_per_second: usize, size: usize) -> (usize, Option<Code>) {
+        let slow = tokio_stream::iter(0..size / bytes_per_second).then(move |_| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, Status>(Bytes::from(vec![0; bytes_per_second]))
+        });
+        read(&mut arriving(&memory(), Body::from_stream(slow))).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_sends_too_slowly_is_cut_off() {
-        let slow = tokio_stream::iter([10, 10]).then(async |size| {
-            tokio::time::sleep(TIME_MAX * 2 / 3).await;
-            Ok::<_, Status>(Bytes::from(vec![0; size]))
-        });
-        let mut body = Arrivals::new().bounded(Body::from_stream(slow)).into_data_stream();
-        assert_eq!(read(&mut body).await, (10, Some(Code::DeadlineExceeded)));
+        let (size, ended) = at_rate(1, 100).await;
+        assert!((9..=10).contains(&size) && ended == Some(Code::DeadlineExceeded), "{size}");
+        let (size, ended) = at_rate(4_000, 400_000).await;
+        assert!(size < 60_000 && ended == Some(Code::DeadlineExceeded), "{size}");
+        assert_eq!(at_rate(20_000, 1_000_000).await, (1_000_000, None));
     }
 }

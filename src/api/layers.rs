@@ -14,13 +14,14 @@ use tonic::{Code, Status};
 use tracing::{Instrument as _, Span, field};
 use uuid::Uuid;
 
-use super::arrival::Arrivals;
+use super::arrival;
 use super::trace::CallTrace;
 use super::traffic::Traffic;
 use super::{access, status};
 use crate::auth::{Authenticator, rights};
 use crate::domain::{Error, ErrorKind, text};
 use crate::log_limit::LogLimit;
+use crate::memory::{Answer, Arrival, Memory, Relayed, holding};
 use crate::metrics::{Metrics, Refusal};
 use crate::spans;
 use crate::traceparent::{self, TRACEPARENT};
@@ -44,14 +45,14 @@ pub struct Gate {
     calls: Arc<Semaphore>,
     auth: Authenticator,
     traffic: Traffic,
-    arrivals: Arrivals,
+    memory: Memory,
     metrics: Metrics,
 }
 
 impl Gate {
     /// A gate for so many calls at a time, of callers with good credentials.
-    pub fn new(calls_max: usize, auth: Authenticator, traffic: Traffic, metrics: Metrics) -> Self {
-        Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic, arrivals: Arrivals::new(), metrics }
+    pub fn new(calls_max: usize, auth: Authenticator, traffic: Traffic, memory: Memory, metrics: Metrics) -> Self {
+        Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic, memory, metrics }
     }
 }
 
@@ -84,11 +85,12 @@ fn call_span(request: &Request, id: &HeaderValue, trace: CallTrace) -> Span {
 
 async fn admit(gate: &Gate, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let relayed = request.extensions().get::<Relayed>().cloned();
     let method = rights::method(request.uri().path());
     let _in_flight = gate.metrics.calls().begun();
     let response = match gate.calls.try_acquire() {
         Ok(_held_until_answered) => match access::identify(&gate.auth, &gate.traffic, &mut request) {
-            Ok(_held_too) => within_deadline(request.map(|body| gate.arrivals.bounded(body)), next).await,
+            Ok(_held_too) => with_bounded_body(gate, request, next).await,
             Err(error) => {
                 if error.kind() == ErrorKind::Overloaded {
                     gate.metrics.calls().refused(Refusal::Share);
@@ -101,13 +103,34 @@ async fn admit(gate: &Gate, mut request: Request, next: Next) -> Response {
             refusal(Error::overloaded("too many calls in flight: retry later").into())
         }
     };
-    let response = with_details(response);
+    let response = holding_memory(with_details(response), relayed);
     let (code, elapsed) = (code(&response), started.elapsed());
     if let Some(method) = method {
         gate.metrics.calls().ended(method, status::name(code), elapsed);
     }
     log(code, elapsed);
     response
+}
+
+/// What has come of the request is held until the answer, or until a handler says that it has let go of it.
+async fn with_bounded_body(gate: &Gate, mut request: Request, next: Next) -> Response {
+    if request.extensions().get::<Relayed>().is_some() {
+        return within_deadline(request, next).await;
+    }
+    let owner = request.extensions().get::<access::Caller>().map(access::Caller::owner);
+    let arrival = Arc::new(Arrival::new(&gate.memory, owner));
+    request.extensions_mut().insert(Arc::clone(&arrival));
+    let body = |body| arrival::bounded(body, Arc::clone(&arrival), gate.metrics.clone());
+    within_deadline(request.map(body), next).await
+}
+
+/// The memory of an answer is held until its last byte has left, and by whoever passes it on in the same process.
+fn holding_memory(mut response: Response, relayed: Option<Relayed>) -> Response {
+    let Some(answer) = response.extensions_mut().remove::<Answer>() else { return response };
+    if let Some(relayed) = relayed {
+        relayed.answered(answer.clone());
+    }
+    response.map(|body| holding(body, answer))
 }
 
 async fn within_deadline(mut request: Request, next: Next) -> Response {
@@ -262,7 +285,8 @@ mod tests {
     async fn answer(calls_max: usize, timeout: &str) -> Response {
         let metrics = Metrics::default();
         let traffic = Traffic::new(TrafficLimits::default(), calls_max, metrics.clone());
-        let gate = Gate::new(calls_max, Authenticator::open(), traffic, metrics);
+        let memory = Memory::of_gateway(1 << 27).unwrap();
+        let gate = Gate::new(calls_max, Authenticator::open(), traffic, memory, metrics);
         let service = axum::Router::new()
             .fallback(async || tokio::time::sleep(Duration::from_millis(200)).await)
             .layer(axum::middleware::from_fn_with_state(gate, around));
@@ -273,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_in_process_are_cut_at_their_deadline() {
+    async fn calls_relayed_are_cut_at_their_deadline() {
         assert_eq!(code(&answer(1, "10S").await), Code::Ok);
         let late = answer(1, "20m").await;
         assert_eq!(code(&late), Code::DeadlineExceeded);

@@ -1,14 +1,18 @@
 //! `MessageService` and `DeadLetterService`: one implementation over the two sources of a group.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::access::{admit, caller};
+use super::answer::holding;
 use super::convert::messages as convert;
 use super::layers::Deadline;
 use super::trace;
 use crate::broker::Broker;
 use crate::domain::Result;
 use crate::domain::message::Source;
+use crate::memory::{Answer, Arrival};
 use crate::proto::v1::dead_letter_service_server::DeadLetterService;
 use crate::proto::v1::message_service_server::MessageService;
 use crate::proto::v1::{
@@ -22,17 +26,22 @@ use crate::proto::v1::{
 pub struct Messages(pub Broker);
 
 impl Messages {
-    async fn consume(&self, request: Request<ConsumeMessagesRequest>, source: Source) -> Result<Vec<LeasedMessage>> {
+    async fn consume(
+        &self,
+        request: Request<ConsumeMessagesRequest>,
+        source: Source,
+    ) -> Result<(Vec<LeasedMessage>, Answer)> {
         let project = admit(&request)?;
         let caller = caller(&request);
         let deadline = request.extensions().get::<Deadline>().copied();
         let (address, mut options) = convert::consume(project, request.into_inner(), source)?;
         options.wait = deadline.map_or(options.wait, |deadline| deadline.shorten(options.wait));
-        let deliveries = self.0.consume(&address, options).await?;
+        let memory = self.0.answer(&address.project);
+        let deliveries = self.0.consume(&address, options, &memory).await?;
         trace::link(&deliveries);
         let messages: Vec<_> = deliveries.into_iter().map(convert::leased_message).collect();
         caller.iter().for_each(|caller| caller.delivered(&messages));
-        Ok(messages)
+        Ok((messages, memory))
     }
 
     async fn ack(&self, request: Request<AckMessagesRequest>, source: Source) -> Result<Option<AckResult>> {
@@ -51,8 +60,9 @@ impl MessageService for Messages {
     ) -> Result<Response<SendMessagesResponse>, Status> {
         let project = admit(&request)?;
         let producer = trace::producer(&request);
+        let arrival = request.extensions().get::<Arc<Arrival>>().cloned();
         let send = convert::send(request.into_inner(), producer)?;
-        let ids = self.0.send(&project, send.queue, send.messages).await?;
+        let ids = self.0.send(&project, send.queue, send.messages, arrival).await?;
         Ok(Response::new(convert::send_response(&ids, send.return_ids)))
     }
 
@@ -60,8 +70,8 @@ impl MessageService for Messages {
         &self,
         request: Request<ConsumeMessagesRequest>,
     ) -> Result<Response<ConsumeMessagesResponse>, Status> {
-        let messages = self.consume(request, Source::Normal).await?;
-        Ok(Response::new(ConsumeMessagesResponse { messages }))
+        let (messages, memory) = self.consume(request, Source::Normal).await?;
+        Ok(holding(ConsumeMessagesResponse { messages }, memory))
     }
 
     async fn ack_messages(
@@ -79,8 +89,8 @@ impl DeadLetterService for Messages {
         &self,
         request: Request<ConsumeDeadLettersRequest>,
     ) -> Result<Response<ConsumeDeadLettersResponse>, Status> {
-        let messages = self.consume(request.map(Into::into), Source::DeadLetters).await?;
-        Ok(Response::new(ConsumeDeadLettersResponse { messages }))
+        let (messages, memory) = self.consume(request.map(Into::into), Source::DeadLetters).await?;
+        Ok(holding(ConsumeDeadLettersResponse { messages }, memory))
     }
 
     async fn ack_dead_letters(

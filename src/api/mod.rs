@@ -1,6 +1,7 @@
 //! The gRPC services: protobuf to domain types, a broker call, and back. No SQL, no policy.
 
 mod access;
+mod answer;
 mod arrival;
 mod convert;
 pub mod health;
@@ -42,7 +43,7 @@ const REQUEST_BYTES_MAX: usize = 1_536 * 1024;
 
 /// All services behind their layers, for callers with good credentials. Clones share one bound on calls in flight.
 pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits, calls_max: usize) -> Routes {
-    let metrics = broker.metrics().clone();
+    let (metrics, memory) = (broker.metrics().clone(), broker.memory().clone());
     let queues = queue_service::Queues(broker.clone());
     let messages = message_service::Messages(broker.clone());
     let tags = tag_service::Tags(broker);
@@ -52,7 +53,7 @@ pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits, calls_
         .add_service(TagServiceServer::new(tags).max_decoding_message_size(REQUEST_BYTES_MAX));
     metrics.calls().expect(rights::NEEDED.iter().map(|(method, _)| *method));
     let traffic = Traffic::new(limits, calls_max, metrics.clone());
-    let gate = layers::Gate::new(calls_max, auth, traffic, metrics);
+    let gate = layers::Gate::new(calls_max, auth, traffic, memory, metrics);
     let around = axum::middleware::from_fn_with_state(gate, layers::around);
     services.into_axum_router().layer(around).into()
 }

@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::access::admit;
+use super::answer::holding;
 use super::convert::queues as convert;
 use crate::broker::Broker;
 use crate::domain::ids::{GroupId, QueueId};
@@ -38,8 +39,10 @@ impl QueueService for Queues {
 
     async fn list_queues(&self, request: Request<ListQueuesRequest>) -> Result<Response<ListQueuesResponse>, Status> {
         let project = admit(&request)?;
-        let queues = self.0.list_queues(&project).await?;
-        Ok(Response::new(ListQueuesResponse { queues: queues.into_iter().map(convert::summary).collect() }))
+        let memory = self.0.answer(&project);
+        let queues = self.0.list_queues(&project, &memory).await?;
+        let answer = ListQueuesResponse { queues: queues.into_iter().map(convert::summary).collect() };
+        Ok(holding(answer, memory))
     }
 
     async fn delete_queue(
@@ -71,10 +74,11 @@ impl QueueService for Queues {
         let project = admit(&request)?;
         let request = request.into_inner();
         let queue = QueueId::parse(&request.queue_id)?;
-        let (queue, mut groups) = self.0.list_groups(&project, queue, request.include_counters).await?;
+        let memory = self.0.answer(&project);
+        let (queue, mut groups) = self.0.list_groups(&project, queue, request.include_counters, &memory).await?;
         convert::cut_page(&mut groups, request.page_size, request.current_page);
         let groups = groups.into_iter().map(|(group, counters)| convert::group(group, counters)).collect();
-        Ok(Response::new(ListConsumerGroupsResponse { queue: Some(convert::queue(queue)), groups }))
+        Ok(holding(ListConsumerGroupsResponse { queue: Some(convert::queue(queue)), groups }, memory))
     }
 
     async fn delete_consumer_group(

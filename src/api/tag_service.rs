@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::access::admit;
+use super::answer::holding;
 use super::convert::tags as convert;
 use crate::broker::Broker;
 use crate::domain::ids::QueueId;
@@ -68,8 +69,9 @@ impl TagService for Tags {
         request: Request<ListProjectTagsRequest>,
     ) -> Result<Response<ListProjectTagsResponse>, Status> {
         let project = admit(&request)?;
-        let tags = self.0.list_project_tags(&project).await?;
-        Ok(Response::new(ListProjectTagsResponse { tags: tags.into_iter().map(convert::tag_values).collect() }))
+        let memory = self.0.answer(&project);
+        let tags = self.0.list_project_tags(&project, &memory).await?;
+        Ok(holding(ListProjectTagsResponse { tags: tags.into_iter().map(convert::tag_values).collect() }, memory))
     }
 
     async fn search_queues(
@@ -78,7 +80,8 @@ impl TagService for Tags {
     ) -> Result<Response<SearchQueuesResponse>, Status> {
         let project = admit(&request)?;
         let (filter, page) = convert::search(request.into_inner())?;
-        let found = self.0.search_queues(&project, &filter, page).await?;
-        Ok(Response::new(convert::found(found)))
+        let memory = self.0.answer(&project);
+        let found = self.0.search_queues(&project, &filter, page, &memory).await?;
+        Ok(holding(convert::found(found), memory))
     }
 }

@@ -8,7 +8,11 @@ use crate::domain::counters::{GroupCounters, QueueQuota};
 use crate::domain::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionKey};
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::queue::{Group, NewQueue, Queue, QueueSummary};
+use crate::memory::Answer;
 use crate::store;
+
+/// What a group in a list takes, on its way from a row to an answer.
+const GROUP_BYTES: usize = 512;
 
 impl Broker {
     /// Creates a queue. Errors: `QueueExists`, `QueueQuota`.
@@ -25,10 +29,10 @@ impl Broker {
         store::queues::summary(&self.core.store.pool, project, queue, now).await
     }
 
-    /// The queues of a project by creation time.
-    pub async fn list_queues(&self, project: &ProjectId) -> Result<Vec<QueueSummary>> {
+    /// The queues of a project by creation time. Errors: `Overloaded`.
+    pub async fn list_queues(&self, project: &ProjectId, memory: &Answer) -> Result<Vec<QueueSummary>> {
         let _share = self.core.pool_shares.enter(project).await?;
-        store::queues::summaries(&self.core.store.pool, project, self.core.clock.expiry_now()).await
+        store::queues::summaries(&self.core.store.pool, project, self.core.clock.expiry_now(), memory).await
     }
 
     /// Deletes a queue with everything in it; consumers that wait for it are told. Errors: `QueueNotFound`.
@@ -52,18 +56,20 @@ impl Broker {
         Ok(created)
     }
 
-    /// The groups of a queue by creation, with their counters when asked for. Errors: `QueueNotFound`.
+    /// The groups of a queue by creation, with their counters when asked for. Errors: `QueueNotFound`, `Overloaded`.
     pub async fn list_groups(
         &self,
         project: &ProjectId,
         queue: QueueId,
         with_counters: bool,
+        memory: &Answer,
     ) -> Result<(Queue, Vec<(Group, Option<GroupCounters>)>)> {
         let _share = self.core.pool_shares.enter(project).await?;
         let pool = &self.core.store.pool;
         let queue = store::queues::find(pool, project, queue).await?;
         let mut groups = Vec::new();
         for group in store::groups::list(pool, queue.id).await? {
+            memory.grow(GROUP_BYTES)?;
             let counters = if with_counters { Some(self.counters(&queue, &group).await?) } else { None };
             groups.push((group, counters));
         }

@@ -7,16 +7,21 @@ use tracing::Instrument as _;
 
 use super::claim::{ClaimMessage, ClaimRequest, Granted};
 use super::core::Core;
-use super::settle::{LEASE_BYTES, SettleRequest};
 use super::{Broker, rounds};
 use crate::domain::ids::{ProjectId, SubscriptionKey};
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::message::{ConsumeOptions, Delivery, GroupAddress, Source};
 use crate::domain::queue::{Group, Queue, QueueMode};
 use crate::domain::{Error, ErrorKind, Result};
+use crate::memory::Answer;
 
 /// Bytes a parked consumer counts against the lane while it is on its way in.
 const REQUEST_BYTES: usize = 256;
+
+/// Times that the bytes of messages are in memory while they are answered, beside what they keep alive: as protobuf and as JSON.
+const COPIES: usize = 2;
+/// What a delivery takes beside its message.
+const DELIVERY_BYTES: usize = 512;
 
 /// The reader that an address means.
 pub(super) struct AddressedReader {
@@ -34,13 +39,19 @@ impl Broker {
     /// # Errors
     /// `QueueNotFound`, `GroupNotFound`, `RequestFormat` for dead letters of a Kafka queue, `ConsumeFailed` for another label
     /// rule than the bound one, `Overloaded`, `Unavailable`.
-    pub async fn consume(&self, address: &GroupAddress, options: ConsumeOptions) -> Result<Vec<Delivery>> {
+    pub async fn consume(
+        &self,
+        address: &GroupAddress,
+        options: ConsumeOptions,
+        memory: &Answer,
+    ) -> Result<Vec<Delivery>> {
         let GroupAddress { project, queue, group, .. } = address;
         let span = tracing::debug_span!("consume", %project, %queue, %group);
-        self.lease(address, options).instrument(span).await
+        self.lease(address, options, memory).instrument(span).await
     }
 
-    async fn lease(&self, address: &GroupAddress, options: ConsumeOptions) -> Result<Vec<Delivery>> {
+    async fn lease(&self, address: &GroupAddress, options: ConsumeOptions, memory: &Answer) -> Result<Vec<Delivery>> {
+        memory.can_begin()?;
         let reader = self.reader(address).await?;
         let deadline = tokio::time::sleep(options.wait);
         let Some(key) = reader.key else {
@@ -56,10 +67,7 @@ impl Broker {
         };
         match answer {
             None => Ok(Vec::new()),
-            Some(Ok(Granted { lease, deliveries, kept_bytes })) => {
-                tracing::debug!(lease = %lease.id.0, messages = deliveries.len(), kept_bytes, "delivered");
-                Ok(deliveries)
-            }
+            Some(Ok(granted)) => self.deliver(granted, memory),
             Some(Err(error)) if error.kind() == ErrorKind::GroupNotFound => {
                 self.core.catalog.forget(address.queue);
                 self.reader(address).await?;
@@ -67,6 +75,17 @@ impl Broker {
             }
             Some(Err(error)) => Err(error),
         }
+    }
+
+    /// What cannot be held is refused, and released for others uncounted.
+    fn deliver(&self, granted: Granted, memory: &Answer) -> Result<Vec<Delivery>> {
+        let Granted { lease, deliveries, kept_bytes } = granted;
+        if let Err(error) = memory.grow(kept_bytes + answer_bytes(&deliveries)) {
+            self.core.release(lease);
+            return Err(error);
+        }
+        tracing::debug!(lease = %lease.id.0, messages = deliveries.len(), kept_bytes, "delivered");
+        Ok(deliveries)
     }
 
     fn request(
@@ -114,6 +133,11 @@ fn addressed(queue: &Queue, group: &Group, source: Source) -> Result<AddressedRe
     }
 }
 
+/// What an answer takes beside what its messages keep alive.
+fn answer_bytes(deliveries: &[Delivery]) -> usize {
+    deliveries.iter().map(|delivery| delivery.message.size_bytes() * COPIES + DELIVERY_BYTES).sum()
+}
+
 /// A claim that was asked for. When its caller goes away after it was granted, the batch is released.
 struct PendingClaim {
     core: Arc<Core>,
@@ -131,8 +155,7 @@ impl PendingClaim {
 impl Drop for PendingClaim {
     fn drop(&mut self) {
         if let Some(Ok(granted)) = self.give_up() {
-            let lane = self.core.settle_lane(granted.lease.subscription.stream);
-            lane.push_event(SettleRequest::Release(granted.lease), LEASE_BYTES);
+            self.core.release(granted.lease);
         }
     }
 }

@@ -17,19 +17,20 @@ use super::observe::LastRead;
 use super::partitions::KnownPartitions;
 use super::pool_shares::PoolShares;
 use super::settings::Settings;
-use super::settle::SettleRequest;
+use super::settle::{LEASE_BYTES, SettleRequest};
 use super::timers::LeaseTimers;
 use super::wakeups::{Outbox, Wakeup};
+use crate::domain::Result;
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::ids::{QueueId, StreamId, SubscriptionKey};
 use crate::domain::queue::Queue;
+use crate::memory::{ByteBudget, Memory, Use};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::leases::LeaseKey;
 use crate::store::segments::Segment;
 
 const FLUSH_CALLS_MAX: usize = 512;
-const FLUSH_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The queues in front of the lanes; a stream always takes the same ones.
 #[derive(Debug)]
@@ -45,19 +46,20 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    fn new(settings: &Settings, metrics: &Metrics) -> Self {
+    fn new(settings: &Settings, memory: &Memory, metrics: &Metrics) -> Self {
+        let bytes = memory.part(Use::Lanes);
         let limits = LaneLimits {
             calls_max: settings.lane_calls_max,
             bytes_max: settings.lane_bytes_max,
             flush_calls_max: FLUSH_CALLS_MAX,
-            flush_bytes_max: FLUSH_BYTES_MAX,
+            flush_bytes_max: settings.flush_bytes_max(),
         };
         metrics.lanes().set_limits(limits.calls_max, limits.bytes_max);
         Self {
-            append: queues(settings.append_lanes, limits, metrics),
-            append_unflushed: Arc::new(LaneQueue::new(limits, metrics.clone())),
-            claim: queues(settings.claim_lanes, limits, metrics),
-            settle: queues(settings.settle_lanes, limits, metrics),
+            append: queues(settings.append_lanes, limits, bytes, metrics),
+            append_unflushed: Arc::new(LaneQueue::new(limits, bytes.clone(), metrics.clone())),
+            claim: queues(settings.claim_lanes, limits, bytes, metrics),
+            settle: queues(settings.settle_lanes, limits, bytes, metrics),
         }
     }
 
@@ -69,8 +71,8 @@ impl Lanes {
     }
 }
 
-fn queues<T>(count: usize, limits: LaneLimits, metrics: &Metrics) -> Vec<Arc<LaneQueue<T>>> {
-    (0..count.max(1)).map(|_| Arc::new(LaneQueue::new(limits, metrics.clone()))).collect()
+fn queues<T>(count: usize, limits: LaneLimits, bytes: &ByteBudget, metrics: &Metrics) -> Vec<Arc<LaneQueue<T>>> {
+    (0..count.max(1)).map(|_| Arc::new(LaneQueue::new(limits, bytes.clone(), metrics.clone()))).collect()
 }
 
 fn of_stream<T>(lanes: &[Arc<T>], stream: StreamId) -> &Arc<T> {
@@ -93,6 +95,8 @@ pub struct Core {
     pub clock: Arc<dyn Clock>,
     /// Queues and groups.
     pub catalog: Catalog,
+    /// What it may hold in memory.
+    pub memory: Memory,
     /// Recent segments.
     pub cache: SegmentCache,
     /// Leases given out here.
@@ -119,15 +123,20 @@ pub struct Core {
 
 impl Core {
     /// Nothing runs yet.
-    pub fn new(store: Store, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+    ///
+    /// # Errors
+    /// `Internal` when the memory is too little for the lanes.
+    pub fn new(store: Store, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self> {
         let metrics = Metrics::default();
+        let memory = settings.memory()?;
         let pool_shares = Arc::new(PoolShares::new(settings.pool_connections));
-        Self {
+        Ok(Self {
             replica: Uuid::new_v4(),
             catalog: Catalog::new(store.clone(), Arc::clone(&pool_shares)),
             pool_shares,
-            cache: SegmentCache::new(settings.cache_bytes),
-            lanes: Lanes::new(&settings, &metrics),
+            cache: SegmentCache::new(settings.cache_bytes_max()),
+            lanes: Lanes::new(&settings, &memory, &metrics),
+            memory,
             store,
             settings,
             clock,
@@ -140,7 +149,7 @@ impl Core {
             stop_waiting: CancellationToken::new(),
             stop: CancellationToken::new(),
             partitions: KnownPartitions::default(),
-        }
+        })
     }
 
     /// The lane that commits sends to a queue.
@@ -164,6 +173,12 @@ impl Core {
     /// What was appended then or before has expired, if it is kept for so long.
     pub fn horizon(&self, retention: Duration) -> Timestamp {
         self.clock.expiry_now().minus(retention)
+    }
+
+    /// No consumer has seen this batch: it is available again, and not counted.
+    pub fn release(&self, lease: LeaseKey) {
+        let lane = self.settle_lane(lease.subscription.stream);
+        lane.push_event(SettleRequest::Release(lease), LEASE_BYTES);
     }
 
     /// A segment was committed here: keep it, and wake who waits for it, here and elsewhere. `epoch` is of before the commit.

@@ -15,8 +15,11 @@ use tokio::sync::Notify;
 use super::shares::Shares;
 use crate::domain::ids::{ProjectId, StreamId};
 use crate::domain::{Error, Result};
+use crate::memory::{ByteBudget, Owner, Reservation};
 use crate::metrics::{Lane, Metrics, Refusal};
 
+/// Bytes of a waiting call beside what it brings.
+const CALL_OVERHEAD_BYTES: usize = 512;
 /// A lane that has panicked rests for this long.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,7 +60,7 @@ pub trait Merge {
 
 #[derive(Debug)]
 struct Waiting<T> {
-    shares: Shares<T>,
+    shares: Shares<(T, Option<Reservation>)>,
     /// News of streams.
     news: BTreeMap<StreamId, T>,
     closed: bool,
@@ -74,7 +77,8 @@ impl<T> Waiting<T> {
             }
             calls += 1;
             bytes += size;
-            taken.extend(self.shares.pop());
+            // What a flush in work holds is set aside beside what may wait.
+            taken.extend(self.shares.pop().map(|(item, _reserved)| item));
         }
         taken
     }
@@ -86,14 +90,16 @@ pub struct LaneQueue<T> {
     waiting: Mutex<Waiting<T>>,
     arrived: Notify,
     limits: LaneLimits,
+    /// For the calls of all lanes.
+    memory: ByteBudget,
     metrics: Metrics,
 }
 
 impl<T> LaneQueue<T> {
     /// An empty queue.
-    pub fn new(limits: LaneLimits, metrics: Metrics) -> Self {
+    pub fn new(limits: LaneLimits, memory: ByteBudget, metrics: Metrics) -> Self {
         let waiting = Waiting { shares: Shares::default(), news: BTreeMap::new(), closed: false };
-        Self { waiting: Mutex::new(waiting), arrived: Notify::new(), limits, metrics }
+        Self { waiting: Mutex::new(waiting), arrived: Notify::new(), limits, memory, metrics }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
@@ -103,6 +109,7 @@ impl<T> LaneQueue<T> {
     /// Adds a call of a project.
     pub fn push(&self, project: &ProjectId, item: T, bytes: usize) -> Result<()> {
         let owner = Some(project.clone());
+        let reserved = self.reserve(project, bytes + CALL_OVERHEAD_BYTES);
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(Error::unavailable("the service is shutting down"));
@@ -111,16 +118,21 @@ impl<T> LaneQueue<T> {
             self.metrics.calls().refused(Refusal::Lane);
             return Err(Error::overloaded("too many calls are waiting; retry later"));
         }
-        waiting.shares.push(owner, item, bytes);
+        waiting.shares.push(owner, (item, Some(reserved?)), bytes);
         drop(waiting);
         self.arrived.notify_one();
         Ok(())
     }
 
+    fn reserve(&self, project: &ProjectId, bytes: usize) -> Result<Reservation> {
+        let reserved = self.memory.reserve(Some(Owner::project(project)), bytes);
+        reserved.inspect_err(|_| self.metrics.calls().refused(Refusal::Memory))
+    }
+
     /// Adds an event of the service itself, which is never refused and not counted against the limits of calls: there are at
     /// most a few per flush of another lane. Its bytes keep a flush small.
     pub fn push_event(&self, item: T, bytes: usize) {
-        self.lock().shares.push(None, item, bytes);
+        self.lock().shares.push(None, (item, None), bytes);
         self.arrived.notify_one();
     }
 
@@ -188,7 +200,7 @@ mod tests {
 
     fn queue() -> LaneQueue<u32> {
         let limits = LaneLimits { calls_max: 4, bytes_max: 100, flush_calls_max: 3, flush_bytes_max: 50 };
-        LaneQueue::new(limits, Metrics::default())
+        LaneQueue::new(limits, ByteBudget::new(1 << 20, "tests"), Metrics::default())
     }
 
     fn project() -> ProjectId {

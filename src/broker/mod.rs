@@ -45,6 +45,8 @@ use self::clock::DatabaseClock;
 use self::core::Core;
 use crate::domain::Result;
 use crate::domain::clock::Clock;
+use crate::domain::ids::ProjectId;
+use crate::memory::{Answer, Memory, Owner, Use};
 use crate::metrics::Lane;
 use crate::store::clock::ClockConnection;
 use crate::store::connection::Durability;
@@ -93,7 +95,7 @@ impl Broker {
                 (Arc::new(clock.clone()), Some((clock, connection)))
             }
         };
-        let core = Arc::new(Core::new(store, options.settings, clock));
+        let core = Arc::new(Core::new(store, options.settings, clock)?);
         core.ensure_partitions(core.clock.now()).await?;
         // Before anything is known that a wake-up could change.
         let listener = Listener::connect(&core.store).await?;
@@ -152,6 +154,16 @@ impl Broker {
     /// Where the database is, for the log.
     pub fn database(&self) -> String {
         self.core.store.place()
+    }
+
+    /// What the replica may hold in memory.
+    pub fn memory(&self) -> &Memory {
+        &self.core.memory
+    }
+
+    /// The memory of an answer to a call of this project.
+    pub fn answer(&self, project: &ProjectId) -> Answer {
+        Answer::new(self.core.memory.part(Use::Answers), Some(Owner::project(project)))
     }
 
     /// Whether Postgres answers.

@@ -49,6 +49,7 @@ impl Broker {
         let core = &self.core;
         core.show_lanes();
         core.metrics.replica().set_cache_bytes(core.cache.bytes());
+        core.metrics.memory().show(&core.memory, Some(core.metrics.calls().in_flight()));
         core.show_pool();
         core.metrics.clock().set_error(core.clock.error());
         let deadline = Instant::now() + READ_LIMIT;

@@ -5,6 +5,7 @@ use crate::domain::Result;
 use crate::domain::ids::{ProjectId, QueueId};
 use crate::domain::search::{self, Filter, Found, Page};
 use crate::domain::tag::{Tag, TagBatch, TagSelector, TagValues};
+use crate::memory::Answer;
 use crate::store::tags;
 
 impl Broker {
@@ -41,15 +42,21 @@ impl Broker {
         tags::of_queue(&self.core.store.pool, project, queue).await
     }
 
-    /// The tags in use in a project, by key.
-    pub async fn list_project_tags(&self, project: &ProjectId) -> Result<Vec<TagValues>> {
+    /// The tags in use in a project, by key. Errors: `Overloaded`.
+    pub async fn list_project_tags(&self, project: &ProjectId, memory: &Answer) -> Result<Vec<TagValues>> {
         let _share = self.core.pool_shares.enter(project).await?;
-        tags::of_project(&self.core.store.pool, project).await
+        tags::of_project(&self.core.store.pool, project, memory).await
     }
 
-    /// The queues of a project that a filter selects, by creation time.
-    pub async fn search_queues(&self, project: &ProjectId, filter: &Filter, page: Page) -> Result<Found> {
+    /// The queues of a project that a filter selects, by creation time. Errors: `Overloaded`.
+    pub async fn search_queues(
+        &self,
+        project: &ProjectId,
+        filter: &Filter,
+        page: Page,
+        memory: &Answer,
+    ) -> Result<Found> {
         let _share = self.core.pool_shares.enter(project).await?;
-        Ok(search::search(tags::queues(&self.core.store.pool, project).await?, filter, page))
+        Ok(search::search(tags::queues(&self.core.store.pool, project, memory).await?, filter, page))
     }
 }

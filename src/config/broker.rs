@@ -37,7 +37,7 @@ pub struct BrokerArgs {
     #[arg(long, env = "DMS_POOL_CONNECTIONS", value_name = "COUNT", default_value_t = Settings::default().pool_connections,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub pool_connections: u32,
-    /// Bytes that may wait in one lane before calls are refused, 1MiB-64GiB
+    /// Bytes that may wait in one lane before calls are refused, 1MiB-64GiB; all lanes together have a part of --memory-max
     #[arg(long, env = "DMS_LANE_BYTES_MAX", value_name = "BYTES", default_value_t = ByteSize(Settings::default().lane_bytes_max),
           value_parser = units::bytes(1 << 20, 1 << 36))]
     pub lane_bytes_max: ByteSize,
@@ -45,7 +45,7 @@ pub struct BrokerArgs {
     #[arg(long, env = "DMS_LANE_CALLS_MAX", value_name = "COUNT", default_value_t = Settings::default().lane_calls_max,
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000_000))]
     pub lane_calls_max: usize,
-    /// Memory for recently sent messages, 0-64GiB
+    /// Memory for recently sent messages, 0-64GiB; a part of --memory-max, and never more than an eighth of it
     #[arg(long, env = "DMS_CACHE_BYTES", value_name = "BYTES", default_value_t = ByteSize(Settings::default().cache_bytes),
           value_parser = units::bytes(0, 1 << 36))]
     pub cache_bytes: ByteSize,
@@ -95,6 +95,7 @@ impl From<&BrokerArgs> for Settings {
             lane_bytes_max: args.lane_bytes_max.0,
             lane_calls_max: args.lane_calls_max,
             cache_bytes: args.cache_bytes.0,
+            memory_max: Self::default().memory_max,
             synchronous_leases: args.synchronous_leases,
             sweep_interval: args.sweep_interval.0,
             statement_timeout: args.statement_timeout.0,

@@ -9,6 +9,7 @@ mod chaos;
 mod environment;
 mod listen;
 mod log;
+mod memory;
 mod reference;
 mod tls;
 mod traces;
@@ -32,6 +33,7 @@ pub use chaos::{ChaosArgs, Fault, Sabotage};
 pub use environment::inherited;
 pub use listen::{ListenArgs, NetArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
+pub use memory::{GatewayMemoryArgs, MemoryArgs};
 pub use reference::reference;
 pub use tls::{GrpcTlsArgs, TlsArgs, UpstreamTlsArgs};
 pub use traces::TraceArgs;
@@ -135,6 +137,9 @@ pub struct ServeArgs {
     /// Where spans go.
     #[command(flatten)]
     pub traces: TraceArgs,
+    /// How much it may hold.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// The message engine.
     #[command(flatten)]
     pub broker: BrokerArgs,
@@ -176,6 +181,9 @@ pub struct DevArgs {
     /// Where spans go.
     #[command(flatten)]
     pub traces: TraceArgs,
+    /// How much it may hold.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// The message engine.
     #[command(flatten)]
     pub broker: BrokerArgs,
@@ -213,6 +221,9 @@ pub struct GatewayArgs {
     /// Where spans go.
     #[command(flatten)]
     pub traces: TraceArgs,
+    /// How much it may hold.
+    #[command(flatten)]
+    pub memory: GatewayMemoryArgs,
     /// How long to drain.
     #[command(flatten)]
     pub shutdown: ShutdownArgs,

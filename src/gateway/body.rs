@@ -1,14 +1,12 @@
 //! Request bodies, read with a bound on size and time.
 
-use std::sync::LazyLock;
-use std::time::Duration;
-
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use bytes::{Bytes, BytesMut};
+use tokio::time::timeout_at;
 use tokio_stream::StreamExt as _;
 
 use crate::domain::{Error, ErrorKind, Result};
-use crate::room::Room;
+use crate::memory::Arrival;
 
 /// The largest body taken: a full batch of 512 KB with room for JSON around it.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -16,12 +14,8 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How much of a body that is too large is read and dropped, so that its sender gets the answer and not a reset.
 const DRAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes of all bodies that are not whole yet; whoever needs more is refused.
-const ARRIVING_BYTES_MAX: usize = 256 * 1024 * 1024;
-static ARRIVING: LazyLock<Room> = LazyLock::new(|| Room::new(ARRIVING_BYTES_MAX, "bodies"));
-
-/// How long a body may take to arrive.
-const ARRIVAL_MAX: Duration = Duration::from_secs(60);
+/// A buffer for a body has this size at first, if the body may be as large.
+const BUFFER_BYTES_MIN: usize = 16 * 1024;
 
 /// The two families of calls; each has codes of its own for a bad body.
 #[derive(Debug, Clone, Copy)]
@@ -57,64 +51,122 @@ impl Plane {
     }
 }
 
-/// Reads a body of at most [`BODY_BYTES_MAX`] bytes.
-pub async fn read(body: Body, plane: Plane) -> Result<Bytes> {
-    let late = |_| Error::new(plane.not_json(), format!("body: not complete within {} s", ARRIVAL_MAX.as_secs()));
-    tokio::time::timeout(ARRIVAL_MAX, collect(body, plane, &ARRIVING)).await.map_err(late)?
-}
-
-async fn collect(body: Body, plane: Plane, room: &Room) -> Result<Bytes> {
+/// Reads a body of at most [`BODY_BYTES_MAX`] bytes into memory that is reserved for it.
+pub async fn read(body: Body, plane: Plane, arrival: &Arrival) -> Result<Bytes> {
+    let mut arriving = Arriving::new(plane, arrival, &body);
     let mut stream = body.into_data_stream();
-    let mut share = room.share();
-    // A body in one piece is not copied.
-    let (mut first, mut rest, mut size) = (Bytes::new(), BytesMut::new(), 0);
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| Error::new(plane.not_json(), "body: ended before it was complete"))?;
-        size += chunk.len();
-        if size > DRAINED_BYTES_MAX {
+    loop {
+        let next = timeout_at(arrival.deadline(arriving.arrived), stream.next()).await;
+        let Some(piece) = next.map_err(|_elapsed| arriving.late())? else { break };
+        arriving.take(&piece.map_err(|_| Error::new(plane.not_json(), "body: ended before it was complete"))?)?;
+        if arriving.arrived > DRAINED_BYTES_MAX {
             break;
         }
-        if size <= BODY_BYTES_MAX {
-            share.grow(chunk.len())?;
-        }
-        if first.is_empty() {
-            first = chunk;
-        } else if size <= BODY_BYTES_MAX {
-            rest.extend_from_slice(&chunk);
-        }
     }
-    if size > BODY_BYTES_MAX {
-        let message = format!("body: size is larger than the limit of {BODY_BYTES_MAX} bytes");
-        return Err(Error::new(plane.too_large(), message));
+    arriving.whole()
+}
+
+/// A body in pieces, put together. The pieces are copied: a small one may be a slice of a large buffer of the connection.
+struct Arriving<'a> {
+    plane: Plane,
+    arrival: &'a Arrival,
+    buffer: BytesMut,
+    arrived: usize,
+    /// What the body says of its size, within the limit.
+    expected: usize,
+}
+
+impl<'a> Arriving<'a> {
+    fn new(plane: Plane, arrival: &'a Arrival, body: &Body) -> Self {
+        let expected = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+        let expected = expected.unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX);
+        Self { plane, arrival, buffer: BytesMut::new(), arrived: 0, expected }
     }
-    Ok(if rest.is_empty() { first } else { [&first[..], &rest].concat().into() })
+
+    fn take(&mut self, piece: &Bytes) -> Result<()> {
+        self.arrived += piece.len();
+        if self.arrived > BODY_BYTES_MAX {
+            self.buffer = BytesMut::new();
+            return Ok(());
+        }
+        if self.buffer.capacity() < self.arrived {
+            self.enlarge()?;
+        }
+        self.buffer.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// Twice the capacity is reserved: what is read of the body is written into the request to the service.
+    fn enlarge(&mut self) -> Result<()> {
+        let wanted = (2 * self.buffer.capacity()).max(BUFFER_BYTES_MIN).min(self.expected).max(self.arrived);
+        self.arrival.grow(2 * (wanted - self.buffer.capacity()))?;
+        self.buffer.reserve(wanted - self.buffer.len());
+        Ok(())
+    }
+
+    fn late(&self) -> Error {
+        Error::new(self.plane.not_json(), format!("body: not complete after {}", Arrival::least_rate()))
+    }
+
+    fn whole(self) -> Result<Bytes> {
+        if self.arrived > BODY_BYTES_MAX {
+            let message = format!("body: size is larger than the limit of {BODY_BYTES_MAX} bytes");
+            return Err(Error::new(self.plane.too_large(), message));
+        }
+        Ok(self.buffer.freeze())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::memory::{Memory, Owner, Use};
+
+    fn arrivals() -> (Memory, impl Fn(&Memory, u8) -> Arrival) {
+        let peer = |memory: &Memory, n: u8| Arrival::new(memory, Some(Owner::peer([10, 0, 0, n].into())));
+        (Memory::of_gateway(1 << 27).unwrap(), peer)
+    }
 
     #[tokio::test]
-    async fn all_bodies_together_are_bounded_while_they_arrive() {
-        let room = Room::new(100, "bodies");
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        let pieces = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        let slow = Body::from_stream(pieces.map(|size: usize| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; size]))));
-        let send = async {
-            for size in [30, 30] {
-                sender.send(size).await.unwrap();
-                tokio::task::yield_now().await;
+    async fn bodies_hold_what_their_buffers_do_until_their_calls_end() {
+        let (memory, peer) = arrivals();
+        let mut held = Vec::new();
+        let refused = loop {
+            let arrival = peer(&memory, 1);
+            let pieces: Vec<_> = (0..1024).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 1024]))).collect();
+            match read(Body::from_stream(tokio_stream::iter(pieces)), Plane::Data, &arrival).await {
+                Ok(body) => held.push((body, arrival)),
+                Err(error) => break error,
             }
-            // The second piece may still be on its way.
-            while room.left() > 40 {
-                tokio::task::yield_now().await;
-            }
-            let other = collect(Body::from(vec![b'x'; 41]), Plane::Data, &room).await.unwrap_err();
-            assert_eq!(other.kind(), ErrorKind::Overloaded);
-            assert_eq!(collect(Body::from(vec![b'x'; 40]), Plane::Data, &room).await.unwrap().len(), 40);
-            drop(sender);
         };
-        let (whole, ()) = tokio::join!(collect(slow, Plane::Data, &room), send);
-        assert_eq!((whole.unwrap().len(), room.left()), (60, 100));
+        assert_eq!(refused.kind(), ErrorKind::Overloaded);
+        let reserved = memory.part(Use::LargeRequests).reserved() + memory.part(Use::SmallRequests).reserved();
+        assert!(reserved > held.len() * 2_000_000, "{reserved} for {}", held.len());
+        // Another caller has room, for a large one too.
+        read(Body::from(vec![b' '; 1 << 20]), Plane::Data, &peer(&memory, 2)).await.unwrap();
+        drop(held);
+        assert_eq!(memory.part(Use::LargeRequests).reserved(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_is_given_up() {
+        let (memory, peer) = arrivals();
+        let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(1);
+        sender.send(Ok(Bytes::from_static(b"{"))).await.unwrap();
+        let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        let begun = tokio::time::Instant::now();
+        let late = read(body, Plane::Data, &peer(&memory, 1)).await.unwrap_err();
+        assert_eq!(late.message(), "body: not complete after 10 s without the least rate of 16 KiB/s");
+        assert_eq!(begun.elapsed().as_secs(), Duration::from_secs(10).as_secs());
+    }
+
+    #[tokio::test]
+    async fn a_small_piece_keeps_no_large_buffer() {
+        let (memory, peer) = arrivals();
+        let large = Bytes::from(vec![b'1'; 1 << 20]);
+        let body = read(Body::from(large.slice(..2)), Plane::Data, &peer(&memory, 1)).await.unwrap();
+        assert!(large.is_unique() && body == "11");
     }
 }

@@ -28,14 +28,9 @@ const FIELDS: ErrorKind = ErrorKind::MessageFields;
 /// `POST /queues/{queue_id}/messages`
 pub async fn send(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Data).await?;
-    let root = Object::parse(&body, Plane::Data)?;
-    let messages = root.items("messages", FIELDS, "an array of objects")?;
-    let request = pb::SendMessagesRequest {
-        project_id: target.project_id,
-        queue_id: target.queue_id,
-        messages: messages.iter().map(|message| new_message(&body, message)).collect::<Result<_>>()?,
-        return_ids: return_ids(&root)?,
-    };
+    // The body itself is not kept until the answer.
+    let request = send_request(target, &body)?;
+    drop(body);
     let answer = upstream.messages().send_messages(upstream.request(request)?).await?.into_inner();
     Ok((StatusCode::CREATED, Json(Sent::from(&answer.results[..]))).into_response())
 }
@@ -77,6 +72,17 @@ pub async fn ack_dead_letters(mut upstream: Upstream, target: Target, body: Body
     let request = upstream.request(pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries })?;
     let answer = upstream.dead_letters().ack_dead_letters(request).await?.into_inner();
     Ok(Json(Acked::from(answer.result.unwrap_or_default())).into_response())
+}
+
+fn send_request(target: Target, body: &Bytes) -> Result<pb::SendMessagesRequest> {
+    let root = Object::parse(body, Plane::Data)?;
+    let messages = root.items("messages", FIELDS, "an array of objects")?;
+    Ok(pb::SendMessagesRequest {
+        project_id: target.project_id,
+        queue_id: target.queue_id,
+        messages: messages.iter().map(|message| new_message(body, message)).collect::<Result<_>>()?,
+        return_ids: return_ids(&root)?,
+    })
 }
 
 fn new_message(request: &Bytes, message: &Object<'_>) -> Result<pb::NewMessage> {

@@ -3,6 +3,7 @@
 //! A handler is: path, query and JSON -> gRPC request -> client call -> JSON view. No rule of a queue lives here, only
 //! the shape of the REST API; what the service says of a value comes back in the words of that API (`error.rs`).
 
+mod answers;
 mod body;
 mod counted;
 mod error;
@@ -11,6 +12,7 @@ pub mod hosts;
 mod json;
 mod messages;
 mod object;
+mod peer;
 mod query;
 mod queues;
 mod quotas;
@@ -38,6 +40,7 @@ use tower::Service;
 use self::error::Failure;
 pub use self::remote::{Remote, RemoteDoor};
 use self::upstream::Gateway;
+use crate::memory::Memory;
 use crate::metrics::RestRequests;
 use crate::net::Door;
 
@@ -45,7 +48,7 @@ use crate::net::Door;
 type Answer = Result<Response, Failure>;
 
 /// The REST API over a gRPC transport: the service's own routes in the same process, or a channel to a remote one.
-pub fn router<T>(transport: T, requests: RestRequests, door: Arc<dyn Door>) -> Router
+pub fn router<T>(transport: T, memory: Memory, requests: RestRequests, door: Arc<dyn Door>) -> Router
 where
     T: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
     T::Error: Into<tonic::codegen::StdError> + Send,
@@ -55,7 +58,8 @@ where
         .nest("/v1.0/{project_id}", paths())
         .nest("/v2/{project_id}", paths())
         .fallback(error::no_such_path)
-        .with_state(Gateway::new(transport, door))
+        .with_state(Gateway::new(transport, memory, door))
+        .layer(from_fn(answers::held))
         .layer(from_fn(request_id::on_every_answer))
         .layer(from_fn_with_state(requests, counted::every_answer))
 }

@@ -14,6 +14,7 @@ use tonic::metadata::MetadataMap;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
+use super::answers;
 use super::body::{self, Plane};
 use super::error::Failure;
 use super::request_id::X_REQUEST_ID;
@@ -21,6 +22,7 @@ use super::signed;
 use super::trace::RequestTrace;
 use crate::domain::signed_request::SignedRequest;
 use crate::domain::{Error, ErrorKind, Result};
+use crate::memory::{Arrival, Memory, Relayed};
 use crate::net::{Call, Door};
 use crate::proto::v1::dead_letter_service_client::DeadLetterServiceClient;
 use crate::proto::v1::message_service_client::MessageServiceClient;
@@ -46,19 +48,29 @@ const FORWARDED_BYTES_MAX: usize = 8 * 1024;
 #[derive(Clone)]
 pub struct Gateway {
     transport: Transport,
+    memory: Memory,
     door: Arc<dyn Door>,
 }
 
 impl Gateway {
     /// A gateway to whatever is behind the transport, for those whom the door lets through.
-    pub fn new<T>(transport: T, door: Arc<dyn Door>) -> Self
+    pub fn new<T>(transport: T, memory: Memory, door: Arc<dyn Door>) -> Self
     where
         T: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
         T::Error: Into<StdError> + Send,
         T::Future: Send + 'static,
     {
-        let transport = BoxCloneSyncService::new(transport.map_err(|error| Status::from_error(error.into())));
-        Self { transport, door }
+        let reserving = memory.clone();
+        let counted = tower::service_fn(move |request: http::Request<Body>| {
+            let (transport, memory) = (transport.clone(), reserving.clone());
+            async move {
+                let relayed = request.extensions().get::<Relayed>().cloned();
+                let response = transport.oneshot(request).await.map_err(|error| Status::from_error(error.into()))?;
+                Ok(answers::counted(response, relayed.as_ref(), &memory))
+            }
+        });
+        let transport = BoxCloneSyncService::new(counted);
+        Self { transport, memory, door }
     }
 }
 
@@ -69,6 +81,9 @@ pub struct Upstream {
     call: Option<Call>,
     metadata: HeaderMap,
     signed: Option<SignedRequest>,
+    /// What the body of the request holds, until the answer.
+    arrival: Arc<Arrival>,
+    relayed: Relayed,
     /// Whether the caller is in a trace, and understands traces of others.
     pub traced: bool,
 }
@@ -88,9 +103,11 @@ impl FromRequestParts<Gateway> for Upstream {
         let trace = parts.extensions.get::<RequestTrace>();
         trace.into_iter().for_each(|trace| trace.pass_on(&parts.headers, &mut metadata));
         let traced = trace.is_some_and(|trace| trace.parent.is_some());
-        let Gateway { transport, door } = gateway.clone();
+        let Gateway { transport, memory, door } = gateway.clone();
         let call = parts.extensions.get::<Call>().cloned();
-        Ok(Self { transport, door, call, metadata, signed: signed::head(parts), traced })
+        let relayed = parts.extensions.get::<Relayed>().cloned().unwrap_or_else(|| Relayed::by(None));
+        let arrival = Arc::new(Arrival::new(&memory, relayed.caller()));
+        Ok(Self { transport, door, call, metadata, signed: signed::head(parts), arrival, relayed, traced })
     }
 }
 
@@ -109,7 +126,7 @@ impl Upstream {
     /// Reads the body of the caller's request; a signature covers it.
     pub async fn read(&mut self, body: axum::body::Body, plane: Plane) -> Result<Bytes> {
         self.door.before_body(&self.metadata, self.call.as_ref())?;
-        let body = body::read(body, plane).await?;
+        let body = body::read(body, plane, &self.arrival).await?;
         if let Some(signed) = &mut self.signed {
             signed.body = body.clone();
         }
@@ -132,6 +149,8 @@ impl Upstream {
         if let Some(call) = &self.call {
             request.extensions_mut().insert(call.clone());
         }
+        request.extensions_mut().insert(self.relayed.clone());
+        request.extensions_mut().insert(Arc::clone(&self.arrival));
         request.set_timeout(deadline);
         Ok(request)
     }

@@ -38,10 +38,12 @@ pub enum Refusal {
     Rate,
     /// The project has its share of the calls in flight.
     Share,
+    /// The memory for what it needs is used up, or its owner has its share.
+    Memory,
 }
 
 impl Refusal {
-    const ALL: [Self; 4] = [Self::Lane, Self::InFlight, Self::Rate, Self::Share];
+    const ALL: [Self; 5] = [Self::Lane, Self::InFlight, Self::Rate, Self::Share, Self::Memory];
 
     fn name(self) -> &'static str {
         match self {
@@ -49,6 +51,7 @@ impl Refusal {
             Self::InFlight => "in_flight",
             Self::Rate => "rate",
             Self::Share => "share",
+            Self::Memory => "memory",
         }
     }
 }
@@ -103,6 +106,11 @@ impl Calls {
     pub fn ended(&self, method: &'static str, code: &'static str, elapsed: Duration) {
         self.ended.get_or_create(&Outcome { method, code }).inc();
         self.seconds.get_or_create(&Method { method }).observe(elapsed.as_secs_f64());
+    }
+
+    /// Calls in flight.
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.in_flight.get()).unwrap_or(0)
     }
 
     /// Counts a call as in flight until what is returned is dropped.

@@ -7,6 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::credentials::Credentials;
+use super::memory::MemoryUse;
 use super::rest::RestRequests;
 use super::{encoded, registry};
 
@@ -18,6 +19,7 @@ pub struct GatewayMetrics(Arc<All>);
 struct All {
     registry: Registry,
     rest: RestRequests,
+    memory: MemoryUse,
     upstream_up: Gauge,
     credentials: Credentials,
 }
@@ -26,11 +28,12 @@ impl Default for GatewayMetrics {
     fn default() -> Self {
         let mut registry = registry();
         let rest = RestRequests::registered(&mut registry);
+        let memory = MemoryUse::registered(&mut registry);
         let upstream_up = Gauge::default();
         let help = "1 while the service behind a gateway on its own says that it is ready";
         registry.register("upstream_up", help, upstream_up.clone());
         let credentials = Credentials::registered(&mut registry);
-        Self(Arc::new(All { registry, rest, upstream_up, credentials }))
+        Self(Arc::new(All { registry, rest, memory, upstream_up, credentials }))
     }
 }
 
@@ -38,6 +41,11 @@ impl GatewayMetrics {
     /// REST requests.
     pub fn rest(&self) -> &RestRequests {
         &self.0.rest
+    }
+
+    /// Memory by use.
+    pub fn memory(&self) -> &MemoryUse {
+        &self.0.memory
     }
 
     /// Whether the service is ready.

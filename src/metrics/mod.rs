@@ -1,6 +1,6 @@
 //! What the service says of itself in numbers, for Prometheus: counted where it happens, read at `/metrics` of the admin port.
 //!
-//! Knows nothing of the project but `domain`: the rest of it counts here.
+//! Knows nothing of the project but `domain` and `memory`: the rest of it counts here.
 
 mod calls;
 mod clock;
@@ -8,6 +8,7 @@ mod credentials;
 mod gateway;
 mod groups;
 mod lanes;
+mod memory;
 mod messages;
 mod replica;
 mod rest;
@@ -24,6 +25,7 @@ pub use self::credentials::Credentials;
 pub use self::gateway::GatewayMetrics;
 pub use self::groups::{GroupSample, Groups};
 pub use self::lanes::{Lane, Lanes};
+pub use self::memory::MemoryUse;
 pub use self::messages::{Expired, Messages, SettledCounts};
 pub use self::replica::{PostgresSample, Replica, Upkeep};
 pub use self::rest::RestRequests;
@@ -46,6 +48,7 @@ struct All {
     clock: Clock,
     rest: RestRequests,
     credentials: Credentials,
+    memory: MemoryUse,
 }
 
 impl Default for Metrics {
@@ -59,7 +62,8 @@ impl Default for Metrics {
         let clock = Clock::registered(&mut registry);
         let rest = RestRequests::registered(&mut registry);
         let credentials = Credentials::registered(&mut registry);
-        Self(Arc::new(All { registry, calls, lanes, messages, groups, replica, clock, rest, credentials }))
+        let memory = MemoryUse::registered(&mut registry);
+        Self(Arc::new(All { registry, calls, lanes, messages, groups, replica, clock, rest, memory, credentials }))
     }
 }
 
@@ -102,6 +106,11 @@ impl Metrics {
     /// Files and URLs of credentials and certificates.
     pub fn credentials(&self) -> &Credentials {
         &self.0.credentials
+    }
+
+    /// Memory by use.
+    pub fn memory(&self) -> &MemoryUse {
+        &self.0.memory
     }
 
     /// All of them as text, in the OpenMetrics format.

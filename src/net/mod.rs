@@ -24,6 +24,7 @@ mod tests;
 pub use self::call::{Call, Calls};
 pub use self::door::{Door, OpenDoor, health_checks};
 pub use self::listener::{Audience, Listener};
+use crate::memory::Memory;
 
 /// How many connections and calls there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,14 @@ pub struct NetLimits {
     pub connections_max: usize,
     /// Calls of known callers in flight in this process, until their answers are sent.
     pub calls_max: usize,
+}
+
+impl NetLimits {
+    /// Fewer calls when the memory does not suffice for so many.
+    #[must_use]
+    pub fn within(self, memory: &Memory) -> Self {
+        Self { calls_max: self.calls_max.min(memory.calls_max()), ..self }
+    }
 }
 
 impl Default for NetLimits {

@@ -28,6 +28,7 @@ pub mod peers;
 mod place;
 pub mod queues;
 pub mod retries;
+mod rows;
 pub mod sabotage;
 pub mod schema;
 pub mod segments;

@@ -3,12 +3,13 @@
 use sqlx::{Acquire, FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{deletion, sqlstate};
+use super::{deletion, rows, sqlstate};
 use crate::domain::clock::Timestamp;
 use crate::domain::counters::QueueQuota;
 use crate::domain::ids::{ProjectId, QueueId, StreamId};
 use crate::domain::queue::{NewQueue, Queue, QueueMode, QueueSummary};
 use crate::domain::{Error, ErrorKind, Result};
+use crate::memory::Answer;
 
 #[derive(FromRow)]
 pub(super) struct QueueRow {
@@ -172,11 +173,16 @@ impl TryFrom<SummaryRow> for QueueSummary {
     }
 }
 
-/// The queues of a project by creation time.
+/// The queues of a project by creation time. Errors: `Overloaded`.
 #[tracing::instrument(name = "queues::summaries", level = "debug", skip_all)]
-pub async fn summaries(pool: &PgPool, project: &ProjectId, now: Timestamp) -> Result<Vec<QueueSummary>> {
-    let rows: Vec<SummaryRow> = sqlx::query_as(SUMMARIES).bind(project.as_str()).bind(now).fetch_all(pool).await?;
-    rows.into_iter().map(QueueSummary::try_from).collect()
+pub async fn summaries(
+    pool: &PgPool,
+    project: &ProjectId,
+    now: Timestamp,
+    memory: &Answer,
+) -> Result<Vec<QueueSummary>> {
+    let rows = sqlx::query_as::<_, SummaryRow>(SUMMARIES).bind(project.as_str()).bind(now).fetch(pool);
+    rows::all(rows, memory).await?.into_iter().map(QueueSummary::try_from).collect()
 }
 
 /// One queue of a project.

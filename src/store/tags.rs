@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::queues;
+use super::{queues, rows};
 use crate::domain::ids::{ProjectId, QueueId};
 use crate::domain::limits::QUEUE_TAGS_MAX;
 use crate::domain::search::TaggedQueue;
 use crate::domain::tag::{self, Tag, TagSelector, TagValues};
 use crate::domain::{Error, ErrorKind, Result};
+use crate::memory::Answer;
 
 /// Adds tags or overwrites their values, all or none, within the limit of the queue.
 #[tracing::instrument(name = "tags::put", level = "debug", skip_all)]
@@ -97,8 +98,9 @@ const OF_QUEUES: &str = tagged_sql!("q.project_id = $1 ORDER BY q.created_at, q.
 
 /// The queues of a project by creation time, each with its tags by key.
 #[tracing::instrument(name = "tags::queues", level = "debug", skip_all)]
-pub async fn queues(pool: &PgPool, project: &ProjectId) -> Result<Vec<TaggedQueue>> {
-    Ok(gather(sqlx::query_as(OF_QUEUES).bind(project.as_str()).fetch_all(pool).await?))
+pub async fn queues(pool: &PgPool, project: &ProjectId, memory: &Answer) -> Result<Vec<TaggedQueue>> {
+    let rows = sqlx::query_as::<_, TaggedRow>(OF_QUEUES).bind(project.as_str()).fetch(pool);
+    Ok(gather(rows::all(rows, memory).await?))
 }
 
 /// Rows of one queue stand together.
@@ -127,14 +129,14 @@ pub async fn of_queue(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Res
 
 /// The tags in use in a project, by key, with their values in order.
 #[tracing::instrument(name = "tags::of_project", level = "debug", skip_all)]
-pub async fn of_project(pool: &PgPool, project: &ProjectId) -> Result<Vec<TagValues>> {
-    let mut rows: Vec<(String, String)> = sqlx::query_as(
+pub async fn of_project(pool: &PgPool, project: &ProjectId, memory: &Answer) -> Result<Vec<TagValues>> {
+    let rows = sqlx::query_as::<_, (String, String)>(
         "SELECT DISTINCT t.tag_key, t.tag_value FROM queues AS q JOIN queue_tags AS t USING (queue_id)
          WHERE q.project_id = $1",
     )
     .bind(project.as_str())
-    .fetch_all(pool)
-    .await?;
+    .fetch(pool);
+    let mut rows = rows::all(rows, memory).await?;
     rows.sort();
     let mut by_key: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (key, value) in rows {

@@ -168,7 +168,12 @@ async fn only_the_gateway_of_the_same_process_can_say_what_was_signed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let alone = Rest::on(&format!("http://{}", listener.local_addr().unwrap()));
     let upstream = Endpoint::from_shared(service.replica.grpc()).unwrap().connect_lazy();
-    let app = dms::gateway::router(upstream, RestRequests::default(), std::sync::Arc::new(dms::net::OpenDoor));
+    let app = dms::gateway::router(
+        upstream,
+        dms::memory::Memory::of_gateway(1 << 28).unwrap(),
+        RestRequests::default(),
+        std::sync::Arc::new(dms::net::OpenDoor),
+    );
     let serving = tokio::spawn(axum::serve(listener, app).into_future());
     let refused = alone.signing(&Signer::new("AK", "SK")).get("/queues").await;
     assert_eq!(refused.code(), (401, "DMS.10240101".into()));

@@ -75,7 +75,9 @@ async fn broker(service: &TestService, address: &GroupAddress) -> Broker {
     let clock = Some(Arc::new(service.clock.clone()) as _);
     let database_url = service.database.url().to_owned();
     let broker = Broker::start(BrokerOptions { database_url, settings: Settings::default(), clock }).await.unwrap();
-    assert!(broker.consume(address, options(Duration::ZERO)).await.unwrap().is_empty());
+    assert!(
+        broker.consume(address, options(Duration::ZERO), &broker.answer(&address.project)).await.unwrap().is_empty()
+    );
     broker
 }
 
@@ -90,13 +92,14 @@ async fn a_batch_granted_to_a_call_that_is_cancelled_right_then_is_available_at_
         for _ in 0..failures {
             service.fail_next(&group, 10).await;
         }
+        let memory = broker.answer(&address.project);
         {
-            let mut cancelled = pin!(broker.consume(&address, options(Duration::from_secs(60))));
+            let mut cancelled = pin!(broker.consume(&address, options(Duration::from_secs(60)), &memory));
             assert!(cancelled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-            let behind = broker.consume(&address, options(Duration::from_millis(500))).await.unwrap();
+            let behind = broker.consume(&address, options(Duration::from_millis(500)), &memory).await.unwrap();
             assert!(behind.is_empty(), "granted to the call before");
         }
-        let deliveries = broker.consume(&address, options(Duration::from_secs(4))).await.unwrap();
+        let deliveries = broker.consume(&address, options(Duration::from_secs(4)), &memory).await.unwrap();
         let seen: Vec<_> =
             deliveries.iter().map(|delivery| (delivery.message.body.as_ref(), delivery.attempt)).collect();
         assert_eq!(seen, [(b"1".as_slice(), failures + 1)]);

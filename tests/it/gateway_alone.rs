@@ -35,6 +35,7 @@ async fn start(upstream: Upstream) -> (Standalone, Rest) {
         admin_addr: Some(any),
         allowed_hosts: Vec::new(),
         net: dms::net::NetLimits::default(),
+        memory_max: 256 << 20,
         shutdown_limit: Duration::from_secs(5),
     };
     let gateway = Standalone::start(options).await.unwrap();

@@ -159,6 +159,7 @@ async fn only_from_this_machine_is_the_log_changed() {
         admin_addr: Some("0.0.0.0:0".parse().unwrap()),
         allowed_hosts: Vec::new(),
         net: dms::net::NetLimits::default(),
+        memory_max: 256 << 20,
         shutdown_limit: Duration::from_secs(5),
     };
     let gateway = Standalone::start(options).await.unwrap();

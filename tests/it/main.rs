@@ -43,6 +43,7 @@ mod leases;
 mod limits;
 mod locked_rows;
 mod log_filter;
+mod memory;
 mod metrics;
 mod migrations;
 mod model;

@@ -157,7 +157,7 @@ async fn leases_of_a_replica_that_died_end_in_time() {
             let broker = Broker::start(options).await.unwrap();
             let (wait, lease) = (Duration::from_secs(20), Duration::from_secs(30));
             let options = ConsumeOptions { max_messages: 1, wait, lease, rule: None };
-            broker.consume(&address, options).await.unwrap().len()
+            broker.consume(&address, options, &broker.answer(&address.project)).await.unwrap().len()
         })
     });
     assert_eq!(tokio::task::spawn_blocking(move || died.join().unwrap()).await.unwrap(), 1);

@@ -52,6 +52,7 @@ async fn the_gateway_names_the_flag() {
             admin_addr: Some(admin),
             allowed_hosts: Vec::new(),
             net: dms::net::NetLimits::default(),
+            memory_max: 256 << 20,
             shutdown_limit: Duration::from_secs(5),
         };
         let error = Standalone::start(options).await.unwrap_err().to_string();

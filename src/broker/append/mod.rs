@@ -4,6 +4,8 @@ mod appender;
 mod flush;
 mod lane;
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
@@ -16,6 +18,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MessageId, ProjectId, QueueId, StreamId};
 use crate::domain::message::{Message, NewMessage, fit_mode};
 use crate::domain::{Error, Result};
+use crate::memory::Arrival;
 use crate::store;
 use crate::store::codec;
 use crate::store::delayed::DelayedRecord;
@@ -34,14 +37,20 @@ pub struct AppendRequest {
 }
 
 impl Broker {
-    /// Sends a checked batch, all or nothing; answered after its commit.
+    /// Sends a checked batch, all or nothing; answered after its commit. What `arrival` holds is kept by the lane once it waits there.
     ///
     /// # Errors
     /// `QueueNotFound`, `RequestFormat` for a delay on a Kafka queue, `Overloaded`, `Unavailable` (the batch may or may not
     /// have been stored).
-    pub async fn send(&self, project: &ProjectId, queue: QueueId, messages: Vec<NewMessage>) -> Result<Vec<MessageId>> {
+    pub async fn send(
+        &self,
+        project: &ProjectId,
+        queue: QueueId,
+        messages: Vec<NewMessage>,
+        arrival: Option<Arc<Arrival>>,
+    ) -> Result<Vec<MessageId>> {
         let span = tracing::debug_span!("send", %project, %queue, messages = messages.len());
-        self.append(project, queue, messages).instrument(span).await
+        self.append(project, queue, messages, arrival).instrument(span).await
     }
 
     async fn append(
@@ -49,6 +58,7 @@ impl Broker {
         project: &ProjectId,
         queue: QueueId,
         mut messages: Vec<NewMessage>,
+        arrival: Option<Arc<Arrival>>,
     ) -> Result<Vec<MessageId>> {
         let entry = self.core.catalog.queue(project, queue).await?;
         fit_mode(entry.queue.mode, &mut messages)?;
@@ -59,6 +69,8 @@ impl Broker {
         let request = AppendRequest { stream, payload, message_count: 0, delayed: Vec::new(), caller, reply };
         let (request, ids) = encode(request, messages, self.core.clock.now());
         self.core.append_lane(&entry.queue).push(project, request, size)?;
+        arrival.iter().for_each(|arrival| arrival.release());
+        drop(arrival);
         let stored = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
         if !stored {
             self.core.catalog.forget(queue);

@@ -102,7 +102,8 @@ impl ClaimLane {
 
     /// What each may give out now. Those that the round has no room for, or not for all they have, are the first of the next one.
     async fn plan_all(&mut self, keys: &[SubscriptionKey]) -> Result<Vec<Planned>> {
-        let (now, mut budget) = (self.core.clock.now(), RoundBudget::default());
+        let (now, mut budget) =
+            (self.core.clock.now(), RoundBudget::new(&self.core.memory, self.core.lanes.claim.len()));
         let mut failed = self.find_failed_of_each(keys, &mut budget).await?;
         let (mut planned, mut cut_short) = (Vec::new(), None);
         for (index, key) in keys.iter().enumerate() {

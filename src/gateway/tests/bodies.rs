@@ -42,8 +42,12 @@ async fn bodies_above_the_limit_are_refused() {
 async fn a_large_body_is_answered_over_a_socket() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}{QUEUE}/messages", listener.local_addr().unwrap());
-    let app =
-        crate::gateway::router(Fake::silent(), RestRequests::default(), std::sync::Arc::new(crate::net::OpenDoor));
+    let app = crate::gateway::router(
+        Fake::silent(),
+        super::memory(),
+        RestRequests::default(),
+        std::sync::Arc::new(crate::net::OpenDoor),
+    );
     let server = tokio::spawn(axum::serve(listener, app).into_future());
     let client = reqwest::Client::new();
     for size in [BODY_BYTES_MAX + 1, 8 * 1024 * 1024] {

@@ -11,7 +11,7 @@ async fn counted(requests: &[(&str, &str)]) -> String {
     let metrics = GatewayMetrics::default();
     for (method, path) in requests {
         let request = Request::builder().method(*method).uri(*path).body(Body::empty()).unwrap();
-        router(Fake::silent(), metrics.rest().clone(), std::sync::Arc::new(crate::net::OpenDoor))
+        router(Fake::silent(), super::memory(), metrics.rest().clone(), std::sync::Arc::new(crate::net::OpenDoor))
             .oneshot(request)
             .await
             .unwrap();

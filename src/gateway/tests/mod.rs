@@ -18,12 +18,17 @@ use tower::ServiceExt as _;
 
 use self::fake::Fake;
 use super::router;
+use crate::memory::Memory;
 use crate::metrics::RestRequests;
 
 const QUEUE: &str = "/v1.0/p1/queues/9bf46390-38a2-462d-b392-4d5b2d519c55";
 const GROUP: &str =
     "/v1.0/p1/queues/9bf46390-38a2-462d-b392-4d5b2d519c55/groups/g-02fb1974-9be1-4eee-8448-ed2d3e89884a";
 const TAGS: &str = "/v1.0/p1/queue/9bf46390-38a2-462d-b392-4d5b2d519c55/tags";
+
+fn memory() -> Memory {
+    Memory::of_gateway(1 << 28).unwrap()
+}
 
 /// A REST answer.
 struct Reply {
@@ -47,7 +52,7 @@ impl Reply {
 }
 
 async fn ask(fake: &Fake, request: Request<Body>) -> Reply {
-    let response = router(fake.clone(), RestRequests::default(), std::sync::Arc::new(crate::net::OpenDoor))
+    let response = router(fake.clone(), memory(), RestRequests::default(), std::sync::Arc::new(crate::net::OpenDoor))
         .oneshot(request)
         .await
         .unwrap();

@@ -125,8 +125,12 @@ async fn credentials_are_passed_on_and_other_headers_are_not() {
 
 #[tokio::test]
 async fn the_routes_of_this_process_are_a_transport() {
-    let app =
-        crate::gateway::router(Routes::default(), RestRequests::default(), std::sync::Arc::new(crate::net::OpenDoor));
+    let app = crate::gateway::router(
+        Routes::default(),
+        super::memory(),
+        RestRequests::default(),
+        std::sync::Arc::new(crate::net::OpenDoor),
+    );
     let response = app.oneshot(Request::get(QUEUE).body(Body::empty()).unwrap());
     assert_eq!(response.await.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
@@ -134,7 +138,12 @@ async fn the_routes_of_this_process_are_a_transport() {
 #[tokio::test]
 async fn an_unreachable_channel_is_an_unreachable_upstream() {
     let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-    let app = crate::gateway::router(channel, RestRequests::default(), std::sync::Arc::new(crate::net::OpenDoor));
+    let app = crate::gateway::router(
+        channel,
+        super::memory(),
+        RestRequests::default(),
+        std::sync::Arc::new(crate::net::OpenDoor),
+    );
     let response = app.oneshot(Request::get(QUEUE).body(Body::empty()).unwrap());
     assert_eq!(response.await.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
 }

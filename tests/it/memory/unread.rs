@@ -1,0 +1,94 @@
+//! Clients that ask and do not read, or begin and do not end.
+
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use prost::Message;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpSocket, TcpStream};
+
+/// A connection whose peer may send a byte of each answer, and no more.
+pub struct Unread {
+    sender: SendRequest<Bytes>,
+    authority: String,
+    /// Answers that wait to be read.
+    answers: Vec<ResponseFuture>,
+}
+
+impl Unread {
+    pub async fn open(url: &str) -> Self {
+        let authority = url.strip_prefix("http://").unwrap().to_owned();
+        let stream = TcpStream::connect(&authority).await.unwrap();
+        let (sender, connection) =
+            h2::client::Builder::new().initial_window_size(1).handshake::<_, Bytes>(stream).await.unwrap();
+        tokio::spawn(connection);
+        Self { sender, authority, answers: Vec::new() }
+    }
+
+    /// Calls a method; the answer is never read.
+    pub async fn call(&mut self, path: &str, token: &str, message: &impl Message) {
+        let request = http::Request::post(format!("http://{}{path}", self.authority))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {token}"))
+            .body(())
+            .unwrap();
+        self.sender = self.sender.clone().ready().await.unwrap();
+        let (answer, mut body) = self.sender.send_request(request, false).unwrap();
+        body.send_data(framed(message), true).unwrap();
+        self.answers.push(answer);
+    }
+
+    /// Asks for a REST resource; the answer is never read.
+    pub async fn get(&mut self, path: &str, token: &str) {
+        let request = http::Request::get(format!("http://{}{path}", self.authority)).header("x-auth-token", token);
+        self.sender = self.sender.clone().ready().await.unwrap();
+        let (answer, _) = self.sender.send_request(request.body(()).unwrap(), true).unwrap();
+        self.answers.push(answer);
+    }
+
+    /// Begins a call whose message never ends: all of it but the last byte is sent.
+    pub async fn begin(&mut self, path: &str, token: &str, message: &impl Message) -> h2::SendStream<Bytes> {
+        let request = http::Request::post(format!("http://{}{path}", self.authority))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {token}"))
+            .body(())
+            .unwrap();
+        self.sender = self.sender.clone().ready().await.unwrap();
+        let (answer, mut body) = self.sender.send_request(request, false).unwrap();
+        let message = framed(message);
+        body.send_data(message.slice(..message.len() - 1), false).unwrap();
+        self.answers.push(answer);
+        body
+    }
+}
+
+fn framed(message: &impl Message) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(message.encoded_len()).unwrap());
+    message.encode(&mut bytes).unwrap();
+    bytes.freeze()
+}
+
+/// A REST request from one of many addresses whose body of so many bytes lacks its last one.
+pub async fn unfinished(rest: &str, peer: u8, path: &str, size: usize) -> TcpStream {
+    let mut stream = from(rest, peer).await;
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n");
+    let write = async {
+        let _refused = stream.write_all(head.as_bytes()).await;
+        let _refused = stream.write_all(&vec![b' '; size - 1]).await;
+    };
+    // Who is refused need not take the rest.
+    let _elapsed = tokio::time::timeout(Duration::from_secs(5), write).await;
+    stream
+}
+
+/// A connection from one of many addresses of this machine.
+async fn from(rest: &str, peer: u8) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("127.0.0.{peer}:0").parse().unwrap()).unwrap();
+    socket.connect(rest.strip_prefix("http://").unwrap().parse().unwrap()).await.unwrap()
+}
