@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -20,7 +21,7 @@ const EMPTY_MESSAGE: [u8; 5] = [0; 5];
 thread_local! {
     static GATEWAY: RefCell<(Runtime, Router)> = RefCell::new((
         Builder::new_current_thread().enable_time().build().expect("a runtime"),
-        dms::gateway::router(tower::service_fn(silent), dms::memory::Memory::of_gateway(1 << 28).unwrap(), dms::metrics::RestRequests::default(), std::sync::Arc::new(dms::net::OpenDoor)),
+        dms::gateway::router(tower::service_fn(silent), dms::memory::Memory::of_gateway(1 << 28).unwrap(), dms::metrics::RestRequests::default(), Arc::new(dms::net::OpenDoor)),
     ));
 }
 
@@ -42,8 +43,11 @@ fuzz_target!(|input: &[u8]| {
         };
         let (head, body) = runtime.block_on(answer);
         assert!(head.headers.contains_key("x-request-id"), "an answer without an id: {head:?}");
-        let json: serde_json::Value =
-            if body.is_empty() { serde_json::Value::Null } else { serde_json::from_slice(&body).expect("a body is JSON") };
+        let json: serde_json::Value = if body.is_empty() {
+            serde_json::Value::Null
+        } else {
+            serde_json::from_slice(&body).expect("a body is JSON")
+        };
         let code = json.get("error_code").and_then(|code| code.as_str());
         let refused = head.status.is_client_error() || head.status.is_server_error();
         assert!(!refused || body.is_empty() || code.is_some(), "{json}");

@@ -14,9 +14,10 @@ const OTHER: &str = "0123456789abcdef0123456789abcdef";
 /// `limits.memory` of deploy/kubernetes: of the service, and of a gateway on its own.
 const SERVICE_KIB: u64 = 1_536 * 1_024;
 const GATEWAY_KIB: u64 = 512 * 1_024;
-/// Each flood has so many connections of a thousand streams.
-const CONNECTIONS: usize = 10;
-/// Of 40,000 streams; a tenth of them would have more without a bound.
+/// Each flood has so many connections of a thousand streams: more than there are places for unknown callers, and few enough for a
+/// machine that does other things meanwhile. How many are held is counted in `calls.rs`.
+const CONNECTIONS: usize = 3;
+/// What is resident at most.
 const SERVICE_PEAK_KIB: u64 = 300 * 1_024;
 const GATEWAY_PEAK_KIB: u64 = 200 * 1_024;
 const LOG_BYTES_MAX: usize = 256 * 1_024;
