@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_relayed_are_cut_at_their_deadline() {
+    async fn calls_in_process_are_cut_at_their_deadline() {
         assert_eq!(code(&answer(1, "10S").await), Code::Ok);
         let late = answer(1, "20m").await;
         assert_eq!(code(&late), Code::DeadlineExceeded);

@@ -58,17 +58,16 @@ async fn requests_that_do_not_end() {
     let small = beside.quiet.message("q", text(60_000));
     let (mut connections, mut bodies) = (Vec::new(), Vec::new());
     for token in GREEDY {
-        for _ in 0..4 {
+        for (message, count) in [(&message, 20), (&small, 60)].repeat(3) {
             let mut connection = Unread::open(beside.process.grpc.as_ref().unwrap()).await;
-            for _ in 0..20 {
-                bodies.push(connection.begin(SEND, token, &message).await);
-                bodies.push(connection.begin(SEND, token, &small).await);
+            for _ in 0..count {
+                bodies.push(connection.begin(SEND, token, message).await);
             }
             connections.push(connection);
         }
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    beside.bounded("240 requests of up to 1.4 MB on gRPC").await;
+    beside.bounded("180 requests of 1.4 MB and 540 of 60 KB on gRPC").await;
     beside.process.was_refused("large_requests").await;
     beside.process.was_refused("small_requests").await;
     let mut rest = Vec::new();
@@ -147,17 +146,21 @@ async fn calls_that_wait() {
     let beside = Beside::start().await;
     let mut waiting = JoinSet::new();
     for token in GREEDY {
-        let client = beside.process.client(token).await;
-        let (queue, group) = client.queue("queue").await;
-        for _ in 0..2_000 {
-            let request = client.request(client.consume(&queue, &group, 60));
-            let mut messages = client.messages.clone();
-            waiting.spawn(async move { messages.consume_messages(request).await.map(drop) });
+        let (queue, group) = beside.process.client(token).await.queue("queue").await;
+        // A connection has a thousand at most.
+        for _ in 0..2 {
+            let client = beside.process.client(token).await;
+            for _ in 0..1_000 {
+                let request = client.request(client.consume(&queue, &group, 60));
+                let mut messages = client.messages.clone();
+                waiting.spawn(async move { messages.consume_messages(request).await.map(drop) });
+            }
         }
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     beside.bounded("6,000 long polls").await;
-    assert!(beside.process.metric(r#"dms_calls_refused_total{why="in_flight"}"#).await > 0);
+    let refused = async |why: &str| beside.process.metric(&format!("dms_calls_refused_total{{why=\"{why}\"}}")).await;
+    assert!(refused("share").await + refused("in_flight").await > 1_000);
     waiting.shutdown().await;
 }
 
