@@ -64,6 +64,8 @@ pub fn place(span: &Span, here: TraceContext, parent: Option<TraceContext>) {
     if !are_exported() || span.is_disabled() {
         return;
     }
+    // A span is sampled as its parent is, so an unsampled span needs an unsampled parent.
+    let parent = parent.map(|parent| if here.is_sampled() { parent } else { parent.unsampled() });
     let parent = parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(exported(parent)));
     // Fails for a span that has begun before: it keeps the place that it has.
     if span.set_parent(parent).is_ok() {
