@@ -97,7 +97,8 @@ pub(super) async fn create_stream(
 ) -> sqlx::Result<()> {
     sqlx::query("INSERT INTO streams (stream_id, last_appended_at, queue_id, kind) VALUES ($1, $2, $3, $4)")
         .bind(stream.0)
-        .bind(now)
+        // The first append comes behind it, and may come in the same instant.
+        .bind(Timestamp(now.0 - 1))
         .bind(queue.0)
         .bind(kind)
         .execute(conn)

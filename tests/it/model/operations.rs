@@ -8,6 +8,8 @@ use dms::proto::v1 as pb;
 
 /// Microseconds since 1970.
 pub type Micros = i64;
+/// No stream has as many appends while the clock stands still as this has microseconds.
+pub const MOMENT: Micros = 1_000;
 /// A message: the number that is its body.
 pub type Number = u32;
 /// A consumer group, never used again after its deletion.

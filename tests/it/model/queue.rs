@@ -118,13 +118,14 @@ impl QueueModel {
         Ok(())
     }
 
-    /// Offsets have no gaps, and the time of an append is the present.
+    /// Offsets have no gaps, and the time of an append is the present, or later by as little as keeps times of a stream in order.
     fn append(&mut self, number: Number, labels: &[String], place: Place) -> Result<(), String> {
         let expected = Place { offset: i64::try_from(self.log.len()).unwrap(), appended_at: self.now };
-        if place != expected {
+        let last = self.log.last().map_or(self.now, |stored| stored.appended_at.max(self.now));
+        if place.offset != expected.offset || !(last..self.now + MOMENT).contains(&place.appended_at) {
             return Err(format!("{number} was appended at {place:?}, not {expected:?}"));
         }
-        Arc::make_mut(&mut self.log).push(Stored { number, labels: labels.to_vec(), appended_at: self.now });
+        Arc::make_mut(&mut self.log).push(Stored { number, labels: labels.to_vec(), appended_at: place.appended_at });
         for group in self.groups.values_mut() {
             group.appended(number, labels, place, self.round);
         }
