@@ -92,16 +92,16 @@ mod tests {
         let verdict = |replicas| found(UNLIMITED, replicas)[0].verdict;
         assert_eq!((verdict(4), verdict(5)), (Verdict::Good, Verdict::Bad), "six are reserved");
         let what = &found(UNLIMITED, 5)[0].what;
-        assert!(what.contains("5 replicas need 105 connections"), "{what}");
+        assert!(what.contains("5 replicas need 115 connections"), "{what}");
     }
 
     #[test]
     fn the_narrowest_limit_counts() {
         for (role_limit, database_limit, verdict, name) in [
             (Some(200), Some(300), Verdict::Good, "max_connections = 106"),
-            (Some(42), Some(50), Verdict::Good, "that of the role dms: 42"),
-            (Some(41), None, Verdict::Bad, "that of the role dms: 41"),
-            (Some(50), Some(41), Verdict::Bad, "that of the database: 41"),
+            (Some(46), Some(50), Verdict::Good, "that of the role dms: 46"),
+            (Some(45), None, Verdict::Bad, "that of the role dms: 45"),
+            (Some(50), Some(45), Verdict::Bad, "that of the database: 45"),
             (None, Some(0), Verdict::Bad, "that of the database: 0"),
         ] {
             let limits = ConnectionLimits { role: "dms".to_owned(), role_limit, database_limit, ..UNLIMITED };
@@ -115,7 +115,7 @@ mod tests {
     fn a_superuser_is_told_of_a_limit_that_binds_others() {
         let found = |replicas| {
             let limits =
-                ConnectionLimits { superuser: true, role_limit: Some(1), database_limit: Some(41), ..UNLIMITED };
+                ConnectionLimits { superuser: true, role_limit: Some(1), database_limit: Some(45), ..UNLIMITED };
             found(limits, replicas).into_iter().map(|finding| finding.verdict).collect::<Vec<_>>()
         };
         assert_eq!(found(1), [Verdict::Good]);
