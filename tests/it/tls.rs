@@ -201,7 +201,8 @@ async fn a_gateway_on_its_own_shows_its_certificate_to_the_service() {
     }
     let mut gateway = Gateway(command.stderr(Stdio::piped()).spawn().unwrap());
     let mut log = BufReader::new(gateway.0.stderr.take().unwrap()).lines();
-    let ready = log.find_map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).ok()).unwrap();
-    let url = format!("http://{}/v1.0/p/queues", ready["address"].as_str().unwrap());
+    let address =
+        |line: String| Some(serde_json::from_str::<serde_json::Value>(&line).ok()?["address"].as_str()?.to_owned());
+    let url = format!("http://{}/v1.0/p/queues", log.find_map(|line| address(line.unwrap())).unwrap());
     assert_eq!(reqwest::get(url).await.unwrap().status(), 200);
 }
