@@ -243,7 +243,7 @@ impl ClaimLane {
         match &planned {
             Some(planned) => planned.batches.iter().for_each(|(_, _, batch)| budget.kept(batch.kept_bytes)),
             // Somebody else has taken what was to be read.
-            None if source != NextSource::Log && !is_undecided => reader.forget_state(),
+            None if matches!(source, NextSource::Failed | NextSource::Both) && !is_undecided => reader.forget_state(),
             None => {}
         }
         Ok(planned)
