@@ -220,7 +220,14 @@ async fn a_consume_answer_has_at_most_512_kb() {
     }
     assert_eq!(batches, [5, 5, 2, 2, 1]);
     service.advance(30);
-    assert_eq!(service.receive(&group, 10).await.len(), 5, "also when they come again");
+    // Their leases have ended in the same instant, so any of the batches may come first.
+    let mut again = 0;
+    while again < 15 {
+        let batch = service.receive(&group, 10).await;
+        let bytes: usize = bodies(&batch).iter().map(String::len).sum();
+        assert!(bytes <= BATCH_BYTES, "also when they come again");
+        again += batch.len();
+    }
 }
 
 #[tokio::test]

@@ -155,8 +155,11 @@ async fn unfrozen(service: &TestService) -> Vec<String> {
     dms::store::partitions::unfrozen_days(&mut service.sql().await, now, horizon).await.unwrap()
 }
 
+/// Far more transactions than other tests begin meanwhile on the same server.
+const AGE: i64 = 2_000;
+
 /// Lets transactions pass that take an id each.
-async fn age_by(service: &TestService, transactions: usize) {
+async fn age_by(service: &TestService, transactions: i64) {
     let mut sql = service.sql().await;
     for _ in 0..transactions {
         sql.execute("SELECT pg_current_xact_id()").await.unwrap();
@@ -172,26 +175,26 @@ async fn a_partition_is_frozen_once_when_its_day_is_over_by_one_replica() {
     for _ in 0..5 {
         service.send(&queue, &[&large, "1"]).await;
     }
-    age_by(&service, 50).await;
+    age_by(&service, AGE).await;
     let brokers = [broker(&service).await, broker(&service).await];
     assert!(brokers[0].freeze_partitions().await.unwrap().is_empty(), "its day is not over");
     service.advance(DAY);
     assert_eq!(unfrozen(&service).await, [table_of(&service, -1)]);
     let before = frozen(&service, -1).await;
-    assert!(before.0 >= 50 && before.1 == 0, "{before:?}");
-    // Of the databases beside ours some may hold a snapshot.
+    assert!(before.0 >= AGE && before.1 == 0, "{before:?}");
+    // What a transaction that has not ended may still have to see is left for the next time.
     eventually("yesterday's partition is frozen", async || {
         let (first, second) = tokio::join!(brokers[0].freeze_partitions(), brokers[1].freeze_partitions());
-        first.unwrap().len() + second.unwrap().len() > 0
+        assert!(first.unwrap().len() + second.unwrap().len() <= 1, "by one of them");
+        unfrozen(&service).await.is_empty()
     })
     .await;
-    assert!(unfrozen(&service).await.is_empty());
     let after = frozen(&service, -1).await;
-    assert!(after.0 < 50 && after.1 == 1, "{after:?}");
+    assert!(after.0 < AGE && after.1 >= 1, "{after:?}");
     for broker in &brokers {
         assert!(broker.freeze_partitions().await.unwrap().is_empty(), "once");
     }
-    assert_eq!(frozen(&service, -1).await.1, 1);
+    assert_eq!(frozen(&service, -1).await.1, after.1);
     assert_eq!(frozen(&service, 0).await.1, 0, "today's is left alone");
     let group = service.group(&queue, "group").await;
     assert_eq!(service.work_off(&group, 10).await.len(), 10);
