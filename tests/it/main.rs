@@ -35,6 +35,7 @@ mod grpc_bad_input;
 mod handlers;
 mod healthcheck;
 mod hostile;
+mod hostile_neighbour;
 mod idle;
 mod kafka_queues;
 mod labels;

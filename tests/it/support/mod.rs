@@ -11,4 +11,5 @@ pub mod probe;
 pub mod rest;
 pub mod service;
 pub mod signer;
+pub mod statements;
 pub mod wire;
