@@ -4,7 +4,6 @@ use super::ClaimLane;
 use super::planned::Planned;
 use super::reader::Reader;
 use crate::broker::isolation::{self, Failed, Parts};
-use crate::broker::settle::{LEASE_BYTES, SettleRequest};
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::{Error, Result};
 use crate::store;
@@ -50,7 +49,7 @@ impl ClaimLane {
     /// Has leases ended that may have been given out, by a claim whose outcome is not known: nobody holds them.
     fn release(&self, planned: &Planned) {
         for (lease, _, _) in &planned.batches {
-            self.core.settle_lane(lease.subscription.stream).push_event(SettleRequest::Release(*lease), LEASE_BYTES);
+            self.core.release(*lease);
         }
     }
 }

@@ -13,7 +13,6 @@ use super::reader::{NextSource, Reader};
 use super::scan::Candidate;
 use super::{ClaimLane, Granted, RETRY};
 use crate::broker::rounds::Round;
-use crate::broker::settle::{LEASE_BYTES, SettleRequest};
 use crate::broker::wakeups::Wakeup;
 use crate::domain::clock::Timestamp;
 use crate::domain::handler::Handler;
@@ -273,7 +272,7 @@ impl ClaimLane {
             let (deliveries, kept_bytes) = (deliveries(lease, expires_at, batch.messages), batch.kept_bytes);
             if batch.request.reply.send(Ok(Granted { lease, deliveries, kept_bytes })).is_err() {
                 // The caller has given up since: nobody has seen these messages.
-                self.core.settle_lane(key.stream).push_event(SettleRequest::Release(lease), LEASE_BYTES);
+                self.core.release(lease);
             } else {
                 self.core.metrics.messages().delivered(key, first, again);
             }
