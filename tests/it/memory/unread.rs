@@ -28,16 +28,8 @@ impl Unread {
 
     /// Calls a method; the answer is never read.
     pub async fn call(&mut self, path: &str, token: &str, message: &impl Message) {
-        let request = http::Request::post(format!("http://{}{path}", self.authority))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .header("authorization", format!("Bearer {token}"))
-            .body(())
-            .unwrap();
-        self.sender = self.sender.clone().ready().await.unwrap();
-        let (answer, mut body) = self.sender.send_request(request, false).unwrap();
+        let mut body = self.open_call(path, token).await;
         body.send_data(framed(message), true).unwrap();
-        self.answers.push(answer);
     }
 
     /// Asks for a REST resource; the answer is never read.
@@ -50,6 +42,13 @@ impl Unread {
 
     /// Begins a call whose message never ends: all of it but the last byte is sent.
     pub async fn begin(&mut self, path: &str, token: &str, message: &impl Message) -> h2::SendStream<Bytes> {
+        let mut body = self.open_call(path, token).await;
+        let message = framed(message);
+        body.send_data(message.slice(..message.len() - 1), false).unwrap();
+        body
+    }
+
+    async fn open_call(&mut self, path: &str, token: &str) -> h2::SendStream<Bytes> {
         let request = http::Request::post(format!("http://{}{path}", self.authority))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -57,9 +56,7 @@ impl Unread {
             .body(())
             .unwrap();
         self.sender = self.sender.clone().ready().await.unwrap();
-        let (answer, mut body) = self.sender.send_request(request, false).unwrap();
-        let message = framed(message);
-        body.send_data(message.slice(..message.len() - 1), false).unwrap();
+        let (answer, body) = self.sender.send_request(request, false).unwrap();
         self.answers.push(answer);
         body
     }
