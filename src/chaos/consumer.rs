@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::checker::Rule;
 use super::client::{Ask, Failure, Received, Roaming};
-use super::history::{Batch, Delivery, DeliveryRef, MessageId, Window};
+use super::history::{Batch, Delivery, DeliveryRef, MessageId, Unanswered, Window};
 use super::load::{Handled, LEASE, Load};
 use super::manners::{Move, Say, calm_moves, moves};
 use super::recorder::ReaderId;
@@ -47,7 +47,11 @@ impl Consumer {
         while !self.load.done.is_cancelled() {
             let ask = self.ask();
             let began = self.load.recorder.now();
-            match self.consume(ask).await {
+            let answer = self.consume(ask).await;
+            if !matches!(answer, Some(Ok(_))) {
+                self.load.recorder.unanswered(self.reader, Unanswered { began, max: ask.max });
+            }
+            match answer {
                 Some(Ok(received)) if !received.is_empty() => {
                     let window = self.load.recorder.since(began);
                     self.treat(window, ask.lease, received).await;

@@ -139,11 +139,22 @@ pub struct AckCall {
     pub answer: AckAnswer,
 }
 
+/// A consume without an answer, which may have leased messages that nobody was told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Before the call.
+    pub began: Moment,
+    /// Messages that it asked for.
+    pub max: u32,
+}
+
 /// What went through one stream of one group.
 #[derive(Debug, Clone, Default)]
 pub struct ReaderLog {
     /// By the order of their answers.
     pub batches: Vec<Batch>,
+    /// By the order in which they were given up.
+    pub unanswered: Vec<Unanswered>,
     /// By the order of their answers.
     pub acks: Vec<AckCall>,
 }

@@ -95,6 +95,7 @@ async fn campaign(args: &ChaosArgs, seed: u64, site: Arc<Site>, topology: Topolo
     rounds(args, &site, &mut injector).await?;
     load.sent.cancel();
     clients.join_producers().await?;
+    site.lift(args.sabotage).await?;
     ending::drain(&site, &load).await?;
     clients.join_others().await?;
     load.late.close();

@@ -6,7 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::checker::{Findings, Rule};
-use super::history::{AckCall, Allowance, Batch, GroupLog, History, Moment, QueueRules, ReaderLog, SendCall, Window};
+use super::history::{
+    AckCall, Allowance, Batch, GroupLog, History, Moment, QueueRules, ReaderLog, SendCall, Unanswered, Window,
+};
 use crate::domain::counters::GroupCounters;
 use crate::domain::message::Source;
 
@@ -89,6 +91,11 @@ impl Recorder {
         let mut log = self.reader(reader);
         log.batches.push(batch);
         u32::try_from(log.batches.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// A consume has ended without an answer.
+    pub fn unanswered(&self, reader: ReaderId, consume: Unanswered) {
+        self.reader(reader).unanswered.push(consume);
     }
 
     /// An acknowledgement has ended.

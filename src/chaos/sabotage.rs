@@ -26,6 +26,16 @@ pub async fn install(database_url: &str, sabotage: Sabotage) -> Result<()> {
     sql::install(database_url, script).await.context("the sabotage cannot be installed")
 }
 
+/// Undoes what would otherwise be reported as messages lost, once the load has ended.
+pub async fn lift(database_url: &str, sabotage: Sabotage) -> Result<()> {
+    match sabotage {
+        Sabotage::FailedStarve => {
+            sql::install(database_url, sql::FAILED_STARVE_END).await.context("the sabotage cannot be lifted")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Settings of Postgres that make it show.
 pub fn settings(sabotage: Sabotage) -> &'static [(&'static str, &'static str)] {
     if sabotage == Sabotage::AnsweredEarly { &sql::ANSWERED_EARLY_SETTINGS } else { &[] }

@@ -19,7 +19,7 @@ use super::recorder::Recorder;
 use super::replica::Replica;
 use super::sabotage;
 use super::topology::Topology;
-use crate::config::{ChaosArgs, Fault};
+use crate::config::{ChaosArgs, Fault, Sabotage};
 use crate::harness::service::this_program;
 use crate::store;
 
@@ -89,6 +89,14 @@ impl Site {
     /// Brings the schema to this version while replicas of the previous one run on it.
     pub async fn upgrade(&self) -> Result<()> {
         Ok(store::migrate(&self.database_url).await?)
+    }
+
+    /// Ends a sabotage whose harm would otherwise outlast the load.
+    pub async fn lift(&self, sabotage: Option<Sabotage>) -> Result<()> {
+        match sabotage {
+            Some(sabotage) => sabotage::lift(&self.database_url, sabotage).await,
+            None => Ok(()),
+        }
     }
 
     /// Where clients reach the replicas.

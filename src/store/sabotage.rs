@@ -105,34 +105,27 @@ CREATE TRIGGER chaos_sabotage BEFORE INSERT ON retries FOR EACH ROW
     WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION chaos_sabotage();
 CREATE TRIGGER chaos_sabotage_end AFTER INSERT ON leases FOR EACH ROW EXECUTE FUNCTION chaos_sabotage_end()";
 
-/// Every fourth failed message of a queue that is not FIFO steps aside until its group has taken hundreds of new ones.
+/// Failed messages of queues that are not FIFO step aside for as long as there is load: new ones pass them all.
 pub const FAILED_STARVE: &str = "
-CREATE TABLE chaos_aside (LIKE retries);
-ALTER TABLE chaos_aside ADD COLUMN until bigint;
+CREATE TABLE chaos_aside (LIKE retries INCLUDING DEFAULTS);
 CREATE FUNCTION chaos_sabotage() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF random() < 0.25 AND EXISTS (SELECT FROM queues WHERE stream_id = NEW.stream_id AND mode <> 'FIFO') THEN
-        INSERT INTO chaos_aside SELECT NEW.*, cursor_offset + 400 FROM subscriptions AS s
-        WHERE s.stream_id = NEW.stream_id AND s.subscription_id = NEW.subscription_id;
+    IF EXISTS (SELECT FROM queues WHERE stream_id = NEW.stream_id AND mode <> 'FIFO') THEN
+        INSERT INTO chaos_aside SELECT NEW.*;
         RETURN NULL;
     END IF;
     RETURN NEW;
 END $$;
-CREATE FUNCTION chaos_sabotage_end() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    WITH back AS (
-        DELETE FROM chaos_aside WHERE stream_id = NEW.stream_id AND subscription_id = NEW.subscription_id
-            AND until <= NEW.cursor_offset
-        RETURNING *
-    )
-    INSERT INTO retries (stream_id, subscription_id, message_offset, attempts, appended_at)
-    SELECT stream_id, subscription_id, message_offset, attempts, appended_at FROM back;
-    RETURN NULL;
-END $$;
-CREATE TRIGGER chaos_sabotage BEFORE INSERT ON retries FOR EACH ROW
-    WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION chaos_sabotage();
-CREATE TRIGGER chaos_sabotage_end AFTER UPDATE ON subscriptions FOR EACH ROW
-    WHEN (NEW.cursor_offset > OLD.cursor_offset) EXECUTE FUNCTION chaos_sabotage_end()";
+CREATE TRIGGER chaos_sabotage BEFORE INSERT ON retries FOR EACH ROW EXECUTE FUNCTION chaos_sabotage()";
+
+/// What stepped aside comes back, in the order in which it failed. The version moves along, so that every replica sees it.
+pub const FAILED_STARVE_END: &str = "
+BEGIN;
+DROP TRIGGER chaos_sabotage ON retries;
+UPDATE subscriptions AS s SET version = version + 1 FROM chaos_aside AS a
+    WHERE (s.stream_id, s.subscription_id) = (a.stream_id, a.subscription_id);
+INSERT INTO retries SELECT * FROM chaos_aside ORDER BY failure_id;
+COMMIT";
 
 /// A failed delivery is forgotten when the message is due again.
 pub const FAILURE_UNCOUNTED: &str = "

@@ -49,6 +49,11 @@ fn lost_sends_are_noticed() {
 }
 
 #[test]
+fn starved_messages_are_noticed() {
+    is_noticed("failed-starve", "starved");
+}
+
+#[test]
 fn shared_leases_are_noticed() {
     is_noticed("lease-shared", "lease");
 }

@@ -6,7 +6,7 @@
 use super::GroupView;
 use super::findings::{Findings, Rule};
 use super::holds::Hold;
-use crate::chaos::history::Moment;
+use crate::chaos::history::{Moment, Unanswered, Window};
 use std::time::Duration;
 
 /// Deliveries that are claimed together, or before another replica has heard of what waits.
@@ -19,20 +19,17 @@ pub(super) fn check(group: &GroupView<'_>, findings: &mut Findings) {
         return;
     }
     let by_message = group.normal.by_message();
-    let (first, again, untold) =
-        (by(&by_message, |n| n == Some(1)), by(&by_message, |n| n > Some(1)), by(&by_message, |n| n.is_none()));
+    let turns = Turns::new(&by_message, group);
     for deliveries in by_message.chunk_by(|one, next| one.message == next.message) {
         if let Some((sent, delivered)) = first_wait(group, deliveries) {
-            let (passed, new) =
-                (again.surely(sent, delivered), first.perhaps(sent, delivered) + untold.perhaps(sent, delivered));
+            let (passed, new) = (turns.surely_again(sent, delivered), turns.perhaps_new(sent, delivered));
             if passed > new + SLACK {
                 findings.add(Rule::Starved, || text(group, deliveries[0], passed, "failed", new, "new"));
             }
         }
         for pair in deliveries.windows(2) {
             let Some((failed, delivered)) = wait_again(pair[0], pair[1]) else { continue };
-            let (passed, fair) =
-                (first.surely(failed, delivered), again.perhaps(failed, delivered) + untold.perhaps(failed, delivered));
+            let (passed, fair) = (turns.surely_new(failed, delivered), turns.perhaps_again(failed, delivered));
             if passed > 2 * fair + SLACK {
                 findings.add(Rule::Starved, || text(group, pair[1], passed, "new", fair, "failed"));
             }
@@ -60,24 +57,73 @@ fn wait_again(one: &Hold, next: &Hold) -> Option<(Moment, Moment)> {
     is_next.then_some((one.failed?.ended, next.claimed.began))
 }
 
+/// The deliveries of a group, new messages and failed ones.
+struct Turns<'a> {
+    /// Whose answer says that they are the first of their message.
+    new: Times,
+    /// Whose answer says that they are not, or that came after another delivery of their message.
+    again: Times,
+    /// Answers of REST tell no count. These are the first of their message that anybody was told of.
+    untold: Times,
+    /// These may have leased a message before the first delivery that anybody was told of.
+    unanswered: &'a [Unanswered],
+}
+
+impl<'a> Turns<'a> {
+    fn new(by_message: &[&Hold], group: &GroupView<'a>) -> Self {
+        let (mut new, mut again, mut untold) = (Vec::new(), Vec::new(), Vec::new());
+        for deliveries in by_message.chunk_by(|one, next| one.message == next.message) {
+            for (index, hold) in deliveries.iter().enumerate() {
+                match hold.attempts {
+                    Some(1) => new.push(hold.claimed),
+                    None if index == 0 => untold.push(hold.claimed),
+                    _ => again.push(hold.claimed),
+                }
+            }
+        }
+        let unanswered = &group.log.normal.unanswered;
+        Self { new: Times::new(&new), again: Times::new(&again), untold: Times::new(&untold), unanswered }
+    }
+
+    /// At most so many of the untold ones were not the first of their message.
+    fn hidden(&self, until: Moment) -> usize {
+        self.unanswered.iter().filter(|consume| consume.began <= until).map(|consume| consume.max as usize).sum()
+    }
+
+    fn surely_new(&self, from: Moment, until: Moment) -> usize {
+        self.new.surely(from, until) + self.untold.surely(from, until).saturating_sub(self.hidden(until))
+    }
+
+    fn perhaps_new(&self, from: Moment, until: Moment) -> usize {
+        self.new.perhaps(from, until) + self.untold.perhaps(from, until)
+    }
+
+    fn surely_again(&self, from: Moment, until: Moment) -> usize {
+        self.again.surely(from, until)
+    }
+
+    fn perhaps_again(&self, from: Moment, until: Moment) -> usize {
+        self.again.perhaps(from, until) + self.untold.perhaps(from, until).min(self.hidden(until))
+    }
+}
+
 /// Deliveries of one kind by time.
 struct Times {
     began: Vec<Moment>,
     ended: Vec<Moment>,
 }
 
-fn by(holds: &[&Hold], kind: impl Fn(Option<u8>) -> bool) -> Times {
-    let of_kind = || holds.iter().filter(|hold| kind(hold.attempts));
-    let mut times = Times {
-        began: of_kind().map(|hold| hold.claimed.began).collect(),
-        ended: of_kind().map(|hold| hold.claimed.ended).collect(),
-    };
-    times.began.sort_unstable();
-    times.ended.sort_unstable();
-    times
-}
-
 impl Times {
+    fn new(claims: &[Window]) -> Self {
+        let mut times = Self {
+            began: claims.iter().map(|claim| claim.began).collect(),
+            ended: claims.iter().map(|claim| claim.ended).collect(),
+        };
+        times.began.sort_unstable();
+        times.ended.sort_unstable();
+        times
+    }
+
     /// At least so many were claimed between the two.
     fn surely(&self, from: Moment, until: Moment) -> usize {
         let ended = self.ended.partition_point(|ended| *ended <= until);

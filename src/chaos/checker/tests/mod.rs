@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Findings, Rule, check};
 use crate::chaos::history::{
     AckAnswer, AckCall, AckEntry, Allowance, Batch, Delivery, DeliveryRef, GroupLog, History, MessageId, Moment,
-    QueueRules, ReaderLog, SendCall, Window,
+    QueueRules, ReaderLog, SendCall, Unanswered, Window,
 };
 use crate::domain::counters::GroupCounters;
 use crate::domain::settle::AckOutcome::{self, Acked, Failed};
