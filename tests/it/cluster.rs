@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use dms::postgres::{Cluster, ClusterOptions};
 use dms::store::database;
+use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
 
 /// A folder that is removed with this value.
@@ -34,8 +35,9 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-pub fn kill(signal: &str, pid: u32) {
-    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+/// Sends a signal without the program `kill`, which minimal systems lack.
+pub fn kill(signal: Signal, pid: u32) {
+    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
@@ -78,7 +80,7 @@ fn a_crash_of_the_server_is_noticed_and_recovered_from() {
     let folder = Folder::new();
     let mut cluster = start(&folder.0).unwrap();
     assert_eq!(cluster.ended().unwrap(), None);
-    kill("-KILL", cluster.pid().unwrap());
+    kill(Signal::KILL, cluster.pid().unwrap());
     eventually("the crash goes unnoticed", || cluster.ended().unwrap().is_some());
     drop(cluster);
     start(&folder.0).unwrap().stop().unwrap();
@@ -115,4 +117,15 @@ fn a_folder_without_a_server_is_named() {
     let error = Cluster::start(&options).unwrap_err().to_string();
     assert!(error.starts_with("no PostgreSQL server 15 or newer found"), "{error}");
     assert!(error.ends_with("/nowhere lacks postgres or initdb"), "{error}");
+}
+
+/// `scripts/setup-postgres` looks before there is a program to ask, in the same places.
+#[test]
+fn the_set_up_finds_the_server_that_the_program_finds() {
+    let printed = |command: &mut Command| {
+        let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let found = printed(Command::new("scripts/setup-postgres").arg("--find"));
+    assert_eq!(found, printed(Command::new(env!("CARGO_BIN_EXE_dms")).args(["--log=error", "postgres-bin"])));
 }

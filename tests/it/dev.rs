@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::{Folder, eventually, kill};
@@ -39,7 +40,7 @@ impl Dev {
         panic!("dms dev ended: {:?}\n{}", process.wait(), printed.join("\n"));
     }
 
-    fn end(mut self, signal: &str) -> std::process::ExitStatus {
+    fn end(mut self, signal: Signal) -> std::process::ExitStatus {
         kill(signal, self.process.id());
         self.process.wait().unwrap()
     }
@@ -88,24 +89,24 @@ async fn data_outlives_an_orderly_end_and_a_kill() {
     let folder = Folder::new();
     let dev = Dev::start(&folder.0);
     dev.create_queue("first").await;
-    assert!(dev.end("-INT").success());
+    assert!(dev.end(Signal::INT).success());
     assert!(!folder.0.join("cluster/postmaster.pid").exists(), "Postgres runs on");
 
     let dev = Dev::start(&folder.0);
     assert_eq!(dev.queue_names().await, ["first"]);
     dev.create_queue("second").await;
-    assert!(!dev.end("-KILL").success());
+    assert!(!dev.end(Signal::KILL).success());
 
     let dev = Dev::start(&folder.0);
     assert_eq!(dev.queue_names().await, ["first", "second"]);
-    assert!(dev.end("-TERM").success());
+    assert!(dev.end(Signal::TERM).success());
 }
 
 #[tokio::test]
 async fn postgres_does_not_outlive_a_killed_service() {
     let folder = Folder::new();
     let dev = Dev::start(&folder.0);
-    dev.end("-KILL");
+    dev.end(Signal::KILL);
     eventually("Postgres runs on", || !folder.0.join("cluster/postmaster.pid").exists());
 }
 
@@ -138,24 +139,20 @@ fn postgres_is_told_no_secrets() {
     }
     let environment = std::fs::read(format!("/proc/{server}/environ")).unwrap();
     assert!(String::from_utf8_lossy(&environment).contains("TZ=UTC"));
-    assert!(dev.end("-TERM").success());
+    assert!(dev.end(Signal::TERM).success());
 }
 
 #[tokio::test]
 async fn a_crash_of_postgres_ends_the_service_with_a_failure() {
     let folder = Folder::new();
     let mut dev = Dev::start(&folder.0);
-    kill("-KILL", Dev::server_pid(&folder.0));
+    kill(Signal::KILL, Dev::server_pid(&folder.0));
     let status = dev.process.wait().unwrap();
     assert_eq!(status.code(), Some(1));
 }
 
 #[tokio::test]
 async fn curl_lines_work_as_printed() {
-    if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("not tested: there is no curl on this machine");
-        return;
-    }
     let folder = Folder::new();
     let dev = Dev::start(&folder.0);
     let output = Command::new("sh").args(["-eu", "-c", &dev.examples("Try it with curl")]).output().unwrap();
@@ -166,5 +163,5 @@ async fn curl_lines_work_as_printed() {
         assert!(text.contains(expected), "{expected}\n{text}{errors}");
     }
     assert_eq!(dev.queue_names().await, [""; 0]);
-    assert!(dev.end("-INT").success());
+    assert!(dev.end(Signal::INT).success());
 }

@@ -7,6 +7,7 @@ use dms::broker::{Broker, BrokerOptions, Settings};
 use dms::domain::ErrorKind;
 use dms::postgres::{Cluster, ClusterOptions};
 use dms::store;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
@@ -206,7 +207,7 @@ async fn nothing_answered_is_lost_when_the_database_is_killed() {
     eventually("flushes overlap", async || sqlx::query_scalar::<_, i64>(lanes).fetch_one(&mut sql).await.unwrap() > 1)
         .await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    kill("-KILL", cluster.pid().unwrap());
+    kill(Signal::KILL, cluster.pid().unwrap());
     let mut cluster = Some(cluster);
     eventually("the server is gone", async || cluster.as_mut().unwrap().ended().unwrap().is_some()).await;
     drop(cluster.take());
