@@ -112,11 +112,10 @@ impl Section {
 
     fn add_report(&mut self, report: &Report, range: Option<(f64, f64)>) {
         let latency = telling_latency(report);
-        let range = range.map_or(String::new(), |(low, high)| format!(" ({low:.0} - {high:.0})"));
-        let call = latency.map_or("-", |latency| latency.call);
+        let range = range.map_or(String::new(), |(low, high)| format!(" ({low:.0}-{high:.0})"));
         let cost = &report.cost;
         self.runs.push(format!(
-            "| {} | {:.0}{range} | {call} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {:.0}{range} | {} | {} | {} | {} | {} | {} |",
             report.workload.describe(),
             rate(report),
             shown(latency.map(|latency| latency.p50_ms), 2),
@@ -172,8 +171,8 @@ impl Display for Section {
         if !self.runs.is_empty() {
             writeln!(
                 f,
-                "| load | messages/s, median (range) | latency of | p50 ms | p99 ms | Postgres CPU us/msg | service CPU us/msg | \
-                 client CPU us/msg | WAL beyond payload B/msg |\n|---|---|---|---|---|---|---|---|---|"
+                "| load | messages/s | p50 ms | p99 ms | Postgres us | service us | client us | WAL B |\n\
+                 |---|---|---|---|---|---|---|---|"
             )?;
             self.runs.iter().try_for_each(|run| writeln!(f, "{run}"))?;
             writeln!(f)?;
