@@ -12,7 +12,7 @@ pub struct AdminArgs {
     /// Where they look.
     #[command(flatten)]
     pub address: AdminAddressArgs,
-    /// Groups with metrics of their own, those with the largest backlogs and those with the oldest messages, 0-100000
+    /// Groups with metrics of their own, largest backlogs and oldest messages first, 0-100000
     #[arg(long, env = "DMS_METRICS_GROUPS_MAX", value_name = "COUNT", default_value_t = 1000,
           value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub metrics_groups_max: u32,
@@ -22,7 +22,7 @@ pub struct AdminArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Administration")]
 pub struct AdminAddressArgs {
-    /// Address of metrics, probes and the level of the log, IP:PORT, without credentials: keep it inside; "off" turns it off
+    /// Address of metrics, probes and log level, IP:PORT, without authentication: keep it internal; "off" turns it off
     #[arg(long, env = "DMS_ADMIN_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
     pub admin_addr: RestAddress,
     /// What else requests may call it.
@@ -34,8 +34,8 @@ pub struct AdminAddressArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Administration")]
 pub struct HostArgs {
-    /// Hosts (HOST or HOST:PORT, with commas between) that requests may name which show no credentials, to the admin address and with
-    /// --auth none on a loopback address, besides IP addresses, localhost and names inside of a network (.svc, .local, .internal)
+    /// Host names accepted on the admin port, and on loopback with --auth none, besides IP addresses, localhost and internal names
+    /// (.svc, .local, .internal); HOST or HOST:PORT, comma-separated
     #[arg(long, env = "DMS_ALLOWED_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<HostName>,
 }

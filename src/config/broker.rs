@@ -25,7 +25,7 @@ pub struct BrokerArgs {
     #[arg(long, env = "DMS_APPEND_LANES", value_name = "COUNT", default_value_t = Settings::default().append_lanes,
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub append_lanes: usize,
-    /// Database connections that give out leases, 1-64
+    /// Database connections that create leases, 1-64
     #[arg(long, env = "DMS_CLAIM_LANES", value_name = "COUNT", default_value_t = Settings::default().claim_lanes,
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub claim_lanes: usize,
@@ -37,27 +37,27 @@ pub struct BrokerArgs {
     #[arg(long, env = "DMS_POOL_CONNECTIONS", value_name = "COUNT", default_value_t = Settings::default().pool_connections,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub pool_connections: u32,
-    /// Bytes that may wait in one lane before calls are refused, 1MiB-64GiB; all lanes together have a part of --memory-max
+    /// Bytes that may wait for one lane before calls are refused, 1MiB-64GiB; all lanes share a part of --memory-max
     #[arg(long, env = "DMS_LANE_BYTES_MAX", value_name = "BYTES", default_value_t = ByteSize(Settings::default().lane_bytes_max),
           value_parser = units::bytes(1 << 20, 1 << 36))]
     pub lane_bytes_max: ByteSize,
-    /// Calls that may wait in one lane before calls are refused, 1-10000000
+    /// Calls that may wait for one lane before more are refused, 1-10000000
     #[arg(long, env = "DMS_LANE_CALLS_MAX", value_name = "COUNT", default_value_t = Settings::default().lane_calls_max,
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000_000))]
     pub lane_calls_max: usize,
-    /// Memory for recently sent messages, 0-64GiB; a part of --memory-max, and never more than an eighth of it
+    /// Cache of recently sent messages, 0-64GiB; at most an eighth of --memory-max, which includes it
     #[arg(long, env = "DMS_CACHE_BYTES", value_name = "BYTES", default_value_t = ByteSize(Settings::default().cache_bytes),
           value_parser = units::bytes(0, 1 << 36))]
     pub cache_bytes: ByteSize,
-    /// Commit leases to disk before answering a consume, so that a crash of Postgres takes none back: true or false
+    /// Wait for the disk before answering a consume, so that a crash of Postgres loses no lease: true or false
     #[arg(long, env = "DMS_SYNCHRONOUS_LEASES", value_name = "BOOL", default_value_t = Settings::default().synchronous_leases,
           action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub synchronous_leases: bool,
-    /// Time between looks for expired leases of dead replicas and for due delayed messages, 100ms-60s
+    /// Interval of the search for expired leases of lost replicas and due delayed messages, 100ms-60s
     #[arg(long, env = "DMS_SWEEP_INTERVAL", value_name = "TIME", default_value_t = Seconds(Settings::default().sweep_interval),
           value_parser = units::time(Duration::from_millis(100), Duration::from_secs(60)))]
     pub sweep_interval: Seconds,
-    /// The longest a database statement may run, 1s-10m
+    /// Time limit of a database statement, 1s-10m
     #[arg(long, env = "DMS_STATEMENT_TIMEOUT", value_name = "TIME", default_value_t = Seconds(Settings::default().statement_timeout),
           value_parser = units::time(Duration::from_secs(1), Duration::from_secs(600)))]
     pub statement_timeout: Seconds,

@@ -17,8 +17,7 @@ pub struct ListenArgs {
     /// Address of the gRPC service, IP:PORT; port 0 takes a free one
     #[arg(long, env = "DMS_GRPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:50051", value_parser = address)]
     pub grpc_addr: SocketAddr,
-    /// How old a gRPC connection gets before its client is asked for a new one, so that load finds new replicas, 1s-24h; never when not
-    /// given. Calls in flight are not cut
+    /// Age at which a client is asked to reconnect, so that load finds new replicas, 1s-24h; calls in flight finish; never if not set
     #[arg(long, env = "DMS_GRPC_CONNECTION_AGE", value_name = "TIME",
           value_parser = units::time(Duration::from_secs(1), Duration::from_secs(24 * 3600)))]
     pub grpc_connection_age: Option<Seconds>,
@@ -46,11 +45,11 @@ pub struct RestArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Listening")]
 pub struct NetArgs {
-    /// Connections that each listener holds, 100-1000000; a fifth of them may be of callers who have not shown good credentials
+    /// Connections per listener, 100-1000000; callers without valid credentials get a fifth of them
     #[arg(long, env = "DMS_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = 10_000,
           value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     pub connections_max: u32,
-    /// Calls in flight, long polls included, before calls are refused, 100-1000000; one caller may have four fifths of them
+    /// Calls in flight before more are refused, long polls included, 100-1000000; one caller gets at most four fifths
     #[arg(long, env = "DMS_CALLS_MAX", value_name = "COUNT", default_value_t = 20_000,
           value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     pub calls_max: u32,
@@ -66,7 +65,7 @@ impl From<&NetArgs> for NetLimits {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Listening")]
 pub struct ShutdownArgs {
-    /// How long calls in flight may take to finish after SIGTERM or Ctrl-C, 1s-10m
+    /// Time for calls in flight to finish after SIGTERM or Ctrl-C, 1s-10m
     #[arg(long, env = "DMS_SHUTDOWN_LIMIT", value_name = "TIME", default_value = "25s",
           value_parser = units::time(Duration::from_secs(1), Duration::from_secs(600)))]
     pub shutdown_limit: Seconds,

@@ -10,8 +10,8 @@ use crate::memory;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Memory")]
 pub struct MemoryArgs {
-    /// Bytes that callers can make the service hold, all uses together: calls beyond it are refused with a hint to retry,
-    /// 128MiB-1024GiB. Give the container 1.3 times as much
+    /// Memory that callers can make the service hold, 128MiB-1024GiB; beyond it calls are refused. Give the container 1.3 times as
+    /// much
     #[arg(long, env = "DMS_MEMORY_MAX", value_name = "BYTES", default_value_t = ByteSize(Settings::default().memory_max),
           value_parser = units::bytes(memory::MIN, 1 << 40))]
     pub memory_max: ByteSize,
@@ -21,8 +21,8 @@ pub struct MemoryArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Memory")]
 pub struct GatewayMemoryArgs {
-    /// Bytes that callers can make the gateway hold, all uses together: calls beyond it are refused with a hint to retry,
-    /// 128MiB-1024GiB. Give the container 1.3 times as much
+    /// Memory that callers can make the gateway hold, 128MiB-1024GiB; beyond it calls are refused. Give the container 1.3 times as
+    /// much
     #[arg(long, env = "DMS_MEMORY_MAX", value_name = "BYTES", default_value = "320MiB",
           value_parser = units::bytes(memory::MIN, 1 << 40))]
     pub memory_max: ByteSize,

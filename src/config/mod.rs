@@ -62,9 +62,9 @@ pub enum Command {
     Gateway(GatewayArgs),
     /// Bring the schema of a database up to date
     Migrate(DatabaseArgs),
-    /// Look at a database as the service would use it, and say what to do: settings, connections, schema, dead rows, clock
+    /// Check a database as the service would use it, and say what to do
     Doctor(DoctorArgs),
-    /// Ask a service whether it is ready, and end with 0 when it is: for containers
+    /// Exit with 0 if a service is ready: a probe for containers
     Healthcheck(HealthcheckArgs),
     /// Load a service over gRPC or REST, or a peer in SQL, check that nothing is lost or doubled, and report rates, latencies and costs
     Bench(BenchArgs),
@@ -148,10 +148,10 @@ pub struct ServeArgs {
 /// Settings of `dms dev`.
 #[derive(Debug, Args)]
 pub struct DevArgs {
-    /// URL of a database to use instead of a private server; created when absent
+    /// Database to use instead of a private server; created if absent
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Folder that keeps the data of the private Postgres server
+    /// Data folder of the private Postgres server
     #[arg(long, env = "DMS_DATA_DIR", value_name = "FOLDER", default_value = "./.dms")]
     pub data_dir: PathBuf,
     /// Which server to run.
@@ -166,7 +166,7 @@ pub struct DevArgs {
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// Address of metrics, probes and the level of the log, IP:PORT; port 0 takes a free one, "off" turns it off
+    /// Address of metrics, probes and log level, IP:PORT; port 0 takes a free one, "off" turns it off
     #[arg(
         long,
         env = "DMS_ADMIN_ADDR",
@@ -195,7 +195,7 @@ pub struct GatewayArgs {
     /// URL of the gRPC service, such as http://dms:50051 or https://dms:50051
     #[arg(long, env = "DMS_UPSTREAM", value_name = "URL", value_parser = units::upstream)]
     pub upstream: String,
-    /// Connections to the service; calls are spread over them, 900 at a time on each, long polls included, 1-64
+    /// Connections to the service, each with up to 900 calls in flight, long polls included, 1-64
     #[arg(long, env = "DMS_UPSTREAM_CONNECTIONS", value_name = "COUNT", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub upstream_connections: u16,

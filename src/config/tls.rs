@@ -11,13 +11,13 @@ use crate::watched::Source;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
-    /// Certificate chain (PEM) for all listeners, read again when it changes; without it they speak plain text
+    /// Certificate chain (PEM) of the gRPC and REST listeners, reloaded when it changes; plain text if not set
     #[arg(long, env = "DMS_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// Private key (PEM) of the certificate
     #[arg(long, env = "DMS_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Authorities (PEM) of client certificates: with it REST clients and REST probes must have one
+    /// Authorities (PEM) of client certificates, then required on the REST port, probes included
     #[arg(long, env = "DMS_REST_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub rest_client_ca: Option<PathBuf>,
 }
@@ -26,7 +26,7 @@ pub struct TlsArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "TLS")]
 pub struct GrpcTlsArgs {
-    /// Authorities (PEM) of client certificates: with it gRPC clients and gRPC probes must have one
+    /// Authorities (PEM) of client certificates, then required on the gRPC port, probes included
     #[arg(long, env = "DMS_GRPC_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub grpc_client_ca: Option<PathBuf>,
 }
@@ -56,7 +56,7 @@ impl TlsArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "TLS")]
 pub struct UpstreamTlsArgs {
-    /// Authorities (PEM) of the certificate of the service, instead of those of this machine
+    /// Authorities (PEM) that sign the service's certificate, instead of the system's
     #[arg(long, env = "DMS_UPSTREAM_CA", value_name = "FILE")]
     pub upstream_ca: Option<PathBuf>,
     /// Certificate chain (PEM) to show to the service
