@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::pool_shares::PoolShares;
+use super::single_flight::SingleFlight;
 use crate::domain::ids::{GroupId, ProjectId, QueueId, StreamId};
 use crate::domain::queue::{Group, Queue};
 use crate::domain::{ErrorKind, Result};
@@ -116,12 +117,14 @@ pub struct Catalog {
     store: Store,
     shares: Arc<PoolShares>,
     entries: Mutex<Entries<CatalogEntry>>,
+    /// By project too: what one finds is no answer for another.
+    readings: SingleFlight<(ProjectId, QueueId), Arc<CatalogEntry>>,
 }
 
 impl Catalog {
     /// An empty catalog; what it reads counts against the project's share of the pool.
     pub fn new(store: Store, shares: Arc<PoolShares>) -> Self {
-        Self { store, shares, entries: Mutex::default() }
+        Self { store, shares, entries: Mutex::default(), readings: SingleFlight::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries<CatalogEntry>> {
@@ -131,15 +134,14 @@ impl Catalog {
     /// A queue of a project; one of another project is not found. Ids are given once, so a stranger who names an id that is
     /// kept for its owner is answered without a look at Postgres.
     pub async fn queue(&self, project: &ProjectId, id: QueueId) -> Result<Arc<CatalogEntry>> {
-        if let Some(entry) = self.lock().kept.get(&id) {
-            if entry.queue.project != *project {
-                return Err(store::queues::not_found(id));
-            }
-            if entry.loaded.elapsed() < KEPT {
-                return Ok(Arc::clone(entry));
-            }
+        if let Some(entry) = self.kept(id) {
+            return if entry.queue.project == *project { Ok(entry) } else { Err(store::queues::not_found(id)) };
         }
-        self.load(project, id).await
+        self.read(project, id, |_| true).await
+    }
+
+    fn kept(&self, id: QueueId) -> Option<Arc<CatalogEntry>> {
+        self.lock().kept.get(&id).filter(|entry| entry.loaded.elapsed() < KEPT).cloned()
     }
 
     /// A queue that has this group; read again before the group is said not to be there.
@@ -151,14 +153,25 @@ impl Catalog {
     ) -> Result<(Arc<CatalogEntry>, Group)> {
         let mut entry = self.queue(project, queue).await?;
         if entry.group(group).is_none() {
-            entry = self.load(project, queue).await?;
+            entry = self.read(project, queue, |entry| entry.group(group).is_some()).await?;
         }
         let found = entry.group(group).cloned().ok_or_else(|| store::groups::not_found(group))?;
         Ok((entry, found))
     }
 
+    /// Reads a queue, once for all calls that ask for it now; nothing is read when another one's reading has brought what is `enough`.
+    async fn read(
+        &self,
+        project: &ProjectId,
+        id: QueueId,
+        enough: impl Fn(&CatalogEntry) -> bool,
+    ) -> Result<Arc<CatalogEntry>> {
+        let known = || self.kept(id).filter(|entry| entry.queue.project == *project && enough(entry));
+        self.readings.find((project.clone(), id), known, async || self.load(project, id).await).await
+    }
+
     async fn load(&self, project: &ProjectId, id: QueueId) -> Result<Arc<CatalogEntry>> {
-        let _share = self.shares.enter(project).await?;
+        let _share = self.shares.look_up(project).await?;
         let reading = Reading::begin(self, id);
         let queue = store::queues::find(&self.store.pool, project, id).await.inspect_err(|error| {
             // Not a change, and only the owner's word: a stranger finds nothing, whatever is there.

@@ -28,6 +28,7 @@ mod rounds;
 mod settings;
 mod settle;
 mod shares;
+mod single_flight;
 mod tags;
 mod timekeeping;
 mod timers;

@@ -1,5 +1,6 @@
-//! The pool of connections, shared among projects: metadata calls and look-ups of one project take at most three quarters of it at
-//! a time, however many arrive and however long Postgres takes over each.
+//! The pool of connections, shared among projects: what is done for one project takes at most three quarters of it at a time, however
+//! much arrives and however long Postgres takes over each. Look-ups have a part of that to themselves: a send or a consumer whose
+//! queue is not known here does not wait behind calls that list or create something.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +13,26 @@ use crate::domain::{Error, Result};
 
 /// How long a call waits for others of its project.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// One of so many connections of a project is for look-ups.
+const LOOK_UPS: usize = 3;
+
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Purpose {
+    /// A call about queues, groups or tags.
+    Call,
+    /// A send, a consumer or an acknowledgement asks for its queue.
+    LookUp,
+}
+
+type Key = (ProjectId, Purpose);
 
 /// What each project has in use.
 #[derive(Debug)]
 pub struct PoolShares {
-    each: usize,
-    projects: Mutex<HashMap<ProjectId, Arc<Semaphore>>>,
+    calls: usize,
+    look_ups: usize,
+    projects: Mutex<HashMap<Key, Arc<Semaphore>>>,
 }
 
 /// One connection's worth of a project's share, given back when dropped.
@@ -25,17 +40,18 @@ pub struct PoolShares {
 pub struct PoolShare<'a> {
     permit: Option<OwnedSemaphorePermit>,
     shares: &'a PoolShares,
-    project: &'a ProjectId,
+    key: Key,
 }
 
 impl PoolShares {
     /// Shares of a pool of this size.
     pub fn new(pool_connections: u32) -> Self {
-        let each = usize::try_from(pool_connections - pool_connections.div_ceil(4)).unwrap_or(1).max(1);
-        Self { each, projects: Mutex::default() }
+        let all = usize::try_from(pool_connections - pool_connections.div_ceil(4)).unwrap_or(1);
+        let look_ups = (all / LOOK_UPS).max(1);
+        Self { calls: all.saturating_sub(look_ups).max(1), look_ups, projects: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ProjectId, Arc<Semaphore>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Semaphore>>> {
         self.projects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -43,14 +59,26 @@ impl PoolShares {
     ///
     /// # Errors
     /// `Unavailable` after ten seconds.
-    pub async fn enter<'a>(&'a self, project: &'a ProjectId) -> Result<PoolShare<'a>> {
-        let semaphore = {
-            let mut projects = self.lock();
-            let share = projects.entry(project.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.each)));
-            Arc::clone(share)
+    pub async fn enter(&self, project: &ProjectId) -> Result<PoolShare<'_>> {
+        self.take(project, Purpose::Call).await
+    }
+
+    /// The same for a look-up.
+    ///
+    /// # Errors
+    /// `Unavailable` after ten seconds.
+    pub async fn look_up(&self, project: &ProjectId) -> Result<PoolShare<'_>> {
+        self.take(project, Purpose::LookUp).await
+    }
+
+    async fn take(&self, project: &ProjectId, purpose: Purpose) -> Result<PoolShare<'_>> {
+        let (key, size) = match purpose {
+            Purpose::Call => ((project.clone(), purpose), self.calls),
+            Purpose::LookUp => ((project.clone(), purpose), self.look_ups),
         };
+        let semaphore = Arc::clone(self.lock().entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(size))));
         // Before it waits: a call that is given up meanwhile leaves nothing behind.
-        let mut share = PoolShare { permit: None, shares: self, project };
+        let mut share = PoolShare { permit: None, shares: self, key };
         match tokio::time::timeout(PATIENCE, semaphore.acquire_owned()).await {
             Ok(permit) => share.permit = permit.ok(),
             Err(_) => return Err(Error::unavailable("the database is busy with other calls of this project")),
@@ -64,8 +92,8 @@ impl Drop for PoolShare<'_> {
         self.permit = None;
         let mut projects = self.shares.lock();
         // Whoever holds or waits for a part of it refers to it too.
-        if projects.get(self.project).is_some_and(|share| Arc::strong_count(share) == 1) {
-            projects.remove(self.project);
+        if projects.get(&self.key).is_some_and(|share| Arc::strong_count(share) == 1) {
+            projects.remove(&self.key);
         }
     }
 }
@@ -84,14 +112,24 @@ mod tests {
         let shares = PoolShares::new(4);
         let (busy, quiet) = (project("busy"), project("quiet"));
         let first = shares.enter(&busy).await.expect("free");
-        let others = (shares.enter(&busy).await.expect("free"), shares.enter(&busy).await.expect("free"));
+        let others = (shares.enter(&busy).await.expect("free"), shares.look_up(&busy).await.expect("free"));
         let refused = shares.enter(&busy).await.expect_err("used up");
         assert_eq!((refused.kind(), refused.retry_hint().is_some()), (ErrorKind::Unavailable, true));
-        drop(shares.enter(&quiet).await.expect("free"));
+        assert_eq!(shares.look_up(&busy).await.expect_err("used up").kind(), ErrorKind::Unavailable);
+        drop((shares.enter(&quiet).await.expect("free"), shares.look_up(&quiet).await.expect("free")));
         drop(first);
         drop(shares.enter(&busy).await.expect("free again"));
         drop(others);
         assert!(shares.lock().is_empty());
+    }
+
+    #[test]
+    fn look_ups_have_a_third_of_what_a_project_has() {
+        let parts = |connections| {
+            let shares = PoolShares::new(connections);
+            (shares.calls, shares.look_ups)
+        };
+        assert_eq!([1, 2, 4, 8, 32].map(parts), [(1, 1), (1, 1), (2, 1), (4, 2), (16, 8)]);
     }
 
     #[tokio::test]

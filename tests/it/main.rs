@@ -44,6 +44,7 @@ mod leases;
 mod limits;
 mod locked_rows;
 mod log_filter;
+mod look_ups;
 mod memory;
 mod metrics;
 mod migrations;
