@@ -121,6 +121,45 @@ async fn a_reader_whose_claims_are_refused_fails_no_other_consumer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_row_cannot_be_read_holds_up_no_other() {
+    let service = TestService::with(one_lane()).await;
+    let rest = Rest::new(&service.replica);
+    let (broken, bad) = rest.queue_and_group(&json!({ "name": "broken" })).await;
+    let (healthy, good) = rest.queue_and_group(&json!({ "name": "healthy" })).await;
+    rest.send_bodies(&broken, &[json!("never")]).await;
+    let break_row = format!(
+        "UPDATE subscriptions SET label_tags = ARRAY[NULL::text]
+         WHERE stream_id = (SELECT stream_id FROM queues WHERE queue_id = '{broken}')"
+    );
+    service.sql().await.execute(AssertSqlSafe(break_row)).await.unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut trying = JoinSet::new();
+    for _ in 0..4 {
+        let (rest, stop, bad) = (rest.clone(), stop.clone(), bad.clone());
+        trying.spawn(async move {
+            let mut refused = 0;
+            while !stop.is_cancelled() {
+                let answer = rest.get(&format!("{bad}/messages?time_wait=1")).await;
+                assert!(answer.status == 500 || answer.text == "[]", "{answer:?}");
+                refused += usize::from(answer.status == 500);
+            }
+            refused
+        });
+    }
+    for number in 0..20 {
+        rest.send_bodies(&healthy, &[json!(number)]).await;
+        // What fails has the row of its group read again, together with the broken one.
+        for status in ["fail", "success"] {
+            let (bodies, handlers) = rest.consume(&good).await;
+            assert_eq!(bodies, [json!(number)]);
+            assert_eq!(rest.ack(&good, &all(&handlers, status)).await.ok(200)[status], json!(1));
+        }
+    }
+    stop.cancel();
+    assert!(trying.join_all().await.into_iter().sum::<usize>() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_whose_failures_are_refused_holds_up_no_other() {
     let service = TestService::with(one_lane()).await;
     let rest = Rest::new(&service.replica);

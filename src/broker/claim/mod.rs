@@ -14,6 +14,7 @@ mod planned;
 mod reader;
 mod round;
 mod scan;
+mod states;
 mod suspects;
 
 use std::collections::{BTreeSet, HashMap};

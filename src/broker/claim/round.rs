@@ -18,17 +18,17 @@ use crate::domain::clock::Timestamp;
 use crate::domain::handler::Handler;
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::message::Delivery;
-use crate::domain::{Error, ErrorKind, Result};
+use crate::domain::{ErrorKind, Result};
 use crate::metrics::{Expired, Lane};
 use crate::store;
 use crate::store::claims::Claimed;
-use crate::store::connection::{Failure, FlushError, flush, try_flush};
+use crate::store::connection::{Failure, FlushError, try_flush};
 use crate::store::leases::LeaseKey;
 
 /// Readers served by one statement.
 const READERS_MAX: usize = 256;
 /// Readers whose rows are read by one statement, which takes some tens of milliseconds.
-const STATES_MAX: usize = 2048;
+pub(super) const STATES_MAX: usize = 2048;
 /// Messages looked for on behalf of one reader in a round, however many its consumers want.
 pub(super) const MESSAGES_MAX: usize = 1000;
 
@@ -73,7 +73,7 @@ impl ClaimLane {
     }
 
     /// Ready readers in turn: behind those of the round before, then from the beginning, so that none is left out.
-    fn turns(&self) -> impl Iterator<Item = SubscriptionKey> {
+    pub(super) fn turns(&self) -> impl Iterator<Item = SubscriptionKey> {
         in_turn(&self.ready, self.served_last.as_ref()).filter(|key| !self.searching.contains(key))
     }
 
@@ -154,34 +154,6 @@ impl ClaimLane {
             }
         }
         Ok(all)
-    }
-
-    /// Reads the rows of readers that are not known, and along with them those of readers whose turn comes next: a refresh of
-    /// many is few statements. Readers that are gone are answered and forgotten.
-    async fn read_states(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
-        let unknown = |key: &SubscriptionKey| {
-            let reader = self.readers.get(key).filter(|reader| reader.state.is_none())?;
-            Some((*key, reader.exclusive))
-        };
-        let mut wanted: Vec<(SubscriptionKey, bool)> = keys.iter().filter_map(unknown).collect();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        wanted.extend(self.turns().take(STATES_MAX - keys.len()).filter_map(|key| unknown(&key)));
-        let states = flush!(self.connection, conn => store::subscriptions::read_states(conn, &wanted))?;
-        for state in states {
-            if let Some(reader) = self.readers.get_mut(&state.key) {
-                reader.set_state(state);
-            }
-        }
-        for (key, _) in wanted {
-            if self.readers.get(&key).is_some_and(|reader| reader.state.is_none())
-                && let Some(mut reader) = self.forget(key)
-            {
-                reader.fail_all(&Error::new(ErrorKind::GroupNotFound, "group_id: the group was deleted"));
-            }
-        }
-        Ok(())
     }
 
     /// Binds readers to their first label rule, and refuses consumers with another one.
