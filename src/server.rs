@@ -13,6 +13,7 @@ use crate::broker::{Broker, BrokerOptions};
 use crate::domain::hosts::HostName;
 use crate::domain::{Error, Result};
 use crate::gateway::hosts::{self, HostRules};
+use crate::memory::Use;
 use crate::metrics::Credentials;
 use crate::net::{Audience, Calls, Listener, NetLimits};
 use crate::tls::{self, Protocol, TlsOptions};
@@ -26,7 +27,7 @@ const READINESS_LIMIT: Duration = Duration::from_secs(2);
 const BROKER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the admin listener bears: of connections a fifth, and of calls a tenth, for none of them shows who makes it.
-pub(crate) const OPERATORS: NetLimits = NetLimits { connections_max: 1_000, calls_max: 1_000 };
+pub(crate) const OPERATORS: NetLimits = NetLimits { connections_max: 500, calls_max: 1_000 };
 
 /// What a server needs to know.
 #[derive(Debug)]
@@ -90,19 +91,22 @@ impl Server {
         let health = Health::new().await;
         let secrets = [bound.grpc.freshness(), bound.rest.as_ref().and_then(Listener::freshness)];
         show_freshness(broker.metrics().credentials(), secrets.into_iter().flatten().chain(auth.freshness()));
-        let net = options.net.within(broker.memory());
+        let net = options.net.within(broker.memory(), 1 + usize::from(rest_addr.is_some()));
         let calls = Calls::new(net);
         let routes = api::routes(broker.clone(), auth.clone(), options.limits, net.calls_max);
         let stop = CancellationToken::new();
         // Health asks for no credentials.
         let grpc_routes = api::with_reflection(routes.clone(), &auth)?.add_service(health.grpc());
-        let grpc = bound.grpc.renewing(options.grpc_connection_age);
+        let held = broker.memory().part(Use::Connections);
+        let grpc =
+            bound.grpc.renewing(options.grpc_connection_age).reserving(held).counting(broker.metrics().connections());
         let mut listeners = vec![tokio::spawn(grpc.serve(grpc_routes, net, calls.clone(), stop.clone()))];
         if let Some(rest) = bound.rest {
             let door = Arc::new(ServiceDoor(auth.clone()));
             let app = gateway::router(routes, broker.memory().clone(), broker.metrics().rest().clone(), door)
                 .merge(health.rest());
             let app = hosts::guarded(app, rest_hosts);
+            let rest = rest.reserving(held).counting(broker.metrics().connections());
             listeners.push(tokio::spawn(rest.serve(app.into(), net, calls, stop.clone())));
         }
         if let Some(admin) = bound.admin {

@@ -16,7 +16,7 @@ use crate::domain::Result;
 use crate::domain::hosts::HostName;
 use crate::gateway::hosts::{self, HostRules};
 use crate::gateway::{Remote, RemoteDoor};
-use crate::memory::Memory;
+use crate::memory::{Memory, Use};
 use crate::metrics::GatewayMetrics;
 use crate::net::{Calls, Listener, NetLimits, health_checks};
 use crate::readiness::Readiness;
@@ -78,12 +78,14 @@ impl Standalone {
             shutdown_limit,
         } = options;
         let memory = Memory::of_gateway(memory_max)?;
-        let net = net.within(&memory);
+        let net = net.within(&memory, 1);
         let mut background = Vec::new();
         let rest = listener("--rest-addr", rest_addr, Protocol::Rest, rest_tls, &mut background).await?;
+        let rest = rest.reserving(memory.part(Use::Connections));
         let admin = admin_listener(admin_addr, &mut background).await?;
         let (rest_addr, admin_addr) = (rest.address(), admin.as_ref().map(Listener::address));
         let (readiness, metrics) = (Readiness::default(), GatewayMetrics::default());
+        let rest = rest.counting(metrics.connections());
         let sources = [rest.freshness(), endpoint.as_ref().and_then(|endpoint| endpoint.freshness())];
         show_freshness(metrics.credentials(), sources.into_iter().flatten());
         background.extend(endpoint.map(|endpoint| tokio::spawn(endpoint.follow())));

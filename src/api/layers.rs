@@ -119,6 +119,10 @@ async fn with_bounded_body(gate: &Gate, mut request: Request, next: Next) -> Res
     }
     let owner = request.extensions().get::<access::Caller>().map(access::Caller::owner);
     let arrival = Arc::new(Arrival::new(&gate.memory, owner));
+    if let Err(error) = arrival.begin(request.headers()) {
+        gate.metrics.calls().refused(Refusal::Memory);
+        return refusal(error.into());
+    }
     request.extensions_mut().insert(Arc::clone(&arrival));
     let body = |body| arrival::bounded(body, Arc::clone(&arrival), gate.metrics.clone());
     within_deadline(request.map(body), next).await

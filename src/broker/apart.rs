@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::core::Core;
 use crate::domain::Error;
+use crate::memory::{Reservation, Use};
 use crate::store::connection::{Durability, LaneConnection};
 
 /// What has failed for the first time is served apart for this long, and at most for the longest.
@@ -69,10 +70,13 @@ pub trait ApartWork: Sized + Send + 'static {
     ) -> impl Future<Output = Attempt<Self>> + Send;
 }
 
+/// Work with what it holds of the memory for calls that wait, and since when it does.
+type Waiting<W> = (W, Reservation, Instant);
+
 /// What waits for one key.
 #[derive(Debug)]
 struct Side<W> {
-    waiting: VecDeque<(W, Instant)>,
+    waiting: VecDeque<Waiting<W>>,
     bytes: usize,
     /// Whether its task runs.
     running: bool,
@@ -169,14 +173,16 @@ impl<W: ApartWork> Apart<W> {
     /// Serves this apart; refused when too much waits already.
     pub fn add(self: &Arc<Self>, key: W::Key, work: W) {
         let bytes = work.bytes();
+        let reserved = self.core.memory.part(Use::Lanes).reserve(None, bytes);
         let mut guard = self.lock();
         let sides = &mut *guard;
         let side = sides.by_key.entry(key).or_insert_with(Side::new);
-        if sides.bytes + bytes > BYTES_MAX || side.bytes + bytes > KEY_BYTES_MAX {
+        let has_room = sides.bytes + bytes <= BYTES_MAX && side.bytes + bytes <= KEY_BYTES_MAX;
+        let Some(reserved) = reserved.ok().filter(|_| has_room) else {
             drop(guard);
             return work.refuse(&Error::overloaded("too much waits for what is locked in the database; retry later"));
-        }
-        side.waiting.push_back((work, Instant::now()));
+        };
+        side.waiting.push_back((work, reserved, Instant::now()));
         side.bytes += bytes;
         sides.bytes += bytes;
         let starts = !std::mem::replace(&mut side.running, true);
@@ -189,7 +195,7 @@ impl<W: ApartWork> Apart<W> {
     }
 
     async fn serve(self: Arc<Self>, key: W::Key) {
-        while let Some((work, since)) = self.next(key) {
+        while let Some((work, _reserved, since)) = self.next(key) {
             // A task of its own: should it panic, what waits behind it is served.
             let _ = self.tasks.spawn(Arc::clone(&self).see_through(key, work, since)).await;
         }
@@ -204,11 +210,11 @@ impl<W: ApartWork> Apart<W> {
     }
 
     /// The next work that somebody waits for.
-    fn next(&self, key: W::Key) -> Option<(W, Instant)> {
+    fn next(&self, key: W::Key) -> Option<Waiting<W>> {
         let mut sides = self.lock();
         loop {
             let side = sides.by_key.get_mut(&key)?;
-            let Some((work, since)) = side.waiting.pop_front() else {
+            let Some((work, reserved, since)) = side.waiting.pop_front() else {
                 side.running = false;
                 return None;
             };
@@ -216,7 +222,7 @@ impl<W: ApartWork> Apart<W> {
             side.bytes -= bytes;
             sides.bytes -= bytes;
             if !work.is_abandoned() {
-                return Some((work, since));
+                return Some((work, reserved, since));
             }
         }
     }

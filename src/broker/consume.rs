@@ -79,11 +79,12 @@ impl Broker {
 
     /// What cannot be held is refused, and released for others uncounted.
     fn deliver(&self, granted: Granted, memory: &Answer) -> Result<Vec<Delivery>> {
-        let Granted { lease, deliveries, kept_bytes } = granted;
+        let Granted { lease, deliveries, kept_bytes, kept } = granted;
         if let Err(error) = memory.grow(kept_bytes + answer_bytes(&deliveries)) {
             self.core.release(lease);
             return Err(error);
         }
+        drop(kept);
         tracing::debug!(lease = %lease.id.0, messages = deliveries.len(), kept_bytes, "delivered");
         Ok(deliveries)
     }

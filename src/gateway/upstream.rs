@@ -107,6 +107,7 @@ impl FromRequestParts<Gateway> for Upstream {
         let call = parts.extensions.get::<Call>().cloned();
         let relayed = parts.extensions.get::<Relayed>().cloned().unwrap_or_else(|| Relayed::by(None));
         let arrival = Arc::new(Arrival::new(&memory, relayed.caller()));
+        arrival.begin(&parts.headers)?;
         Ok(Self { transport, door, call, metadata, signed: signed::head(parts), arrival, relayed, traced })
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::{FREE_REQUEST_BYTES, Memory, Owner, Reservation, SMALL_REQUEST_BYTES, Use};
@@ -27,6 +28,14 @@ impl Arrival {
     pub fn new(memory: &Memory, owner: Option<Owner>) -> Self {
         let [small, large] = [Use::SmallRequests, Use::LargeRequests].map(|of| memory.part(of).reservation(owner));
         Self { small, large, bytes: AtomicUsize::new(0), begun: Instant::now() }
+    }
+
+    /// Reserves memory for its headers, which are held as long as what comes behind them.
+    ///
+    /// # Errors
+    /// As [`Self::grow`].
+    pub fn begin(&self, headers: &HeaderMap) -> Result<()> {
+        self.grow(headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum())
     }
 
     /// Reserves memory for more of it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::connections::Connections;
 use super::credentials::Credentials;
 use super::memory::MemoryUse;
 use super::rest::RestRequests;
@@ -19,6 +20,7 @@ pub struct GatewayMetrics(Arc<All>);
 struct All {
     registry: Registry,
     rest: RestRequests,
+    connections: Connections,
     memory: MemoryUse,
     upstream_up: Gauge,
     credentials: Credentials,
@@ -28,12 +30,13 @@ impl Default for GatewayMetrics {
     fn default() -> Self {
         let mut registry = registry();
         let rest = RestRequests::registered(&mut registry);
+        let connections = Connections::registered(&mut registry);
         let memory = MemoryUse::registered(&mut registry);
         let upstream_up = Gauge::default();
         let help = "1 while the service behind a gateway on its own says that it is ready";
         registry.register("upstream_up", help, upstream_up.clone());
         let credentials = Credentials::registered(&mut registry);
-        Self(Arc::new(All { registry, rest, memory, upstream_up, credentials }))
+        Self(Arc::new(All { registry, rest, connections, memory, upstream_up, credentials }))
     }
 }
 
@@ -41,6 +44,11 @@ impl GatewayMetrics {
     /// REST requests.
     pub fn rest(&self) -> &RestRequests {
         &self.0.rest
+    }
+
+    /// Connections that were ended.
+    pub fn connections(&self) -> &Connections {
+        &self.0.connections
     }
 
     /// Memory by use.

@@ -35,14 +35,12 @@ impl MemoryUse {
         memory
     }
 
-    /// Brings them up to date. Calls reserve nothing one by one: so many are in flight, if that is known. Connections have figures of
-    /// their own.
+    /// Brings them up to date. Calls reserve nothing one by one: so many are in flight, if that is known.
     pub fn show(&self, memory: &Memory, calls: Option<usize>) {
         self.max.set(gauge(memory.max()));
         for of in Use::ALL.into_iter().filter(|of| memory.part(*of).max() > 0) {
             let (part, name) = (memory.part(of), Of { r#use: of.name() });
             let reserved = match of {
-                Use::Connections => None,
                 Use::Calls => calls.map(|calls| calls * CALL_BYTES),
                 _ => Some(part.reserved()),
             };

@@ -4,6 +4,7 @@
 
 mod calls;
 mod clock;
+mod connections;
 mod credentials;
 mod gateway;
 mod groups;
@@ -21,6 +22,7 @@ use prometheus_client::registry::Registry;
 
 pub use self::calls::{Calls, Refusal};
 pub use self::clock::{Clock, ClockStep};
+pub use self::connections::{Connections, Cut};
 pub use self::credentials::Credentials;
 pub use self::gateway::GatewayMetrics;
 pub use self::groups::{GroupSample, Groups};
@@ -47,6 +49,7 @@ struct All {
     replica: Replica,
     clock: Clock,
     rest: RestRequests,
+    connections: Connections,
     credentials: Credentials,
     memory: MemoryUse,
 }
@@ -61,9 +64,22 @@ impl Default for Metrics {
         let replica = Replica::registered(&mut registry);
         let clock = Clock::registered(&mut registry);
         let rest = RestRequests::registered(&mut registry);
+        let connections = Connections::registered(&mut registry);
         let credentials = Credentials::registered(&mut registry);
         let memory = MemoryUse::registered(&mut registry);
-        Self(Arc::new(All { registry, calls, lanes, messages, groups, replica, clock, rest, memory, credentials }))
+        Self(Arc::new(All {
+            registry,
+            calls,
+            lanes,
+            messages,
+            groups,
+            replica,
+            clock,
+            rest,
+            connections,
+            memory,
+            credentials,
+        }))
     }
 }
 
@@ -101,6 +117,11 @@ impl Metrics {
     /// Requests to the gateway of the same process.
     pub fn rest(&self) -> &RestRequests {
         &self.0.rest
+    }
+
+    /// Connections that were ended.
+    pub fn connections(&self) -> &Connections {
+        &self.0.connections
     }
 
     /// Files and URLs of credentials and certificates.

@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::newcomers::{Newcomer, Newcomers};
 use super::shares::{Full, Share, Shares};
 use crate::domain::{Error, Result};
+use crate::metrics::Cut;
 
 /// Calls of callers who are not known (yet), for each call of known ones that there may be: health checks, refusals on their way
 /// out, requests whose signature covers a body that has not come.
@@ -45,7 +46,10 @@ impl Calls {
     pub(super) fn begin(&self, connection: Arc<Connection>) -> Call {
         // HTTP/1 has no streams: a call ends with its connection.
         let ends = ENDS_STREAM.try_with(Arc::clone).unwrap_or_else(|_| connection.must_go());
-        let (place, _) = self.0.unknown.enter(connection.peer().ip(), Arc::clone(&ends));
+        let (place, crowded) = self.0.unknown.enter(connection.peer().ip(), Arc::clone(&ends));
+        if crowded {
+            connection.is_cut(Cut::CallCrowd);
+        }
         let number = self.0.begun.fetch_add(1, Ordering::Relaxed);
         connection.call_begins();
         Call(Arc::new(InFlight {
@@ -53,6 +57,7 @@ impl Calls {
             pools: Arc::clone(&self.0),
             connection,
             ends,
+            ended: AtomicBool::new(false),
             known: AtomicBool::new(false),
             place: Mutex::new(Place::Unknown(place)),
             unsent: Mutex::default(),
@@ -70,6 +75,7 @@ pub(super) struct InFlight {
     pools: Arc<Pools>,
     connection: Arc<Connection>,
     ends: Arc<Notify>,
+    ended: AtomicBool,
     known: AtomicBool,
     place: Mutex<Place>,
     unsent: Mutex<Unsent>,
@@ -183,9 +189,10 @@ impl InFlight {
         self.unsent().since
     }
 
-    /// Ends the call as if its caller had.
-    pub(super) fn end(&self) {
+    /// Ends the call as if its caller had; false when that was done before.
+    pub(super) fn end_once(&self) -> bool {
         self.ends.notify_one();
+        !self.ended.swap(true, Ordering::AcqRel)
     }
 }
 

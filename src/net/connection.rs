@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::call::{Call, InFlight};
 use super::newcomers::Newcomer;
 use super::shares::{Share, Shares};
+use crate::metrics::{Connections, Cut};
 
 /// A connection without a call with good credentials, and without a health check, is asked to end after this.
 const UNKNOWN_MAX: Duration = Duration::from_secs(60);
@@ -31,11 +32,14 @@ pub struct Connection {
     settled: Arc<Shares>,
     /// Whether it has a place among those of known callers, or needs none.
     is_settled: AtomicBool,
+    /// Whether it was asked to end.
+    is_leaving: AtomicBool,
     standing: Mutex<Standing>,
     heads: AtomicU64,
     calls: AtomicUsize,
     /// Answers on their way.
     answers: Mutex<HashMap<u64, Weak<InFlight>>>,
+    cuts: Connections,
 }
 
 #[derive(Debug)]
@@ -54,18 +58,33 @@ enum Place {
 
 impl Connection {
     /// Of a caller at this address. `settled` is for connections of known callers; one that is `trusted` has no need of them.
-    pub fn new(peer: SocketAddr, must_go: Arc<Notify>, place: Newcomer, settled: Arc<Shares>, trusted: bool) -> Self {
+    /// Why it is ended, if it is, is counted in `cuts`.
+    pub fn new(
+        peer: SocketAddr,
+        must_go: Arc<Notify>,
+        place: Newcomer,
+        settled: Arc<Shares>,
+        trusted: bool,
+        cuts: Connections,
+    ) -> Self {
         Self {
             peer,
             must_go,
             should_go: Notify::new(),
             settled,
             is_settled: AtomicBool::new(trusted),
+            is_leaving: AtomicBool::new(false),
             standing: Mutex::new(Standing { place: Place::Unknown(place), alive_at: Instant::now() }),
             heads: AtomicU64::new(0),
             calls: AtomicUsize::new(0),
             answers: Mutex::default(),
+            cuts,
         }
+    }
+
+    /// It, or a call of it, is ended.
+    pub fn is_cut(&self, reason: Cut) {
+        self.cuts.cut(reason);
     }
 
     /// Where the caller is.
@@ -127,7 +146,8 @@ impl Connection {
             let unknown = now.saturating_duration_since(self.standing().alive_at);
             if unknown >= UNKNOWN_MAX + PATIENCE {
                 self.must_go.notify_one();
-            } else if unknown >= UNKNOWN_MAX {
+            } else if unknown >= UNKNOWN_MAX && !self.is_leaving.swap(true, Ordering::AcqRel) {
+                self.is_cut(Cut::Unknown);
                 self.should_go.notify_one();
             }
         }
@@ -137,8 +157,8 @@ impl Connection {
             if unread.is_some_and(|unread| unread >= UNREAD_MAX + PATIENCE) {
                 // The library holds the last of it, and has no way to give up a stream alone.
                 self.must_go.notify_one();
-            } else if unread.is_some_and(|unread| unread >= UNREAD_MAX) {
-                answer.end();
+            } else if unread.is_some_and(|unread| unread >= UNREAD_MAX) && answer.end_once() {
+                self.is_cut(Cut::Unread);
             }
         }
     }

@@ -12,6 +12,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::connection::Connection;
 use super::heads::{Head, Heads};
+use crate::metrics::Cut;
 
 /// What a client of HTTP/2 says first. Until it has, nothing else watches the time; HTTP/1 has a limit for each header.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -62,10 +63,12 @@ impl<S> Heard<S> {
         if let Some(greeting) = &mut self.greeting
             && greeting.limit.as_mut().poll(cx).is_ready()
         {
+            self.connection.is_cut(Cut::Silent);
             return Err(io::ErrorKind::TimedOut.into());
         }
         let Some(head) = &mut self.head else { return Ok(()) };
         if !head.may_grow(self.connection.heads()) {
+            self.connection.is_cut(Cut::LargeHead);
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let Some(deadline) = head.deadline() else { return Ok(()) };
@@ -74,7 +77,10 @@ impl<S> Heard<S> {
             limit.as_mut().reset(deadline);
         }
         match limit.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Ready(()) => {
+                self.connection.is_cut(Cut::SlowHead);
+                Err(io::ErrorKind::TimedOut.into())
+            }
             Poll::Pending => Ok(()),
         }
     }
@@ -134,6 +140,7 @@ mod tests {
     use tokio::time::Duration;
 
     use super::*;
+    use crate::metrics::Connections;
     use crate::net::heads::HEAD_MAX;
     use crate::net::newcomers::Newcomers;
     use crate::net::shares::Shares;
@@ -142,7 +149,7 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(1024);
         let (peer, must_go) = ("127.0.0.1:1".parse().unwrap(), Arc::new(Notify::new()));
         let (place, _) = Newcomers::new(1).enter("127.0.0.1".parse().unwrap(), Arc::clone(&must_go));
-        let connection = Arc::new(Connection::new(peer, must_go, place, Shares::new(1), false));
+        let connection = Arc::new(Connection::new(peer, must_go, place, Shares::new(1), false, Connections::default()));
         (Heard::new(ours, connection, Heads::default()), theirs)
     }
 

@@ -27,6 +27,8 @@ use super::shares::Shares;
 use super::sweep::Present;
 use crate::domain::{Error, Result};
 use crate::log_limit::LogLimit;
+use crate::memory::{ByteBudget, CONNECTION_BYTES};
+use crate::metrics::{Connections, Cut};
 use crate::tls::Protocol;
 use crate::watched::{Freshness, Watched};
 
@@ -59,6 +61,9 @@ pub struct Listener {
     audience: Audience,
     /// How old a connection gets.
     age: Option<Duration>,
+    /// Where the memory of its connections is counted.
+    memory: Option<ByteBudget>,
+    cuts: Connections,
 }
 
 impl Listener {
@@ -67,7 +72,16 @@ impl Listener {
         let failed = |error| Error::internal(format!("cannot listen on {addr}: {error}"));
         let tcp = TcpListener::bind(addr).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        Ok(Self { tcp, address, protocol, tls, audience: Audience::Public, age: None })
+        Ok(Self {
+            tcp,
+            address,
+            protocol,
+            tls,
+            audience: Audience::Public,
+            age: None,
+            memory: None,
+            cuts: Connections::default(),
+        })
     }
 
     /// Where it listens.
@@ -93,6 +107,18 @@ impl Listener {
         Self { age: age.map(|age| age.mul_f64(rand::random_range(0.9..=1.1))), ..self }
     }
 
+    /// Counts the memory of its connections in this budget, which has room for as many as there may be.
+    #[must_use]
+    pub fn reserving(self, memory: &ByteBudget) -> Self {
+        Self { memory: Some(memory.clone()), ..self }
+    }
+
+    /// Counts there which connections it ends.
+    #[must_use]
+    pub fn counting(self, cuts: &Connections) -> Self {
+        Self { cuts: cuts.clone(), ..self }
+    }
+
     /// Serves until told to stop, then until its calls have ended. `calls` are those of the process.
     pub async fn serve(self, routes: Routes, limits: NetLimits, calls: Calls, stop: CancellationToken) {
         // Nagle's algorithm would hold back small answers for 40 ms.
@@ -106,6 +132,8 @@ impl Listener {
             tls: self.tls,
             trusting: self.audience == Audience::Operators,
             age: self.age,
+            memory: self.memory,
+            cuts: self.cuts,
             stop: stop.clone(),
         });
         let connections = TaskTracker::new();
@@ -146,6 +174,8 @@ struct Door {
     tls: Option<Arc<Watched<ServerConfig>>>,
     trusting: bool,
     age: Option<Duration>,
+    memory: Option<ByteBudget>,
+    cuts: Connections,
     stop: CancellationToken,
 }
 
@@ -154,6 +184,9 @@ impl Door {
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let connection = Arc::new(self.enter(peer));
         let _looked_after = self.present.enter(&connection);
+        let held = self.memory.as_ref().map(|memory| memory.reservation(None));
+        // Not refused any more: how many there may be is known, and for who has to go another one has come.
+        held.iter().for_each(|held| held.grow_anyway(CONNECTION_BYTES));
         let heard = |connection: &Arc<Connection>| (Arc::clone(connection), self.heads.clone());
         let Some(tls) = &self.tls else {
             let (held, heads) = heard(&connection);
@@ -161,7 +194,7 @@ impl Door {
         };
         let (acceptor, must_go) = (TlsAcceptor::from(tls.get()), connection.must_go());
         let shaken = tokio::select! {
-            shaken = handshake(&acceptor, stream) => shaken,
+            shaken = self.handshake(&acceptor, stream) => shaken,
             () = must_go.notified() => None,
             () = self.stop.cancelled() => None,
         };
@@ -171,25 +204,31 @@ impl Door {
         }
     }
 
+    async fn handshake(&self, acceptor: &TlsAcceptor, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+            Err(_elapsed) => {
+                self.cuts.cut(Cut::Silent);
+                None
+            }
+        }
+    }
+
     fn enter(&self, peer: SocketAddr) -> Connection {
         let must_go = Arc::new(Notify::new());
         let (place, crowded) = self.newcomers.enter(peer.ip(), Arc::clone(&must_go));
+        if crowded {
+            self.cuts.cut(Cut::Crowd);
+        }
         if crowded && let Some(left_out) = CROWDED.admits() {
             let message =
                 "too many connections without good credentials: the oldest of the address with most of them is closed";
             tracing::warn!(%peer, left_out, "{message}");
         }
-        Connection::new(peer, must_go, place, Arc::clone(&self.settled), self.trusting)
-    }
-}
-
-async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
-    match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a TLS handshake failed");
-            None
-        }
-        Err(_elapsed) => None,
+        Connection::new(peer, must_go, place, Arc::clone(&self.settled), self.trusting, self.cuts.clone())
     }
 }

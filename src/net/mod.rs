@@ -36,10 +36,11 @@ pub struct NetLimits {
 }
 
 impl NetLimits {
-    /// Fewer calls when the memory does not suffice for so many.
+    /// Fewer calls, and fewer connections on each of so many listeners, when the memory does not suffice for so many.
     #[must_use]
-    pub fn within(self, memory: &Memory) -> Self {
-        Self { calls_max: self.calls_max.min(memory.calls_max()), ..self }
+    pub fn within(self, memory: &Memory, listeners: usize) -> Self {
+        let connections_max = self.connections_max.min(memory.connections_max() / listeners.max(1));
+        Self { connections_max, calls_max: self.calls_max.min(memory.calls_max()) }
     }
 }
 

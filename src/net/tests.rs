@@ -22,6 +22,7 @@ use super::serve::Http;
 use super::shares::Shares;
 use super::sweep::Present;
 use super::{NetLimits, health_checks};
+use crate::metrics::Connections;
 use crate::tls::Protocol;
 
 /// One tenth is for unknown callers.
@@ -51,7 +52,7 @@ fn serve() -> Served {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let (peer, must_go) = ("127.0.0.1:1".parse().unwrap(), Arc::new(Notify::new()));
     let (place, _) = Newcomers::new(10).enter("127.0.0.1".parse().unwrap(), Arc::clone(&must_go));
-    let connection = Arc::new(Connection::new(peer, must_go, place, Shares::new(10), false));
+    let connection = Arc::new(Connection::new(peer, must_go, place, Shares::new(10), false, Connections::default()));
     let present = Arc::new(Present::default());
     let http = Http::new(Protocol::Rest, routes().into(), Calls::new(LIMITS));
     let swept = {

@@ -7,6 +7,7 @@ use super::scan::{Candidate, Origin};
 use crate::broker::cache::MESSAGE_OVERHEAD_BYTES;
 use crate::domain::limits::BATCH_BYTES_MAX;
 use crate::domain::message;
+use crate::memory::Reservation;
 
 /// A consumer with the messages it gets.
 pub struct Batch {
@@ -16,6 +17,8 @@ pub struct Batch {
     pub messages: Vec<Candidate>,
     /// What they keep in memory.
     pub kept_bytes: usize,
+    /// Reserved for that once the claim is planned.
+    pub kept: Option<Reservation>,
 }
 
 /// What may be delivered.
@@ -48,7 +51,7 @@ impl Deliverable {
             // Whoever acknowledges in order and meets the failure again loses nothing of what is new: all behind it fails too.
             messages.sort_by_key(|message| matches!(message.origin, Origin::Failed { .. }));
             let kept_bytes = keep_only(&mut messages);
-            batches.push(Batch { request, messages, kept_bytes });
+            batches.push(Batch { request, messages, kept_bytes, kept: None });
         }
         batches
     }

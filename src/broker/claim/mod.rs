@@ -36,6 +36,7 @@ use crate::domain::Result;
 use crate::domain::ids::{StreamId, SubscriptionKey};
 use crate::domain::labels::LabelRule;
 use crate::domain::message::Delivery;
+use crate::memory::Reservation;
 use crate::store::connection::{Durability, LaneConnection};
 use crate::store::leases::LeaseKey;
 
@@ -55,6 +56,8 @@ pub struct Granted {
     pub deliveries: Vec<Delivery>,
     /// Bytes that they keep in memory until they are dropped: of whole segments, where they are most of them.
     pub kept_bytes: usize,
+    /// Reserved for that until the caller has counted them as an answer.
+    pub kept: Option<Reservation>,
 }
 
 /// One consumer that wants messages.

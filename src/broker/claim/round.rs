@@ -7,6 +7,7 @@ use std::time::Instant;
 use tracing::Instrument as _;
 
 use super::budget::RoundBudget;
+use super::cut::Batch;
 use super::failed::FoundFailed;
 use super::planned::{Found, Planned};
 use super::reader::{NextSource, Reader};
@@ -86,7 +87,8 @@ impl ClaimLane {
         self.same_session().await?;
         self.read_states(keys).await?;
         self.settle_rules(keys).await?;
-        let planned = self.plan_all(keys).await?;
+        let mut budget = RoundBudget::new(&self.core.memory, self.core.lanes.claim.len());
+        let planned = self.plan_all(keys, &mut budget).await?;
         if !planned.is_empty() {
             self.carry_out(planned).await?;
         }
@@ -100,10 +102,9 @@ impl ClaimLane {
     }
 
     /// What each may give out now. Those that the round has no room for, or not for all they have, are the first of the next one.
-    async fn plan_all(&mut self, keys: &[SubscriptionKey]) -> Result<Vec<Planned>> {
-        let (now, mut budget) =
-            (self.core.clock.now(), RoundBudget::new(&self.core.memory, self.core.lanes.claim.len()));
-        let mut failed = self.find_failed_of_each(keys, &mut budget).await?;
+    async fn plan_all(&mut self, keys: &[SubscriptionKey], budget: &mut RoundBudget) -> Result<Vec<Planned>> {
+        let now = self.core.clock.now();
+        let mut failed = self.find_failed_of_each(keys, budget).await?;
         let (mut planned, mut cut_short) = (Vec::new(), None);
         for (index, key) in keys.iter().enumerate() {
             if index > 0 && budget.is_spent() {
@@ -114,7 +115,7 @@ impl ClaimLane {
             if index > 0 && failed.as_ref().is_some_and(|failed| failed.undecided_from.is_some()) {
                 cut_short.get_or_insert(index);
             }
-            match self.plan(*key, failed, now, &mut budget).await {
+            match self.plan(*key, failed, now, budget).await {
                 Ok(plan) => planned.extend(plan),
                 // What cannot be read of one reader is no matter of the others.
                 Err(error) if error.kind() != ErrorKind::Unavailable || self.connection.is_open() => {
@@ -208,11 +209,14 @@ impl ClaimLane {
         }
         let consumers_max = if exclusive { 1 } else { usize::MAX };
         let is_undecided = found.failed.as_ref().is_some_and(|failed| failed.undecided_from.is_some());
-        let planned = Planned::new(state, exclusive, found, now, |deliverable| {
+        let mut planned = Planned::new(state, exclusive, found, now, |deliverable| {
             deliverable.cut(&mut reader.waiting, consumers_max)
         });
-        match &planned {
-            Some(planned) => planned.batches.iter().for_each(|(_, _, batch)| budget.kept(batch.kept_bytes)),
+        match &mut planned {
+            Some(planned) => {
+                let reserve = |(_, _, batch): &mut (_, _, Batch)| batch.kept = Some(budget.keep(batch.kept_bytes));
+                planned.batches.iter_mut().for_each(reserve);
+            }
             // Somebody else has taken what was to be read.
             None if matches!(source, NextSource::Failed | NextSource::Both) && !is_undecided => reader.forget_state(),
             None => {}
@@ -241,8 +245,9 @@ impl ClaimLane {
             self.round.serves([&batch.request.caller]);
             let first = batch.messages.iter().filter(|message| message.at.attempts <= 1).count();
             let again = batch.messages.len() - first;
-            let (deliveries, kept_bytes) = (deliveries(lease, expires_at, batch.messages), batch.kept_bytes);
-            if batch.request.reply.send(Ok(Granted { lease, deliveries, kept_bytes })).is_err() {
+            let Batch { request, messages, kept_bytes, kept } = batch;
+            let deliveries = deliveries(lease, expires_at, messages);
+            if request.reply.send(Ok(Granted { lease, deliveries, kept_bytes, kept })).is_err() {
                 // The caller has given up since: nobody has seen these messages.
                 self.core.release(lease);
             } else {

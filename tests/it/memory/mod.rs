@@ -1,8 +1,9 @@
 //! Memory: each use of it is driven to its bound, in a process of its own whose resident size is read, while another project is
 //! served.
 
-mod process;
-mod unread;
+mod all;
+pub mod process;
+pub mod unread;
 
 use std::time::Duration;
 
@@ -51,6 +52,39 @@ fn text(bytes: usize) -> String {
     format!("\"{}\"", "x".repeat(bytes - 2))
 }
 
+/// Twenty thousand queues, as the service makes them, but many in one statement.
+pub async fn many_queues(database: &TestDatabase, project: &str) {
+    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let statements = [
+        "CREATE TEMP TABLE made AS SELECT gen_random_uuid() AS id, nextval('stream_ids') AS stream, n
+         FROM generate_series(1, 20000) AS n"
+            .to_owned(),
+        "INSERT INTO streams (stream_id, last_appended_at, queue_id, kind) SELECT stream, now(), id, 'normal' FROM made"
+            .to_owned(),
+        format!(
+            "INSERT INTO queues (queue_id, project_id, name, description, mode, retention_hours, created_at, stream_id)
+             SELECT id, '{project}', 'q' || n, repeat('d', 150), 'NORMAL', 72, now(), stream FROM made"
+        ),
+    ];
+    for statement in statements {
+        sql.execute(AssertSqlSafe(statement)).await.unwrap();
+    }
+}
+
+/// Whoever appends to this queue waits until the connection is dropped.
+async fn locked(database: &TestDatabase, queue: &str) -> PgConnection {
+    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    sql.execute("BEGIN").await.unwrap();
+    sqlx::query(
+        "SELECT FROM streams WHERE stream_id = (SELECT stream_id FROM queues WHERE queue_id = $1::uuid) FOR UPDATE",
+    )
+    .bind(queue)
+    .execute(&mut sql)
+    .await
+    .unwrap();
+    sql
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_do_not_end() {
     let beside = Beside::start().await;
@@ -73,7 +107,7 @@ async fn requests_that_do_not_end() {
     let mut rest = Vec::new();
     for peer in 2..8 {
         for _ in 0..40 {
-            rest.push(unfinished(&beside.process.rest, peer, "/v1.0/p/queues/q/messages", MIB).await);
+            rest.push(unfinished(&beside.process.rest, peer, "/v1.0/p/queues/q/messages", GREEDY[0], MIB).await);
         }
     }
     beside.bounded("and 240 of 1 MiB on REST").await;
@@ -105,23 +139,8 @@ async fn answers_that_nobody_reads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_that_nobody_reads() {
     let beside = Beside::start().await;
-    let mut sql = PgConnection::connect(beside.database.url()).await.unwrap();
     let token = GREEDY[0];
-    // As the service makes them, but many in one statement.
-    let statements = [
-        "CREATE TEMP TABLE made AS SELECT gen_random_uuid() AS id, nextval('stream_ids') AS stream, n
-         FROM generate_series(1, 20000) AS n"
-            .to_owned(),
-        "INSERT INTO streams (stream_id, last_appended_at, queue_id, kind) SELECT stream, now(), id, 'normal' FROM made"
-            .to_owned(),
-        format!(
-            "INSERT INTO queues (queue_id, project_id, name, description, mode, retention_hours, created_at, stream_id)
-             SELECT id, '{token}', 'q' || n, repeat('d', 150), 'NORMAL', 72, now(), stream FROM made"
-        ),
-    ];
-    for statement in statements {
-        sql.execute(AssertSqlSafe(statement)).await.unwrap();
-    }
+    many_queues(&beside.database, token).await;
     let mut connections = Vec::new();
     for _ in 0..5 {
         let mut connection = Unread::open(beside.process.grpc.as_ref().unwrap()).await;
@@ -173,17 +192,7 @@ async fn sends_that_wait_for_a_lane() {
         let client = beside.process.client(token).await;
         let (queue, _) = client.queue("queue").await;
         client.send(&queue, text(400_000)).await.unwrap();
-        // Whoever appends to it waits.
-        let mut sql = PgConnection::connect(beside.database.url()).await.unwrap();
-        sql.execute("BEGIN").await.unwrap();
-        sqlx::query(
-            "SELECT FROM streams WHERE stream_id = (SELECT stream_id FROM queues WHERE queue_id = $1::uuid) FOR UPDATE",
-        )
-        .bind(&queue)
-        .execute(&mut sql)
-        .await
-        .unwrap();
-        locks.push(sql);
+        locks.push(locked(&beside.database, &queue).await);
         for _ in 0..150 {
             let (client, queue) = (client.clone(), queue.clone());
             sends.spawn(async move { client.send(&queue, text(400_000)).await });
@@ -241,7 +250,7 @@ async fn a_gateway_of_its_own() {
     let mut held = Vec::new();
     for peer in 2..10 {
         for _ in 0..60 {
-            held.push(unfinished(&gateway.rest, peer, "/v1.0/p/queues/q/messages", MIB).await);
+            held.push(unfinished(&gateway.rest, peer, "/v1.0/p/queues/q/messages", GREEDY[0], MIB).await);
         }
     }
     let probe = async || {

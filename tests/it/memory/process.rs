@@ -11,6 +11,7 @@ use dms::proto::v1::queue_service_client::QueueServiceClient;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
 
 use crate::support::credentials::tokens;
 use crate::support::postgres::TestDatabase;
@@ -123,6 +124,15 @@ impl Process {
     }
 }
 
+/// Waits as long as a refusal says.
+async fn patience(status: &tonic::Status, refused: usize) -> usize {
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
+    let hint = status.get_details_retry_info().and_then(|info| info.retry_delay).expect("a time to come back");
+    assert!(refused < 100, "refused again and again: {status:?}");
+    tokio::time::sleep(hint.min(Duration::from_secs(1))).await;
+    refused + 1
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ended = self.child.kill();
@@ -172,6 +182,27 @@ impl Client {
         let options = pb::ConsumeOptions { max_messages: Some(10), wait, ..Default::default() };
         let (project_id, queue_id, group_id) = (self.token.to_owned(), queue.to_owned(), group.to_owned());
         pb::ConsumeMessagesRequest { project_id, queue_id, group_id, options: Some(options), ..Default::default() }
+    }
+
+    /// The same while everything is used up: what is refused is refused with the time to come back, and is let in before long. How often it
+    /// was refused.
+    pub async fn probe_patiently(&self, (queue, group): &(String, String)) -> usize {
+        let mut refused = 0;
+        while let Err(status) = self.send(queue, "17".into()).await {
+            refused = patience(&status, refused).await;
+        }
+        let consume =
+            async || self.messages.clone().consume_messages(self.request(self.consume(queue, group, 20))).await;
+        loop {
+            match consume().await {
+                Ok(answer) => {
+                    let messages = answer.into_inner().messages;
+                    assert_eq!(messages[0].message.as_ref().unwrap().body, "17");
+                    return refused;
+                }
+                Err(status) => refused = patience(&status, refused).await,
+            }
+        }
     }
 
     /// A message goes there and comes back while the others do what they do.

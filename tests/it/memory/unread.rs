@@ -18,8 +18,13 @@ pub struct Unread {
 
 impl Unread {
     pub async fn open(url: &str) -> Self {
+        Self::open_from(url, 1).await
+    }
+
+    /// The same from one of many addresses of this machine.
+    pub async fn open_from(url: &str, peer: u8) -> Self {
         let authority = url.strip_prefix("http://").unwrap().to_owned();
-        let stream = TcpStream::connect(&authority).await.unwrap();
+        let stream = from(url, peer).await;
         let (sender, connection) =
             h2::client::Builder::new().initial_window_size(1).handshake::<_, Bytes>(stream).await.unwrap();
         tokio::spawn(connection);
@@ -71,15 +76,24 @@ fn framed(message: &impl Message) -> Bytes {
 }
 
 /// A REST request from one of many addresses whose body of so many bytes lacks its last one.
-pub async fn unfinished(rest: &str, peer: u8, path: &str, size: usize) -> TcpStream {
+pub async fn unfinished(rest: &str, peer: u8, path: &str, token: &str, size: usize) -> TcpStream {
     let mut stream = from(rest, peer).await;
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\nx-auth-token: {token}\r\ncontent-length: {size}\r\n\r\n");
     let write = async {
         let _refused = stream.write_all(head.as_bytes()).await;
         let _refused = stream.write_all(&vec![b' '; size - 1]).await;
     };
     // Who is refused need not take the rest.
     let _elapsed = tokio::time::timeout(Duration::from_secs(5), write).await;
+    stream
+}
+
+/// A request with headers of so many bytes, which stays open whether it is answered or not.
+pub async fn with_large_head(rest: &str, peer: u8, path: &str, token: &str, size: usize) -> TcpStream {
+    let mut stream = from(rest, peer).await;
+    let padding = "x".repeat(size);
+    let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-auth-token: {token}\r\nx-padding: {padding}\r\n\r\n");
+    let _refused = stream.write_all(head.as_bytes()).await;
     stream
 }
 
