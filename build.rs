@@ -16,10 +16,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("dms_v1_descriptor.bin"), protox::prost::Message::encode_to_vec(&api))?;
+    // A message is known by its name where its lists are bounded before they are decoded.
+    let mut named = tonic_prost_build::Config::new();
+    named.enable_type_names();
     tonic_prost_build::configure()
         // Bodies are slices of the received frame or of the stored segment, never copies.
         .bytes(".dms.v1")
-        .compile_fds(api)?;
+        .codec_path("crate::proto::codec::BoundedCodec")
+        .compile_fds_with_config(api, named)?;
     let storage = protox::compile(["dms/storage/v1/segment.proto"], ["proto"])?;
     tonic_prost_build::configure().bytes(".dms.storage.v1").compile_fds(storage)?;
     Ok(())

@@ -6,10 +6,7 @@ use super::text;
 
 /// Checks the labels of a message or of a rule: at most 3, each 1-64 plain characters (DMS.10240004).
 pub fn parse(field: &str, labels: &[String]) -> Result<()> {
-    if labels.len() > LABELS_MAX {
-        let count = format!("{} labels", labels.len());
-        return Err(Error::field(ErrorKind::LabelInvalid, field, count, "at most 3 labels"));
-    }
+    check_count(field, labels.len())?;
     for label in labels {
         if !LABEL_CHARS.contains(&label.len()) || !text::is_plain(label) {
             let allowed = "1-64 characters of A-Z a-z 0-9 _ -";
@@ -17,6 +14,14 @@ pub fn parse(field: &str, labels: &[String]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks how many labels a message or a rule has: at most 3.
+pub fn check_count(field: &str, count: usize) -> Result<()> {
+    if count <= LABELS_MAX {
+        return Ok(());
+    }
+    Err(Error::field(ErrorKind::LabelInvalid, field, format!("{count} labels"), "at most 3 labels"))
 }
 
 /// Which messages a group takes. Two rules are the same when they select the same messages by the same labels.

@@ -40,12 +40,17 @@ impl NewMessage {
     }
 }
 
+/// Checks how many messages a send has: 1-10.
+pub fn check_count(field: &str, count: usize) -> Result<()> {
+    if SEND_MESSAGES.contains(&count) {
+        return Ok(());
+    }
+    Err(Error::field(ErrorKind::RequestFormat, field, format!("{count} messages"), "1-10 messages"))
+}
+
 /// The rules that need the whole batch: 1-10 messages, 512 KB, labels, delays by queue mode.
 pub fn check_batch(messages: &[NewMessage]) -> Result<()> {
-    if !SEND_MESSAGES.contains(&messages.len()) {
-        let count = format!("{} messages", messages.len());
-        return Err(Error::field(ErrorKind::RequestFormat, "messages", count, "1-10 messages"));
-    }
+    check_count("messages", messages.len())?;
     let bytes: usize = messages.iter().map(NewMessage::size_bytes).sum();
     if bytes > BATCH_BYTES_MAX {
         let message = format!("messages: size {bytes} bytes is larger than the limit of {BATCH_BYTES_MAX} bytes");

@@ -6,8 +6,8 @@ use super::clock::Timestamp;
 use super::error::{Error, ErrorKind, Result};
 use super::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionId};
 use super::limits::{
-    DESCRIPTION_CHARS_MAX, GROUP_NAME_CHARS, MAX_CONSUME_COUNT, QUEUE_NAME_CHARS, RETENTION_HOURS,
-    RETENTION_HOURS_DEFAULT, retention,
+    DESCRIPTION_CHARS_MAX, GROUP_NAME_CHARS, GROUPS_PER_QUEUE_MAX, MAX_CONSUME_COUNT, QUEUE_NAME_CHARS,
+    RETENTION_HOURS, RETENTION_HOURS_DEFAULT, retention,
 };
 use super::text;
 
@@ -129,6 +129,17 @@ fn retention_hours(draft: &QueueDraft<'_>, mode: QueueMode) -> Result<i32> {
         }
         Some(hours) if RETENTION_HOURS.contains(&hours) => Ok(hours),
         Some(hours) => Err(Error::field(ErrorKind::RetentionHours, field, hours, "an integer from 1 to 72")),
+    }
+}
+
+/// Checks how many groups are created at a time: 1-100. How many more a queue may have is known to whoever knows the queue.
+pub fn check_group_count(field: &str, count: usize) -> Result<()> {
+    match usize::try_from(GROUPS_PER_QUEUE_MAX) {
+        Ok(max) if count > max => {
+            Err(Error::field(ErrorKind::TooManyGroups, field, format!("{count} names"), &format!("1-{max} names")))
+        }
+        _ if count == 0 => Err(Error::missing(ErrorKind::RequestFormat, field, "at least one group name")),
+        _ => Ok(()),
     }
 }
 

@@ -100,11 +100,24 @@ pub fn search(mut queues: Vec<TaggedQueue>, filter: &Filter, page: Page) -> Foun
     Found { queues: queues.into_iter().skip(page.offset).take(page.limit).collect(), total }
 }
 
-fn check_conditions(list: &str, conditions: &[TagValues]) -> Result<()> {
-    if conditions.len() > SEARCH_KEYS_MAX {
-        let count = format!("{} keys", conditions.len());
-        return Err(Error::field(ErrorKind::TooManyTags, list, count, "at most 10 keys"));
+/// Checks how many keys a list of a search has: at most 10.
+pub fn check_keys_count(field: &str, count: usize) -> Result<()> {
+    if count <= SEARCH_KEYS_MAX {
+        return Ok(());
     }
+    Err(Error::field(ErrorKind::TooManyTags, field, format!("{count} keys"), "at most 10 keys"))
+}
+
+/// Checks how many values a key of a search has: at most 10.
+pub fn check_values_count(field: &str, count: usize) -> Result<()> {
+    if count <= SEARCH_KEYS_MAX {
+        return Ok(());
+    }
+    Err(Error::field(ErrorKind::RequestFormat, field, format!("{count} values"), "at most 10 values"))
+}
+
+fn check_conditions(list: &str, conditions: &[TagValues]) -> Result<()> {
+    check_keys_count(list, conditions.len())?;
     let mut seen = HashSet::new();
     for (index, condition) in conditions.iter().enumerate() {
         let field = format!("{list}[{index}].key");
@@ -120,10 +133,7 @@ fn check_conditions(list: &str, conditions: &[TagValues]) -> Result<()> {
 }
 
 fn check_values(field: &str, values: &[String]) -> Result<()> {
-    if values.len() > SEARCH_KEYS_MAX {
-        let count = format!("{} values", values.len());
-        return Err(Error::field(ErrorKind::RequestFormat, field, count, "at most 10 values"));
-    }
+    check_values_count(field, values.len())?;
     let mut seen = HashSet::new();
     for value in values {
         if value.chars().count() > SEARCH_VALUE_CHARS_MAX {

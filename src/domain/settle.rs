@@ -1,5 +1,8 @@
 //! The ack rule: walk the entries in order; the first failure ends the walk and everything behind it fails with it.
 
+use super::error::{Error, ErrorKind, Result};
+use super::limits::ACK_ENTRIES;
+
 /// What a consumer says of one delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckStatus {
@@ -16,6 +19,14 @@ pub struct AckEntry {
     pub handler: String,
     /// Its status.
     pub status: AckStatus,
+}
+
+/// Checks how many entries an acknowledgement has: 1-1000.
+pub fn check_count(field: &str, count: usize) -> Result<()> {
+    if ACK_ENTRIES.contains(&count) {
+        return Ok(());
+    }
+    Err(Error::field(ErrorKind::RequestFormat, field, format!("{count} entries"), "1-1000 entries"))
 }
 
 /// What became of one entry.

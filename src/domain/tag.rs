@@ -68,11 +68,11 @@ impl TagBatch {
 }
 
 /// Checks the size of a batch before its tags: 1-10 (DMS.10540010, 10240044).
-pub fn check_batch_len(len: usize) -> Result<()> {
-    match len {
-        0 => Err(Error::missing(ErrorKind::RequestFormat, "tags", "1-10 tags")),
+pub fn check_count(field: &str, count: usize) -> Result<()> {
+    match count {
+        0 => Err(Error::missing(ErrorKind::RequestFormat, field, "1-10 tags")),
         1..=QUEUE_TAGS_MAX => Ok(()),
-        _ => Err(Error::field(ErrorKind::TooManyTags, "tags", format!("{len} tags"), "1-10 tags")),
+        _ => Err(Error::field(ErrorKind::TooManyTags, field, format!("{count} tags"), "1-10 tags")),
     }
 }
 
@@ -148,9 +148,9 @@ mod tests {
 
     #[test]
     fn a_batch_has_one_to_ten_tags() {
-        assert_eq!(kind(check_batch_len(0)), Some(ErrorKind::RequestFormat));
-        assert_eq!(kind(check_batch_len(10)), None);
-        assert_eq!(kind(check_batch_len(11)), Some(ErrorKind::TooManyTags));
+        assert_eq!(kind(check_count("tags", 0)), Some(ErrorKind::RequestFormat));
+        assert_eq!(kind(check_count("tags", 10)), None);
+        assert_eq!(kind(check_count("tags", 11)), Some(ErrorKind::TooManyTags));
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn new_message(request: &Bytes, message: &Object<'_>) -> Result<pb::NewMessage> 
     Ok(pb::NewMessage {
         body: text(body.ok_or_else(|| message.missing("body", FIELDS, "any JSON value"))?),
         attributes: attributes(message)?.map(text).unwrap_or_default(),
-        tags: message.read("tags", FIELDS, "an array of strings")?.unwrap_or_default(),
+        tags: message.texts("tags", FIELDS, "an array of strings")?,
         delay: delay(message)?,
         // A REST message is of the trace of its request.
         traceparent: String::new(),

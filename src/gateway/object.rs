@@ -14,12 +14,16 @@ use crate::domain::{Error, ErrorKind, Result};
 
 /// More than any other list may have.
 const LIST_MAX: usize = 100;
+/// Fields of one object, known or not. A body has room for two hundred thousand.
+const FIELDS_MAX: usize = 1_000;
 
 /// A JSON object whose values are still text. Of a repeated key the last value counts.
 #[derive(Debug)]
 pub struct Object<'a> {
     place: Place,
+    /// The first [`FIELDS_MAX`].
     fields: Vec<(Cow<'a, [u8]>, &'a RawValue)>,
+    fields_count: usize,
 }
 
 /// Where in the body an object is: the beginning of the names of its fields.
@@ -45,10 +49,19 @@ impl<'a> Object<'a> {
     pub fn parse(body: &'a [u8], plane: Plane) -> Result<Self> {
         let not_json = |reason: &dyn fmt::Display| Error::new(plane.not_json(), format!("body: not JSON: {reason}"));
         let text = std::str::from_utf8(body).map_err(|error| not_json(&error))?;
-        serde_json::from_str(text).map_err(|_| match serde_json::from_str::<&RawValue>(text) {
+        let root: Self = serde_json::from_str(text).map_err(|_| match serde_json::from_str::<&RawValue>(text) {
             Err(syntax) => not_json(&syntax),
             Ok(value) => Error::field(plane.bad_field(), "body", shown(value), "a JSON object"),
-        })
+        })?;
+        root.bounded("body", plane.bad_field())
+    }
+
+    fn bounded(self, field: &str, kind: ErrorKind) -> Result<Self> {
+        if self.fields_count <= FIELDS_MAX {
+            return Ok(self);
+        }
+        let allowed = format!("an object of at most {FIELDS_MAX} fields");
+        Err(Error::field(kind, field, format!("{} fields", self.fields_count), &allowed))
     }
 
     /// The text of a value, `null` included.
@@ -69,7 +82,7 @@ impl<'a> Object<'a> {
 
     /// An object that must be there.
     pub fn object(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Self> {
-        Ok(Self { place: Place::Field(key), ..self.require(key, kind, allowed)? })
+        Self { place: Place::Field(key), ..self.require(key, kind, allowed)? }.bounded(key, kind)
     }
 
     /// An array of objects that must be there.
@@ -79,12 +92,21 @@ impl<'a> Object<'a> {
 
     /// An array of objects.
     pub fn items_if_any(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Option<Vec<Self>>> {
-        let items: Option<First<'a>> = match self.raw(key) {
-            Some(raw) => First::of(raw, items_max(key) + 1).map_err(|_| self.wrong(key, kind, shown(raw), allowed))?,
-            None => None,
-        };
-        let numbered = |(index, item)| Self { place: Place::Item(key, index), ..item };
-        Ok(items.map(|First(items)| items.into_iter().enumerate().map(numbered).collect()))
+        let Some(items) = self.first::<Self>(key, kind, allowed)? else { return Ok(None) };
+        let numbered =
+            |(index, item)| Self { place: Place::Item(key, index), ..item }.bounded(&format!("{key}[{index}]"), kind);
+        items.into_iter().enumerate().map(numbered).collect::<Result<_>>().map(Some)
+    }
+
+    /// An array of texts.
+    pub fn texts(&self, key: &str, kind: ErrorKind, allowed: &str) -> Result<Vec<String>> {
+        Ok(self.first(key, kind, allowed)?.unwrap_or_default())
+    }
+
+    /// As many of a list as it may have, and one more; `None` when it is absent or `null`.
+    fn first<T: Deserialize<'a>>(&self, key: &str, kind: ErrorKind, allowed: &str) -> Result<Option<Vec<T>>> {
+        let Some(raw) = self.raw(key) else { return Ok(None) };
+        first(raw, items_max(key) + 1).map_err(|_| self.wrong(key, kind, shown(raw), allowed))
     }
 
     /// The error for a value that is not allowed.
@@ -98,7 +120,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// How many objects a list of this name may have. One more is read, for the service to refuse; a body has room for a hundred thousand.
+/// How many items a list of this name may have. One more is read, for the service to refuse; a body has room for a hundred thousand.
 fn items_max(key: &str) -> usize {
     match key {
         "messages" => *SEND_MESSAGES.end(),
@@ -107,34 +129,30 @@ fn items_max(key: &str) -> usize {
     }
 }
 
-/// The first objects of a list.
-struct First<'a>(Vec<Object<'a>>);
-
-impl<'a> First<'a> {
-    /// At most `max` of them; `None` for `null`. What is behind them is known to be JSON, for `list` was read as such, and not looked at.
-    fn of(list: &'a RawValue, max: usize) -> serde_json::Result<Option<Self>> {
-        let mut items = Vec::new();
-        let read = serde_json::Deserializer::from_str(list.get()).deserialize_option(Reader { items: &mut items, max });
-        match read {
-            Ok(there) => Ok(there.then_some(Self(items))),
-            Err(_) if items.len() == max => Ok(Some(Self(items))),
-            Err(error) => Err(error),
-        }
+/// The first items of a list, at most `max`; `None` for `null`. What is behind them is known to be JSON, for `list` was read as such, and
+/// not looked at.
+fn first<'a, T: Deserialize<'a>>(list: &'a RawValue, max: usize) -> serde_json::Result<Option<Vec<T>>> {
+    let mut items = Vec::new();
+    let read = serde_json::Deserializer::from_str(list.get()).deserialize_option(Reader { items: &mut items, max });
+    match read {
+        Ok(there) => Ok(there.then_some(items)),
+        Err(_) if items.len() == max => Ok(Some(items)),
+        Err(error) => Err(error),
     }
 }
 
-/// Reads objects until there are enough, which ends it with an error.
-struct Reader<'r, 'a> {
-    items: &'r mut Vec<Object<'a>>,
+/// Reads items until there are enough, which ends it with an error.
+struct Reader<'r, T> {
+    items: &'r mut Vec<T>,
     max: usize,
 }
 
-impl<'de: 'a, 'a> Visitor<'de> for Reader<'_, 'a> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<'_, T> {
     /// Whether there is a list.
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of objects")
+        f.write_str("an array")
     }
 
     fn visit_unit<E>(self) -> Result<bool, E> {
@@ -185,11 +203,14 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::new();
+        let (mut fields, mut fields_count) = (Vec::new(), 0);
         while let Some((Key(name), value)) = map.next_entry()? {
-            fields.push((name, value));
+            fields_count += 1;
+            if fields_count <= FIELDS_MAX {
+                fields.push((name, value));
+            }
         }
-        Ok(Object { place: Place::Root, fields })
+        Ok(Object { place: Place::Root, fields, fields_count })
     }
 }
 
@@ -248,5 +269,36 @@ mod tests {
         }
         // What is behind them must still be JSON.
         assert!(count(&(list("messages", 20).trim_end_matches("]}").to_owned() + ",]}"), "messages").is_err());
+    }
+
+    #[test]
+    fn an_object_has_so_many_fields() {
+        let object = |count: usize| format!("{{{}}}", vec![r#""a":0"#; count].join(","));
+        for (count, allowed) in [(FIELDS_MAX, true), (FIELDS_MAX + 1, false), (150_000, false)] {
+            assert_eq!(Object::parse(object(count).as_bytes(), Plane::Data).is_ok(), allowed, "{count}");
+            let list = format!(r#"{{"messages":[{{}},{}]}}"#, object(count));
+            let message = Object::parse(list.as_bytes(), Plane::Data)
+                .and_then(|root| root.items("messages", ErrorKind::MessageFields, "").map(drop))
+                .err()
+                .map(|error| error.message().to_owned());
+            let refused = format!("messages[1]: '{count} fields' is not an object of at most 1000 fields");
+            assert_eq!(message, (!allowed).then_some(refused));
+        }
+    }
+
+    #[test]
+    fn a_list_of_texts_is_read_to_one_more_than_it_may_have() {
+        let texts = |list: &str| {
+            let body = format!(r#"{{"tags":{list}}}"#);
+            let root = Object::parse(body.as_bytes(), Plane::Data)?;
+            root.texts("tags", ErrorKind::MessageFields, "an array of strings").map(|texts| texts.len())
+        };
+        let many = format!("[{}]", vec![r#""""#; 300_000].join(","));
+        for (list, count) in [("[]", 0), ("null", 0), (r#"["a","b"]"#, 2), (many.as_str(), 101)] {
+            assert_eq!(texts(list).unwrap(), count);
+        }
+        for wrong in ["7", "{}", "[7]", r#"["a",null]"#] {
+            assert!(texts(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -10,6 +10,9 @@ use http::request::Parts;
 use super::error::Failure;
 use crate::domain::{Error, ErrorKind, Result};
 
+/// Parameters of one request, known or not. A long poll keeps them; a URL has room for thirty thousand.
+const PARAMETERS_MAX: usize = 100;
+
 /// The parameters of one request, decoded, in their order.
 #[derive(Debug, Default)]
 pub struct Query(Vec<(String, String)>);
@@ -18,6 +21,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Failure> {
+        let count = parts.uri.query().map_or(0, |query| 1 + query.bytes().filter(|byte| *byte == b'&').count());
+        if count > PARAMETERS_MAX {
+            let allowed = format!("at most {PARAMETERS_MAX} parameters");
+            return Err(Error::field(ErrorKind::UrlParameters, "url", format!("{count} parameters"), &allowed).into());
+        }
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let pairs = pairs.map_err(|rejection| Error::new(ErrorKind::UrlParameters, rejection.body_text()))?;
         Ok(Self(pairs.0))

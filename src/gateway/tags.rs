@@ -139,8 +139,8 @@ fn search_action(root: &Object<'_>) -> Result<pb::SearchAction> {
 fn tag_values(root: &Object<'_>, field: &'static str) -> Result<Vec<pb::TagValues>> {
     let tags = root.items_if_any(field, FIELDS, "an array of objects with key and values")?;
     let read = |tag: &Object<'_>| {
-        let values = tag.read("values", ErrorKind::TagValueCharacters, "an array of strings")?;
-        Ok(pb::TagValues { key: key(tag)?, values: values.unwrap_or_default() })
+        let values = tag.texts("values", ErrorKind::TagValueCharacters, "an array of strings")?;
+        Ok(pb::TagValues { key: key(tag)?, values })
     };
     tags.unwrap_or_default().iter().map(read).collect()
 }

@@ -8,11 +8,10 @@ use serde_json::value::RawValue;
 use super::{count, options, timestamp};
 use crate::domain::ids::{GroupId, MessageId, ProjectId, QueueId};
 use crate::domain::labels::{self, LabelRule};
-use crate::domain::limits::ACK_ENTRIES;
 use crate::domain::message::{
     self, ConsumeOptions, DeadLetterOrigin, DeadLetterReason, Delivery, GroupAddress, NewMessage, Source,
 };
-use crate::domain::settle::{AckEntry, AckOutcome, AckStatus};
+use crate::domain::settle::{self, AckEntry, AckOutcome, AckStatus};
 use crate::domain::trace::TraceContext;
 use crate::domain::{Error, ErrorKind, Result};
 use crate::proto::v1 as pb;
@@ -169,11 +168,7 @@ pub fn ack(
     source: Source,
 ) -> Result<(GroupAddress, Vec<AckEntry>)> {
     let address = group_address(project, &request.queue_id, &request.group_id, source)?;
-    let len = request.entries.len();
-    if !ACK_ENTRIES.contains(&len) {
-        let given = format!("{len} entries");
-        return Err(Error::field(ErrorKind::RequestFormat, "entries", given, "1-1000 entries"));
-    }
+    settle::check_count("entries", request.entries.len())?;
     let entries = request.entries.into_iter().enumerate().map(ack_entry).collect::<Result<_>>()?;
     Ok((address, entries))
 }

@@ -85,9 +85,7 @@ pub fn summary(summary: QueueSummary) -> pb::Queue {
 
 /// Checks the names of groups to create; how many a queue may have is the broker's to know.
 pub fn group_names(names: &[String]) -> Result<Vec<String>> {
-    if names.is_empty() {
-        return Err(Error::missing(ErrorKind::RequestFormat, "names", "at least one group name"));
-    }
+    queue::check_group_count("names", names.len())?;
     names.iter().enumerate().map(|(index, name)| queue::group_name(&format!("names[{index}]"), name)).collect()
 }
 

@@ -18,7 +18,7 @@ pub fn batch(request: pb::BatchQueueTagsRequest) -> Result<TagBatch> {
     if action == pb::TagAction::Unspecified {
         return Err(Error::field(ErrorKind::TagAction, "action", request.action, "CREATE or DELETE"));
     }
-    tag::check_batch_len(request.tags.len())?;
+    tag::check_count("tags", request.tags.len())?;
     let tags = request.tags.into_iter().enumerate().map(|(index, tag)| (format!("tags[{index}]"), tag));
     if action == pb::TagAction::Create {
         let parse = |(field, tag): (String, pb::BatchTag)| Tag::parse(&field, tag.key, tag.value.unwrap_or_default());

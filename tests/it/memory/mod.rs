@@ -2,6 +2,7 @@
 //! served.
 
 mod all;
+mod lists;
 pub mod process;
 pub mod unread;
 

@@ -1,0 +1,59 @@
+//! How messages are read from the wire and written to it: as the library does, but no list is decoded before it was counted.
+
+use std::marker::PhantomData;
+
+use bytes::Buf as _;
+use prost::{Message, Name};
+use tonic::Status;
+use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+
+use super::lists;
+
+/// The codec of every generated client and server: of messages written and messages read.
+#[derive(Debug)]
+pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for BoundedCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for BoundedCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Name + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = BoundedDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::default().encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        BoundedDecoder(ProstCodec::<T, U>::default().decoder())
+    }
+}
+
+/// Refuses a message with a list that is too long before anything of it is decoded: an empty message of a list is two bytes on the
+/// wire and a hundred and more in memory.
+#[derive(Debug)]
+pub struct BoundedDecoder<U>(ProstDecoder<U>);
+
+impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        let lists = lists::of(U::NAME);
+        if !lists.is_empty() {
+            // A message arrives in one piece.
+            lists::check(buffer.chunk(), lists)?;
+        }
+        self.0.decode(buffer)
+    }
+}
