@@ -86,17 +86,23 @@ impl Caller {
 pub(super) fn anybody_known(auth: Authenticator) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
     move |request| {
         let headers = request.metadata().clone().into_headers();
-        known(&auth, &headers, request.extensions().get()).map_err(Status::from)?;
+        known(&auth, &headers, None, request.extensions().get()).map_err(Status::from)?;
         Ok(request)
     }
 }
 
-/// Looks at the credentials of a request before its body has come, as far as they do not depend on it.
-pub(super) fn known(auth: &Authenticator, headers: &HeaderMap, call: Option<&Call>) -> Result<()> {
+/// Looks at the credentials of a request before its body has come, as far as they do not depend on it. `signed` is the request without
+/// its body, where it is known.
+pub(super) fn known(
+    auth: &Authenticator,
+    headers: &HeaderMap,
+    signed: Option<&SignedRequest>,
+    call: Option<&Call>,
+) -> Result<()> {
     let nothing_signed = Extensions::new();
     let credentials = credentials(headers, &nothing_signed);
-    if matches!(credentials, Credentials::Signature(..)) {
-        return Ok(());
+    if let (Credentials::Signature(authorization, _), Some(signed)) = (&credentials, signed) {
+        return auth.may_be_signed(authorization, signed);
     }
     let principal = auth.authenticate(&credentials)?;
     if let Some(call) = call {

@@ -22,6 +22,7 @@ use self::traffic::Traffic;
 pub use self::traffic::TrafficLimits;
 use crate::auth::{Authenticator, rights};
 use crate::broker::Broker;
+use crate::domain::signed_request::SignedRequest;
 use crate::domain::{Error, Result};
 use crate::net::{Call, Door};
 use crate::proto;
@@ -64,8 +65,8 @@ pub fn routes(broker: Broker, auth: Authenticator, limits: TrafficLimits, calls_
 pub struct ServiceDoor(pub Authenticator);
 
 impl Door for ServiceDoor {
-    fn before_body(&self, shown: &HeaderMap, call: Option<&Call>) -> Result<()> {
-        access::known(&self.0, shown, call)
+    fn before_body(&self, shown: &HeaderMap, signed: Option<&SignedRequest>, call: Option<&Call>) -> Result<()> {
+        access::known(&self.0, shown, signed, call)
     }
 
     fn before_call(&self, _: &HeaderMap, _: Option<&Call>) -> Result<()> {

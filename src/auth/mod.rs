@@ -27,6 +27,7 @@ pub use self::principal::Principal;
 pub use self::signatures::SignatureRules;
 use self::signatures::{Received, Signatures};
 use self::tokens::Tokens;
+use crate::domain::signed_request::SignedRequest;
 use crate::domain::{Error, ErrorKind, Result};
 use crate::watched::{Freshness, Source, Watched};
 
@@ -153,6 +154,20 @@ impl Authenticator {
                 _ => Err(not_valid("no way to check a signature here")),
             },
             Credentials::Unreadable => Err(not_valid("unreadable")),
+        }
+    }
+
+    /// Looks at a signed request whose body has not come: whether it may turn out to be good.
+    ///
+    /// # Errors
+    /// `TokenInvalid` or `TokenExpired`, whatever its body is.
+    pub fn may_be_signed(&self, authorization: &str, head: &SignedRequest) -> Result<()> {
+        match (&self.0.anyone, &self.0.signatures) {
+            (Some(_), _) => Ok(()),
+            (None, Some((keys, signatures))) => {
+                signatures.check_head(&keys.get(), authorization, head, Received::now())
+            }
+            (None, None) => Err(not_valid("no way to check a signature here")),
         }
     }
 

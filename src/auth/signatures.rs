@@ -100,9 +100,7 @@ impl Signatures {
         let right = hmac::verify(key, &signed, &given.signature).is_ok();
         let owner = owner.filter(|_| right).ok_or_else(|| invalid("unknown access key or wrong signature"))?;
         // Only the owner of a secret learns anything more.
-        if received.unix_seconds().abs_diff(seconds) > self.rules.date_window.as_secs() {
-            return Err(Error::new(ErrorKind::TokenExpired, "X-Sdk-Date is too far from the time of this service"));
-        }
+        self.check_date(seconds, received)?;
         if depends_on_order(&request.query) {
             let message =
                 "a signature does not cover the order of query parameters: a signed request may repeat none but tag";
@@ -118,6 +116,31 @@ impl Signatures {
             return Err(Error::new(ErrorKind::TokenInvalid, "the signature was used before: sign each request anew"));
         }
         Ok(Arc::clone(owner))
+    }
+
+    /// What of a signed request can be judged before its body has come: the form, the date, and whether the access key is known.
+    ///
+    /// # Errors
+    /// `TokenInvalid` or `TokenExpired`. The date is looked at first, so that its error says nothing about keys.
+    pub fn check_head(
+        &self,
+        keys: &AccessKeys,
+        authorization: &str,
+        head: &SignedRequest,
+        received: Received,
+    ) -> Result<()> {
+        let given = Authorization::parse(authorization).ok_or_else(|| invalid("malformed Authorization"))?;
+        let date = header(head, DATE).ok_or_else(|| invalid("no X-Sdk-Date"))?;
+        let seconds = sdk_date::parse(date).ok_or_else(|| invalid("malformed X-Sdk-Date"))?;
+        self.check_date(seconds, received)?;
+        keys.find(given.access).1.map(drop).ok_or_else(|| invalid("unknown access key"))
+    }
+
+    fn check_date(&self, seconds: i64, received: Received) -> Result<()> {
+        if received.unix_seconds().abs_diff(seconds) > self.rules.date_window.as_secs() {
+            return Err(Error::new(ErrorKind::TokenExpired, "X-Sdk-Date is too far from the time of this service"));
+        }
+        Ok(())
     }
 
     fn is_for_us(&self, request: &SignedRequest) -> bool {

@@ -8,6 +8,7 @@ use tonic::Code;
 use tower::Service;
 
 use crate::domain::Result;
+use crate::domain::signed_request::SignedRequest;
 use crate::net::{Call, Door};
 
 const CREDENTIALS: [HeaderName; 2] = [header::AUTHORIZATION, HeaderName::from_static("x-auth-token")];
@@ -17,7 +18,7 @@ const CREDENTIALS: [HeaderName; 2] = [header::AUTHORIZATION, HeaderName::from_st
 pub struct RemoteDoor;
 
 impl Door for RemoteDoor {
-    fn before_body(&self, _: &HeaderMap, _: Option<&Call>) -> Result<()> {
+    fn before_body(&self, _: &HeaderMap, _: Option<&SignedRequest>, _: Option<&Call>) -> Result<()> {
         Ok(())
     }
 

@@ -126,7 +126,7 @@ fn within_bounds(name: &HeaderName, metadata: &HeaderMap) -> Result<()> {
 impl Upstream {
     /// Reads the body of the caller's request; a signature covers it.
     pub async fn read(&mut self, body: axum::body::Body, plane: Plane) -> Result<Bytes> {
-        self.door.before_body(&self.metadata, self.call.as_ref())?;
+        self.door.before_body(&self.metadata, self.signed.as_ref(), self.call.as_ref())?;
         let body = body::read(body, plane, &self.arrival).await?;
         if let Some(signed) = &mut self.signed {
             signed.body = body.clone();

@@ -8,14 +8,15 @@ use http::HeaderMap;
 
 use super::call::Call;
 use crate::domain::Result;
+use crate::domain::signed_request::SignedRequest;
 
 /// What stands between a REST caller and the service. `shown` are the headers that the caller's requests go on with.
 pub trait Door: Send + Sync {
-    /// Asked before a body is read, which may take a minute.
+    /// Asked before a body is read, which may take a minute. `signed` is what a signature covers, without the body.
     ///
     /// # Errors
     /// What is to be answered at once.
-    fn before_body(&self, shown: &HeaderMap, call: Option<&Call>) -> Result<()>;
+    fn before_body(&self, shown: &HeaderMap, signed: Option<&SignedRequest>, call: Option<&Call>) -> Result<()>;
 
     /// Asked before the service is called.
     ///
@@ -29,7 +30,7 @@ pub trait Door: Send + Sync {
 pub struct OpenDoor;
 
 impl Door for OpenDoor {
-    fn before_body(&self, _: &HeaderMap, _: Option<&Call>) -> Result<()> {
+    fn before_body(&self, _: &HeaderMap, _: Option<&SignedRequest>, _: Option<&Call>) -> Result<()> {
         Ok(())
     }
 

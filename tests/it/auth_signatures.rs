@@ -16,6 +16,7 @@ use crate::support::credentials::{SecretFile, call};
 use crate::support::rest::Rest;
 use crate::support::service::{PROJECT, TestService, code};
 use crate::support::signer::Signer;
+use crate::support::wire::Wire;
 
 const LIST: &str = "/dms.v1.QueueService/ListQueues";
 
@@ -190,4 +191,32 @@ async fn keys_are_rotated_by_writing_the_file_anew() {
     file.write(&keys(&[("NEW", "SK", PROJECT, "admin")]));
     eventually("the new key is good", async || status("NEW").await == 200).await;
     assert_eq!(status("OLD").await, 401);
+}
+
+#[tokio::test]
+async fn a_signature_that_cannot_be_good_is_refused_before_its_body_comes() {
+    let (service, rest) = usual().await;
+    let body = r#"{"name":"q"}"#;
+    let head = |access: &str, at: SystemTime| {
+        let mut request = rest.request(Method::POST, "/queues").body(body).build().unwrap();
+        Signer::new(access, "SK").sign(&mut request, at);
+        let headers = request.headers().iter().filter(|(name, _)| *name != "content-length");
+        let headers: String = headers.map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap())).collect();
+        let (path, length) = (request.url().path().to_owned(), body.len());
+        format!("POST {path} HTTP/1.1\r\ncontent-length: {length}\r\n{headers}\r\n")
+    };
+    let now = SystemTime::now();
+    for (access, at) in
+        [("NONE", now), ("AK", now - Duration::from_secs(3_600)), ("AK", now + Duration::from_secs(3_600))]
+    {
+        let begun = std::time::Instant::now();
+        let answer = Wire::open(&service.replica).await.ask(head(access, at)).await;
+        assert_eq!(answer.status, 401, "{access}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{access}: {:?}", begun.elapsed());
+    }
+    // One that may be good waits for its body.
+    let mut wire = Wire::open(&service.replica).await;
+    wire.send(head("AK", now)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(wire.ask(body).await.status, 201);
 }
