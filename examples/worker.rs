@@ -135,7 +135,7 @@ impl Worker {
     }
 
     async fn find_queue(&self) -> Result<Option<String>, Status> {
-        let request = pb::ListQueuesRequest { project_id: self.project_id.clone() };
+        let request = pb::ListQueuesRequest { project_id: self.project_id.clone(), ..Default::default() };
         let client = self.queues.clone();
         let listed = self.call(None, async || client.clone().list_queues(request.clone()).await).await?;
         Ok(listed.queues.into_iter().find(|queue| queue.name == QUEUE).map(|queue| queue.id))

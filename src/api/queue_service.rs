@@ -7,6 +7,7 @@ use super::answer::holding;
 use super::convert::queues as convert;
 use crate::broker::Broker;
 use crate::domain::ids::{GroupId, QueueId};
+use crate::domain::page::ListPage;
 use crate::proto::v1::queue_service_server::QueueService;
 use crate::proto::v1::{
     CreateConsumerGroupsRequest, CreateConsumerGroupsResponse, CreateQueueRequest, CreateQueueResponse,
@@ -39,10 +40,12 @@ impl QueueService for Queues {
 
     async fn list_queues(&self, request: Request<ListQueuesRequest>) -> Result<Response<ListQueuesResponse>, Status> {
         let project = admit(&request)?;
+        let request = request.into_inner();
+        let page = ListPage::parse(project.as_str(), request.page_size, &request.page_token)?;
         let memory = self.0.answer(&project);
-        let queues = self.0.list_queues(&project, &memory).await?;
-        let answer = ListQueuesResponse { queues: queues.into_iter().map(convert::summary).collect() };
-        Ok(holding(answer, memory))
+        let (queues, next_page_token) = self.0.list_queues(&project, &page, &memory).await?;
+        let queues = queues.into_iter().map(convert::summary).collect();
+        Ok(holding(ListQueuesResponse { queues, next_page_token }, memory))
     }
 
     async fn delete_queue(
@@ -74,11 +77,13 @@ impl QueueService for Queues {
         let project = admit(&request)?;
         let request = request.into_inner();
         let queue = QueueId::parse(&request.queue_id)?;
+        let page = convert::group_page(&request)?;
         let memory = self.0.answer(&project);
-        let (queue, mut groups) = self.0.list_groups(&project, queue, request.include_counters, &memory).await?;
-        convert::cut_page(&mut groups, request.page_size, request.current_page);
+        let listed = self.0.list_groups(&project, queue, &page, request.include_counters, &memory).await?;
+        let (queue, groups, next_page_token) = listed;
         let groups = groups.into_iter().map(|(group, counters)| convert::group(group, counters)).collect();
-        Ok(holding(ListConsumerGroupsResponse { queue: Some(convert::queue(queue)), groups }, memory))
+        let queue = Some(convert::queue(queue));
+        Ok(holding(ListConsumerGroupsResponse { queue, groups, next_page_token }, memory))
     }
 
     async fn delete_consumer_group(

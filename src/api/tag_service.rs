@@ -7,6 +7,7 @@ use super::answer::holding;
 use super::convert::tags as convert;
 use crate::broker::Broker;
 use crate::domain::ids::QueueId;
+use crate::domain::page::ListPage;
 use crate::domain::tag;
 use crate::proto::v1::tag_service_server::TagService;
 use crate::proto::v1::{
@@ -69,9 +70,12 @@ impl TagService for Tags {
         request: Request<ListProjectTagsRequest>,
     ) -> Result<Response<ListProjectTagsResponse>, Status> {
         let project = admit(&request)?;
+        let request = request.into_inner();
+        let page = ListPage::parse(project.as_str(), request.page_size, &request.page_token)?;
         let memory = self.0.answer(&project);
-        let tags = self.0.list_project_tags(&project, &memory).await?;
-        Ok(holding(ListProjectTagsResponse { tags: tags.into_iter().map(convert::tag_values).collect() }, memory))
+        let (tags, next_page_token) = self.0.list_project_tags(&project, &page, &memory).await?;
+        let tags = tags.into_iter().map(convert::tag_values).collect();
+        Ok(holding(ListProjectTagsResponse { tags, next_page_token }, memory))
     }
 
     async fn search_queues(

@@ -7,6 +7,7 @@ use crate::domain::Result;
 use crate::domain::counters::{GroupCounters, QueueQuota};
 use crate::domain::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionKey};
 use crate::domain::limits::RETENTION_DEFAULT;
+use crate::domain::page::{GroupPage, ListPage, QueueKey};
 use crate::domain::queue::{Group, NewQueue, Queue, QueueSummary};
 use crate::memory::Answer;
 use crate::store;
@@ -29,10 +30,19 @@ impl Broker {
         store::queues::summary(&self.core.store.pool, project, queue, now).await
     }
 
-    /// The queues of a project by creation time. Errors: `Overloaded`.
-    pub async fn list_queues(&self, project: &ProjectId, memory: &Answer) -> Result<Vec<QueueSummary>> {
+    /// A page of the queues of a project by creation time, and the token of the next one. Errors: `Overloaded`.
+    pub async fn list_queues(
+        &self,
+        project: &ProjectId,
+        page: &ListPage<QueueKey>,
+        memory: &Answer,
+    ) -> Result<(Vec<QueueSummary>, String)> {
         let _share = self.core.pool_shares.enter(project).await?;
-        store::queues::summaries(&self.core.store.pool, project, self.core.clock.expiry_now(), memory).await
+        let (pool, now) = (&self.core.store.pool, self.core.clock.expiry_now());
+        let mut queues = store::queues::summaries(pool, project, page, now, memory).await?;
+        let key = |found: &QueueSummary| QueueKey { created_at: found.queue.created_at, stream: found.queue.stream };
+        let next = page.cut(&mut queues, key);
+        Ok((queues, next))
     }
 
     /// Deletes a queue with everything in it; consumers that wait for it are told. Errors: `QueueNotFound`.
@@ -56,24 +66,27 @@ impl Broker {
         Ok(created)
     }
 
-    /// The groups of a queue by creation, with their counters when asked for. Errors: `QueueNotFound`, `Overloaded`.
+    /// A page of the groups of a queue by creation, with their counters when asked for, and the token of the next one. Errors:
+    /// `QueueNotFound`, `Overloaded`.
     pub async fn list_groups(
         &self,
         project: &ProjectId,
         queue: QueueId,
+        page: &GroupPage,
         with_counters: bool,
         memory: &Answer,
-    ) -> Result<(Queue, Vec<(Group, Option<GroupCounters>)>)> {
+    ) -> Result<(Queue, Vec<(Group, Option<GroupCounters>)>, String)> {
         let _share = self.core.pool_shares.enter(project).await?;
         let pool = &self.core.store.pool;
         let queue = store::queues::find(pool, project, queue).await?;
-        let mut groups = Vec::new();
-        for group in store::groups::list(pool, queue.id).await? {
+        let (mut groups, mut listed) = (Vec::new(), store::groups::list(pool, queue.id).await?);
+        let next = page.cut(&mut listed);
+        for group in listed {
             memory.grow(GROUP_BYTES)?;
             let counters = if with_counters { Some(self.counters(&queue, &group).await?) } else { None };
             groups.push((group, counters));
         }
-        Ok((queue, groups))
+        Ok((queue, groups, next))
     }
 
     async fn counters(&self, queue: &Queue, group: &Group) -> Result<GroupCounters> {

@@ -3,6 +3,7 @@
 use super::Broker;
 use crate::domain::Result;
 use crate::domain::ids::{ProjectId, QueueId};
+use crate::domain::page::ListPage;
 use crate::domain::search::{self, Filter, Found, Page};
 use crate::domain::tag::{Tag, TagBatch, TagSelector, TagValues};
 use crate::memory::Answer;
@@ -42,10 +43,19 @@ impl Broker {
         tags::of_queue(&self.core.store.pool, project, queue).await
     }
 
-    /// The tags in use in a project, by key. Errors: `Overloaded`.
-    pub async fn list_project_tags(&self, project: &ProjectId, memory: &Answer) -> Result<Vec<TagValues>> {
+    /// A page of the tags in use in a project, by key, and the token of the next one. Errors: `Overloaded`.
+    pub async fn list_project_tags(
+        &self,
+        project: &ProjectId,
+        page: &ListPage<String>,
+        memory: &Answer,
+    ) -> Result<(Vec<TagValues>, String)> {
         let _share = self.core.pool_shares.enter(project).await?;
-        tags::of_project(&self.core.store.pool, project, memory).await
+        // No key is empty: all stand behind it.
+        let after = page.after.as_deref().unwrap_or_default();
+        let mut tags = tags::of_project(&self.core.store.pool, project, after, memory).await?;
+        let next = page.cut(&mut tags, |tag| tag.key.clone());
+        Ok((tags, next))
     }
 
     /// The queues of a project that a filter selects, by creation time. Errors: `Overloaded`.

@@ -9,17 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
+use super::checksum::checksum;
 use super::ids::{LeaseId, StreamId, SubscriptionId, SubscriptionKey};
 
 const VERSION: u8 = 1;
 const CONTENT_LEN: usize = 1 + 8 + 8 + 16 + 8 + 1;
 const LEN: usize = CONTENT_LEN + 4;
-
-/// FNV-1a.
-fn checksum(content: &[u8]) -> [u8; 4] {
-    let fold = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    content.iter().fold(0x811c_9dc5, fold).to_be_bytes()
-}
 
 /// A parsed handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,7 +39,7 @@ impl Handler {
         bytes.extend_from_slice(self.lease.0.as_bytes());
         bytes.extend_from_slice(&self.offset.to_be_bytes());
         bytes.push(self.batch_len);
-        bytes.extend_from_slice(&checksum(&bytes));
+        bytes.extend_from_slice(&checksum(&[&bytes]));
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -55,7 +50,7 @@ impl Handler {
         let bytes: &[u8; LEN] = bytes.get(..len)?.try_into().ok()?;
         let number = |at: usize| bytes[at..at + 8].try_into().map(i64::from_be_bytes).ok();
         let (content, sum) = bytes.split_at(CONTENT_LEN);
-        (bytes[0] == VERSION && checksum(content) == sum).then_some(())?;
+        (bytes[0] == VERSION && checksum(&[content]) == sum).then_some(())?;
         Some(Self {
             key: SubscriptionKey { stream: StreamId(number(1)?), subscription: SubscriptionId(number(9)?) },
             lease: LeaseId(Uuid::from_slice(&bytes[17..33]).ok()?),

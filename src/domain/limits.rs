@@ -68,6 +68,8 @@ pub const SEARCH_KEYS_MAX: usize = 10;
 pub const SEARCH_KEY_CHARS_MAX: usize = 127;
 /// Characters of a value in a search.
 pub const SEARCH_VALUE_CHARS_MAX: usize = 255;
+/// Items on one page of a list, where pages are asked for.
+pub const PAGE_SIZE: RangeInclusive<usize> = 1..=1000;
 /// Queues in one search answer.
 pub const SEARCH_LIMIT: RangeInclusive<i32> = 1..=1000;
 /// Queues in one search answer when nothing is said.

@@ -2,6 +2,7 @@
 //!
 //! No IO, no SQL, no protobuf, nothing else of this project.
 
+mod checksum;
 pub mod clock;
 pub mod counters;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod labels;
 pub mod lease;
 pub mod limits;
 pub mod message;
+pub mod page;
 pub mod place;
 pub mod queue;
 pub mod search;

@@ -34,6 +34,7 @@ pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
         include_counters: query.flag("include_messages_num", true)?,
         page_size,
         current_page,
+        page_token: String::new(),
     };
     let answer = upstream.queues().list_consumer_groups(upstream.request(request)?).await?.into_inner();
     let queue = answer.queue.unwrap_or_default();

@@ -28,7 +28,7 @@ pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answe
 pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
     let include_deadletter = query.flag("include_deadletter", false)?;
     query.flag("include_messages_num", false)?;
-    let request = pb::ListQueuesRequest { project_id: target.project_id };
+    let request = pb::ListQueuesRequest { project_id: target.project_id, ..Default::default() };
     let answer = upstream.queues().list_queues(upstream.request(request)?).await?.into_inner();
     Ok(Json(Queues::new(&answer.queues, include_deadletter)).into_response())
 }

@@ -63,7 +63,7 @@ pub async fn list_of_queue(upstream: Upstream, target: Target) -> Answer {
 
 /// `GET /queue/tags`
 pub async fn list_of_project(upstream: Upstream, target: Target) -> Answer {
-    let request = pb::ListProjectTagsRequest { project_id: target.project_id };
+    let request = pb::ListProjectTagsRequest { project_id: target.project_id, ..Default::default() };
     let answer = upstream.tags().list_project_tags(upstream.request(request)?).await?.into_inner();
     Ok(Json(ProjectTags::from(&answer.tags[..])).into_response())
 }

@@ -7,6 +7,7 @@ use super::{deletion, rows, sqlstate};
 use crate::domain::clock::Timestamp;
 use crate::domain::counters::QueueQuota;
 use crate::domain::ids::{ProjectId, QueueId, StreamId};
+use crate::domain::page::{ListPage, QueueKey};
 use crate::domain::queue::{NewQueue, Queue, QueueMode, QueueSummary};
 use crate::domain::{Error, ErrorKind, Result};
 use crate::memory::Answer;
@@ -164,7 +165,11 @@ WHERE ",
 
 /// The statement of [`summary`]; public for the test of its plan.
 pub const SUMMARY: &str = summaries_sql!("q.project_id = $1 AND q.queue_id = $3");
-const SUMMARIES: &str = summaries_sql!("q.project_id = $1 ORDER BY q.created_at, q.stream_id");
+const SUMMARIES: &str = summaries_sql!(
+    "q.project_id = $1 AND (q.created_at, q.stream_id) > ($3, $4) ORDER BY q.created_at, q.stream_id LIMIT $5"
+);
+/// Before every queue.
+const FIRST: QueueKey = QueueKey { created_at: Timestamp(0), stream: StreamId(0) };
 
 impl TryFrom<SummaryRow> for QueueSummary {
     type Error = Error;
@@ -174,16 +179,19 @@ impl TryFrom<SummaryRow> for QueueSummary {
     }
 }
 
-/// The queues of a project by creation time. Errors: `Overloaded`.
+/// The queues of a project by creation time: those of a page, and one more if there is one. Errors: `Overloaded`.
 #[tracing::instrument(name = "queues::summaries", level = "debug", skip_all)]
 pub async fn summaries(
     pool: &PgPool,
     project: &ProjectId,
+    page: &ListPage<QueueKey>,
     now: Timestamp,
     memory: &Answer,
 ) -> Result<Vec<QueueSummary>> {
-    let rows = sqlx::query_as::<_, SummaryRow>(SUMMARIES).bind(project.as_str()).bind(now).fetch(pool);
-    rows::all(rows, memory).await?.into_iter().map(QueueSummary::try_from).collect()
+    let after = page.after.unwrap_or(FIRST);
+    let query = sqlx::query_as::<_, SummaryRow>(SUMMARIES).bind(project.as_str()).bind(now);
+    let query = query.bind(after.created_at).bind(after.stream.0).bind(page.items_to_read());
+    rows::all(query.fetch(pool), memory).await?.into_iter().map(QueueSummary::try_from).collect()
 }
 
 /// One queue of a project.

@@ -127,14 +127,15 @@ pub async fn of_queue(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Res
     found.map(|found| found.tags).ok_or_else(|| queues::not_found(queue))
 }
 
-/// The tags in use in a project, by key, with their values in order.
+/// The tags in use in a project behind a key, by key, with their values in order.
 #[tracing::instrument(name = "tags::of_project", level = "debug", skip_all)]
-pub async fn of_project(pool: &PgPool, project: &ProjectId, memory: &Answer) -> Result<Vec<TagValues>> {
+pub async fn of_project(pool: &PgPool, project: &ProjectId, after: &str, memory: &Answer) -> Result<Vec<TagValues>> {
     let rows = sqlx::query_as::<_, (String, String)>(
         "SELECT DISTINCT t.tag_key, t.tag_value FROM queues AS q JOIN queue_tags AS t USING (queue_id)
-         WHERE q.project_id = $1",
+         WHERE q.project_id = $1 AND t.tag_key COLLATE \"C\" > $2",
     )
     .bind(project.as_str())
+    .bind(after)
     .fetch(pool);
     let mut rows = rows::all(rows, memory).await?;
     rows.sort();

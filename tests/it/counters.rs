@@ -139,7 +139,7 @@ async fn a_queue_shows_the_messages_it_keeps() {
     service.advance(3600);
     service.send(&first, &["4"]).await;
     let listed = async || {
-        let request = pb::ListQueuesRequest { project_id: PROJECT.into() };
+        let request = pb::ListQueuesRequest { project_id: PROJECT.into(), ..Default::default() };
         let queues = service.replica.queues.clone().list_queues(request).await.unwrap().into_inner().queues;
         let shown = |queue: pb::Queue| (queue.name, queue.produced_messages, queue.group_count);
         queues.into_iter().map(shown).collect::<Vec<_>>()

@@ -42,6 +42,7 @@ mod labels;
 mod leadership;
 mod leases;
 mod limits;
+mod list_pages;
 mod locked_rows;
 mod log_filter;
 mod look_ups;

@@ -147,7 +147,7 @@ async fn failures_and_refusals_are_there_before_the_first_one() {
     }
     let whys = ["lane", "in_flight", "rate", "share"];
     assert_eq!(metrics.values("dms_calls_refused_total", "why", whys), [0.0; 4]);
-    let request = pb::ListQueuesRequest { project_id: PROJECT.into() };
+    let request = pb::ListQueuesRequest { project_id: PROJECT.into(), ..Default::default() };
     let mut refused = 0.0;
     for _ in 0..5 {
         refused += f64::from(u8::from(service.replica.queues.clone().list_queues(request.clone()).await.is_err()));

@@ -115,7 +115,7 @@ async fn every_answer_names_its_trace() {
     assert_eq!(in_rest(&rest.showing("traceparent", GIVEN)).await, GIVEN);
     let (one, two) = (in_rest(&rest).await, in_rest(&rest).await);
     assert_ne!(trace_id(&one), trace_id(&two));
-    let request = pb::ListQueuesRequest { project_id: PROJECT.into() };
+    let request = pb::ListQueuesRequest { project_id: PROJECT.into(), ..Default::default() };
     let mut client = service.replica.queues.clone();
     let good = answered(client.list_queues(called_in(GIVEN, request.clone())).await.unwrap().metadata());
     let refused = pb::GetQueueRequest { project_id: PROJECT.into(), queue_id: "x".into() };

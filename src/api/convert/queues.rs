@@ -3,6 +3,7 @@
 use super::timestamp;
 use crate::domain::counters::{GroupCounters, QueueQuota};
 use crate::domain::limits::BATCH_BYTES_MAX;
+use crate::domain::page::{GroupPage, ListPage};
 use crate::domain::queue::{self, Group, NewQueue, Queue, QueueDraft, QueueMode, QueueSummary};
 use crate::domain::{Error, ErrorKind, Result};
 use crate::proto::v1 as pb;
@@ -104,15 +105,16 @@ fn group_counters(counters: GroupCounters) -> pb::GroupCounters {
     }
 }
 
-/// Leaves one page when both numbers are valid, else everything.
-pub fn cut_page<T>(items: &mut Vec<T>, page_size: Option<i32>, current_page: Option<i32>) {
-    let positive = |number: Option<i32>| number.and_then(|number| usize::try_from(number).ok()).filter(|n| *n > 0);
-    let (Some(size), Some(page)) = (positive(page_size), positive(current_page)) else {
-        return;
-    };
-    let before = size.saturating_mul(page - 1).min(items.len());
-    items.drain(..before);
-    items.truncate(size);
+/// Checks which page of the groups of a queue is wanted: a numbered one, as DMS has it, or the one behind a token.
+pub fn group_page(request: &pb::ListConsumerGroupsRequest) -> Result<GroupPage> {
+    match request.current_page {
+        None => ListPage::parse(&request.queue_id, request.page_size, &request.page_token).map(GroupPage::After),
+        Some(number) if request.page_token.is_empty() => Ok(GroupPage::numbered(request.page_size, number)),
+        Some(_) => {
+            let message = "page_token: not together with current_page; give one of them";
+            Err(Error::new(ErrorKind::SearchOffset, message).about("page_token"))
+        }
+    }
 }
 
 /// The quota of queues.
@@ -182,20 +184,17 @@ mod tests {
     }
 
     #[test]
-    fn pages_need_both_numbers() {
-        let page = |size, current| {
-            let mut items = vec![1, 2, 3];
-            cut_page(&mut items, size, current);
-            items
+    fn a_page_is_behind_a_token_or_has_a_number() {
+        let page = |current_page, page_token: &str| {
+            let page_token = page_token.to_owned();
+            let request =
+                pb::ListConsumerGroupsRequest { page_size: Some(2), current_page, page_token, ..Default::default() };
+            group_page(&request).map_err(|error| (error.kind(), error.field_name().map(str::to_owned)))
         };
-        assert_eq!(page(Some(2), Some(1)), [1, 2]);
-        assert_eq!(page(Some(2), Some(2)), [3]);
-        assert_eq!(page(Some(2), Some(3)), [0; 0]);
-        assert_eq!(page(Some(i32::MAX), Some(i32::MAX)), [0; 0]);
-        for (size, current) in [(None, None), (Some(1), None), (None, Some(1)), (Some(0), Some(1)), (Some(1), Some(-1))]
-        {
-            assert_eq!(page(size, current), [1, 2, 3]);
-        }
+        let refused = Err((ErrorKind::SearchOffset, Some("page_token".to_owned())));
+        assert_eq!(page(Some(3), ""), Ok(GroupPage::Numbered(2, 3)));
+        assert!(matches!(page(None, ""), Ok(GroupPage::After(_))));
+        assert_eq!((page(Some(1), "x"), page(None, "x")), (refused.clone(), refused));
     }
 
     #[test]

@@ -59,7 +59,7 @@ async fn a_kafka_queue_shows_its_topic_except_in_lists() {
     assert_eq!(reply["kafka_topic"], "k-p1-q1");
     assert_eq!(reply["queue_mode"], "KAFKA_HT");
     assert_eq!(reply.get("redrive_policy"), None);
-    let listed = Fake::answering(pb::ListQueuesResponse { queues: vec![kafka] });
+    let listed = Fake::answering(pb::ListQueuesResponse { queues: vec![kafka], ..Default::default() });
     let reply = get(&listed, "/v1.0/p1/queues?include_deadletter=True").await.json();
     assert_eq!(reply["queues"][0].get("kafka_topic"), None);
     assert_eq!(reply["queues"][0].get("redrive_policy"), None);
@@ -101,7 +101,7 @@ async fn queues_are_listed_and_shown_as_documented() {
     let mut with_policy = plain.clone();
     with_policy["redrive_policy"] = "enable".into();
     with_policy["max_consume_count"] = 3.into();
-    let list = Fake::answering(pb::ListQueuesResponse { queues: vec![fifo()] });
+    let list = Fake::answering(pb::ListQueuesResponse { queues: vec![fifo()], ..Default::default() });
     let show = Fake::answering(pb::GetQueueResponse { queue: Some(fifo()) });
     for (suffix, expected) in
         [("", &plain), ("?include_deadletter=", &plain), ("?include_deadletter=TRUE", &with_policy)]
@@ -170,7 +170,11 @@ async fn groups_are_listed_as_documented() {
         available_dead_letters: 2,
     };
     let group = pb::ConsumerGroup { id: "g-1".into(), name: "a".into(), counters: Some(counters) };
-    let fake = Fake::answering(pb::ListConsumerGroupsResponse { queue: Some(fifo()), groups: vec![group] });
+    let fake = Fake::answering(pb::ListConsumerGroupsResponse {
+        queue: Some(fifo()),
+        groups: vec![group],
+        ..Default::default()
+    });
     let reply = get(&fake, &format!("{QUEUE}/groups?include_deadletter=true")).await;
     assert!(fake.request::<pb::ListConsumerGroupsRequest>().include_counters);
     let expected = json!({"queue_id": "q1", "queue_name": "queue-001", "redrive_policy": "enable", "groups": [{
@@ -182,7 +186,11 @@ async fn groups_are_listed_as_documented() {
 #[tokio::test]
 async fn counters_not_asked_for_are_zero() {
     let group = pb::ConsumerGroup { id: "g-1".into(), name: "a".into(), counters: None };
-    let fake = Fake::answering(pb::ListConsumerGroupsResponse { queue: Some(fifo()), groups: vec![group] });
+    let fake = Fake::answering(pb::ListConsumerGroupsResponse {
+        queue: Some(fifo()),
+        groups: vec![group],
+        ..Default::default()
+    });
     let reply = get(&fake, &format!("{QUEUE}/groups?include_messages_num=false")).await.json();
     assert!(!fake.request::<pb::ListConsumerGroupsRequest>().include_counters);
     let zero =
@@ -201,7 +209,7 @@ async fn a_page_needs_two_valid_numbers() {
         ("page_size=-1&current_page=1", (None, None)),
         ("page_size=two&current_page=1", (None, None)),
     ];
-    let fake = Fake::answering(pb::ListConsumerGroupsResponse { queue: Some(fifo()), groups: vec![] });
+    let fake = Fake::answering(pb::ListConsumerGroupsResponse { queue: Some(fifo()), ..Default::default() });
     for (query, page) in cases {
         assert_eq!(get(&fake, &format!("{QUEUE}/groups?{query}")).await.status, StatusCode::OK);
         let request = fake.request::<pb::ListConsumerGroupsRequest>();

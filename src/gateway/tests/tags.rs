@@ -50,7 +50,8 @@ async fn a_batch_tells_absent_from_empty_values() {
 async fn tags_are_listed() {
     let fake = Fake::answering(pb::ListQueueTagsResponse { tags: vec![tag("a", "b")] });
     assert_eq!(get(&fake, TAGS).await.json(), json!({"tags": [{"key": "a", "value": "b"}]}));
-    let fake = Fake::answering(pb::ListProjectTagsResponse { tags: vec![values("k", &["v1", "v2"])] });
+    let fake =
+        Fake::answering(pb::ListProjectTagsResponse { tags: vec![values("k", &["v1", "v2"])], ..Default::default() });
     let reply = get(&fake, "/v2/p1/queue/tags").await.json();
     assert_eq!(reply, json!({"tags": [{"key": "k", "values": ["v1", "v2"]}]}));
 }

@@ -80,7 +80,7 @@ async fn huge_headers_are_refused_on_both_ports() {
     let _closed = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
 
-    let mut request = tonic::Request::new(pb::ListQueuesRequest { project_id: PROJECT.into() });
+    let mut request = tonic::Request::new(pb::ListQueuesRequest { project_id: PROJECT.into(), ..Default::default() });
     request.metadata_mut().insert("x-large", "v".repeat(1_000_000).parse().unwrap());
     // On a connection of its own, which may end with it.
     let mut queues = QueueServiceClient::connect(service.replica.grpc()).await.unwrap();

@@ -146,7 +146,9 @@ async fn lists_that_nobody_reads() {
     for _ in 0..5 {
         let mut connection = Unread::open(beside.process.grpc.as_ref().unwrap()).await;
         for _ in 0..20 {
-            connection.call(LIST, token, &pb::ListQueuesRequest { project_id: token.into() }).await;
+            connection
+                .call(LIST, token, &pb::ListQueuesRequest { project_id: token.into(), ..Default::default() })
+                .await;
         }
         connections.push(connection);
     }
