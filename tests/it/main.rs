@@ -72,6 +72,7 @@ mod rest_messages;
 mod rest_needs;
 mod rest_paths;
 mod rest_queues;
+mod rest_reference;
 mod rest_tags;
 mod rest_waits;
 mod rest_wire;
