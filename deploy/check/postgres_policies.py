@@ -4,7 +4,7 @@ import re
 
 from objects import at, find, name_of, of_kind, quantity
 
-# 3 x append lanes + 1 + claim lanes + settle lanes + pool + 4, with the defaults (docs/operations.md).
+# 3 x append lanes + 1 + claim lanes + settle lanes + pool + 4, with the defaults (docs/capacity.md).
 CONNECTIONS_OF_A_REPLICA = 23
 
 

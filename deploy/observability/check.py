@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 COMPONENT = HERE.parent / "kubernetes" / "components" / "monitoring"
-RUNBOOK = "docs/operations.md"
+RUNBOOK = "deploy/observability/runbook.md"
 # Files of rules, and the PrometheusRules that they become. Their tests are in FILE_test.yaml.
 RULES = {"alerts.yaml": "dms", "postgres.yaml": "dms-postgres"}
 # Metrics of others that alerts and runbook may speak of, as they are in CloudNativePG 1.28 (its exporter and its default queries),

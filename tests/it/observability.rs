@@ -12,10 +12,12 @@ use crate::support::rest::Rest;
 use crate::support::service::TestService;
 
 const DASHBOARD: &str = include_str!("../../deploy/observability/dashboard.json");
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 5] = [
     ("alerts.yaml", include_str!("../../deploy/observability/alerts.yaml")),
     ("dashboard.json", DASHBOARD),
     ("operations.md", include_str!("../../docs/operations.md")),
+    ("metrics.md", include_str!("../../docs/metrics.md")),
+    ("runbook.md", include_str!("../../deploy/observability/runbook.md")),
 ];
 /// Labels that alerts select by.
 const SELECTED: [&str; 9] = [
