@@ -11,7 +11,7 @@ use http::{StatusCode, header};
 use crate::broker::Broker;
 use crate::memory::Memory;
 use crate::metrics::{self, GatewayMetrics};
-use crate::net::Call;
+use crate::net::{Call, Ports};
 use crate::telemetry;
 
 #[derive(Debug, Clone)]
@@ -21,15 +21,20 @@ struct Observed {
 }
 
 /// `GET /metrics`, `PUT /log` with a filter as its body, and the probes, of a service.
-pub fn of_service(broker: Broker, probes: Router, groups_max: u32) -> Router {
+pub fn of_service(broker: Broker, probes: Router, groups_max: u32, ports: Ports) -> Router {
     let metrics = Router::new().route("/metrics", get(show_service)).with_state(Observed { broker, groups_max });
-    metrics.merge(probes).route("/log", put(set_log))
+    metrics.merge(probes).route("/log", put(set_log)).fallback(async move || elsewhere(ports))
 }
 
 /// The same of a gateway on its own.
-pub fn of_gateway(metrics: GatewayMetrics, memory: Memory, probes: Router) -> Router {
+pub fn of_gateway(metrics: GatewayMetrics, memory: Memory, probes: Router, ports: Ports) -> Router {
     let metrics = Router::new().route("/metrics", get(show_gateway)).with_state((metrics, memory));
-    metrics.merge(probes).route("/log", put(set_log))
+    metrics.merge(probes).route("/log", put(set_log)).fallback(async move || elsewhere(ports))
+}
+
+fn elsewhere(ports: Ports) -> (StatusCode, String) {
+    let here = "this port has /metrics, /healthz, /readyz and PUT /log";
+    (StatusCode::NOT_FOUND, format!("{here}; {}\n", ports.rest()))
 }
 
 async fn show_service(State(observed): State<Observed>) -> impl IntoResponse {

@@ -16,6 +16,7 @@ pub mod bench;
 pub mod broker;
 pub mod chaos;
 pub mod child;
+pub mod compression;
 pub mod config;
 pub mod dev;
 pub mod doctor;

@@ -12,10 +12,11 @@ use crate::auth::{AuthOptions, Authenticator};
 use crate::broker::{Broker, BrokerOptions};
 use crate::domain::hosts::HostName;
 use crate::domain::{Error, Result};
+use crate::gateway::cors::{self, Origin};
 use crate::gateway::hosts::{self, HostRules};
 use crate::memory::Use;
 use crate::metrics::Credentials;
-use crate::net::{Audience, Calls, Listener, NetLimits};
+use crate::net::{Audience, Calls, IDLE_DEFAULT, Listener, NetLimits, Ports};
 use crate::tls::{self, Protocol, TlsOptions};
 use crate::watched::Freshness;
 use crate::{admin, gateway};
@@ -48,6 +49,8 @@ pub struct ServerOptions {
     pub rest_addr: Option<SocketAddr>,
     /// TLS of that listener.
     pub rest_tls: Option<TlsOptions>,
+    /// What else it does.
+    pub rest: RestOptions,
     /// Where to listen for operators, if at all.
     pub admin_addr: Option<SocketAddr>,
     /// Groups with metrics of their own.
@@ -58,6 +61,21 @@ pub struct ServerOptions {
     pub net: NetLimits,
     /// How long calls in flight may take to end at a shutdown.
     pub shutdown_limit: Duration,
+}
+
+/// How REST is served.
+#[derive(Debug, Clone)]
+pub struct RestOptions {
+    /// How long a connection is kept without a call.
+    pub idle: Duration,
+    /// Pages of other sites that may call.
+    pub origins: Vec<Origin>,
+}
+
+impl Default for RestOptions {
+    fn default() -> Self {
+        Self { idle: IDLE_DEFAULT, origins: Vec::new() }
+    }
 }
 
 /// A running server.
@@ -85,7 +103,9 @@ impl Server {
         let admin_addr = bound.admin.as_ref().map(Listener::address);
         warn_if_open(&options.auth, [Some(grpc_addr), rest_addr]);
         let methods = options.auth.names();
-        let rest_hosts = rest_hosts(&options.auth, rest_addr, &options.allowed_hosts);
+        let rest_hosts =
+            rest_hosts(&options.auth, rest_addr, &options.allowed_hosts).and_pages_of(&options.rest.origins);
+        let ports = Ports { grpc: Some(grpc_addr), rest: rest_addr };
         let auth = Authenticator::load(options.auth).await?;
         let broker = Broker::start(options.broker).await?;
         let health = Health::new().await;
@@ -100,18 +120,20 @@ impl Server {
         let held = broker.memory().part(Use::Connections);
         let grpc =
             bound.grpc.renewing(options.grpc_connection_age).reserving(held).counting(broker.metrics().connections());
+        let grpc = grpc.beside(ports);
         let mut listeners = vec![tokio::spawn(grpc.serve(grpc_routes, net, calls.clone(), stop.clone()))];
         if let Some(rest) = bound.rest {
             let door = Arc::new(ServiceDoor(auth.clone()));
-            let app = gateway::router(routes, broker.memory().clone(), broker.metrics().rest().clone(), door)
-                .merge(health.rest());
-            let app = hosts::guarded(app, rest_hosts);
+            let app = gateway::router(routes, broker.memory().clone(), broker.metrics().rest().clone(), door);
+            let app = hosts::guarded(cors::allowing(app, &options.rest.origins).merge(health.rest()), rest_hosts);
             let rest = rest.reserving(held).counting(broker.metrics().connections());
+            let rest = rest.beside(ports).idling(options.rest.idle);
             listeners.push(tokio::spawn(rest.serve(app.into(), net, calls, stop.clone())));
         }
         if let Some(admin) = bound.admin {
-            let app = admin::of_service(broker.clone(), health.rest(), options.metrics_groups_max);
+            let app = admin::of_service(broker.clone(), health.rest(), options.metrics_groups_max, ports);
             let app = hosts::guarded(app, HostRules::inside_and(&options.allowed_hosts));
+            let admin = admin.beside(ports);
             listeners.push(tokio::spawn(admin.serve(app.into(), OPERATORS, Calls::new(OPERATORS), stop.clone())));
         }
         background.push(tokio::spawn(watch_readiness(broker.clone(), health.clone())));

@@ -14,13 +14,14 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::domain::Result;
 use crate::domain::hosts::HostName;
+use crate::gateway::cors;
 use crate::gateway::hosts::{self, HostRules};
 use crate::gateway::{Remote, RemoteDoor};
 use crate::memory::{Memory, Use};
 use crate::metrics::GatewayMetrics;
-use crate::net::{Calls, Listener, NetLimits, health_checks};
+use crate::net::{Calls, Listener, NetLimits, Ports, health_checks};
 use crate::readiness::Readiness;
-use crate::server::{OPERATORS, admin_listener, drain, end, listener, show_freshness};
+use crate::server::{OPERATORS, RestOptions, admin_listener, drain, end, listener, show_freshness};
 use crate::tls::{Protocol, TlsOptions};
 use crate::upstream::Upstream;
 use crate::{admin, gateway};
@@ -40,6 +41,8 @@ pub struct StandaloneOptions {
     pub rest_addr: SocketAddr,
     /// TLS of that listener.
     pub rest_tls: Option<TlsOptions>,
+    /// What else it does.
+    pub rest: RestOptions,
     /// Where to listen for operators, if at all.
     pub admin_addr: Option<SocketAddr>,
     /// What requests to the admin address may call it, beside addresses and names inside of a network.
@@ -71,6 +74,7 @@ impl Standalone {
             upstream: Upstream { channel: upstream, endpoint },
             rest_addr,
             rest_tls,
+            rest: RestOptions { idle, origins },
             admin_addr,
             allowed_hosts,
             net,
@@ -84,6 +88,7 @@ impl Standalone {
         let rest = rest.reserving(memory.part(Use::Connections));
         let admin = admin_listener(admin_addr, &mut background).await?;
         let (rest_addr, admin_addr) = (rest.address(), admin.as_ref().map(Listener::address));
+        let ports = Ports { grpc: None, rest: Some(rest_addr) };
         let (readiness, metrics) = (Readiness::default(), GatewayMetrics::default());
         let rest = rest.counting(metrics.connections());
         let sources = [rest.freshness(), endpoint.as_ref().and_then(|endpoint| endpoint.freshness())];
@@ -92,12 +97,13 @@ impl Standalone {
         let stop = CancellationToken::new();
         let app =
             gateway::router(Remote(upstream.clone()), memory.clone(), metrics.rest().clone(), Arc::new(RemoteDoor));
-        let app = hosts::guarded(app.merge(health_checks(readiness.probes())), HostRules::any());
-        let mut listeners = vec![serve(rest, app, net, &stop)];
+        let app = cors::allowing(app, &origins).merge(health_checks(readiness.probes()));
+        let app = hosts::guarded(app, HostRules::any());
+        let mut listeners = vec![serve(rest.beside(ports).idling(idle), app, net, &stop)];
         if let Some(admin) = admin {
-            let app = admin::of_gateway(metrics.clone(), memory, readiness.probes());
+            let app = admin::of_gateway(metrics.clone(), memory, readiness.probes(), ports);
             let app = hosts::guarded(app, HostRules::inside_and(&allowed_hosts));
-            listeners.push(serve(admin, app, OPERATORS, &stop));
+            listeners.push(serve(admin.beside(ports), app, OPERATORS, &stop));
         }
         tracing::info!(address = %rest_addr, "REST gateway listens");
         background.push(tokio::spawn(follow(upstream, readiness.clone(), metrics)));

@@ -14,10 +14,10 @@ use tonic::{Code, Status};
 use tracing::{Instrument as _, Span, field};
 use uuid::Uuid;
 
-use super::arrival;
 use super::trace::CallTrace;
 use super::traffic::Traffic;
 use super::{access, status};
+use super::{arrival, compression};
 use crate::auth::{Authenticator, rights};
 use crate::domain::{Error, ErrorKind, text};
 use crate::log_limit::LogLimit;
@@ -117,6 +117,10 @@ async fn with_bounded_body(gate: &Gate, mut request: Request, next: Next) -> Res
     if request.extensions().get::<Relayed>().is_some() {
         return within_deadline(request, next).await;
     }
+    let wanted = match compression::wanted(request.headers()) {
+        Ok(wanted) => wanted,
+        Err(error) => return compression::refusal(error),
+    };
     let owner = request.extensions().get::<access::Caller>().map(access::Caller::owner);
     let arrival = Arc::new(Arrival::new(&gate.memory, owner));
     if let Err(error) = arrival.begin(request.headers()) {
@@ -125,7 +129,10 @@ async fn with_bounded_body(gate: &Gate, mut request: Request, next: Next) -> Res
     }
     request.extensions_mut().insert(Arc::clone(&arrival));
     let body = |body| arrival::bounded(body, Arc::clone(&arrival), gate.metrics.clone());
-    within_deadline(request.map(body), next).await
+    match wanted.plain(request.map(body), &arrival).await {
+        Ok(request) => wanted.answer(within_deadline(request, next).await),
+        Err(status) => refusal(status),
+    }
 }
 
 /// The memory of an answer is held until its last byte has left, and by whoever passes it on in the same process.

@@ -3,6 +3,7 @@
 mod access;
 mod answer;
 mod arrival;
+mod compression;
 mod convert;
 pub mod health;
 mod layers;

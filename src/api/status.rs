@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::compression;
 use crate::domain::error::{Error, ErrorKind, RpcCode};
 
 /// `google.rpc.ErrorInfo.domain` of every error.
@@ -62,6 +63,11 @@ pub fn given_up() -> Status {
 pub fn from_library(status: &Status) -> Status {
     let text = status.message();
     match status.code() {
+        // The specification wants this code, and these words are for the caller.
+        code if compression::is_flag_without_encoding(status) => {
+            let text = "request cannot be decoded: its Compressed-Flag is set, and grpc-encoding names no compression";
+            Status::with_error_details(code, text, details(&Error::new(ErrorKind::RequestFormat, text)))
+        }
         Code::Unimplemented => Error::new(ErrorKind::PathNotFound, "no such gRPC method").into(),
         Code::OutOfRange => Error::new(ErrorKind::MessageTooLarge, format!("request too large: {text}")).into(),
         // Its word for a request that cannot be decoded: not protobuf, not UTF-8, compressed, cut off.

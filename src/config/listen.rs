@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::units::{self, Seconds};
+use crate::gateway::cors::Origin;
 use crate::net::NetLimits;
+use crate::server::RestOptions;
 
 /// Both listeners.
 #[derive(Debug, Clone, Args)]
@@ -39,6 +41,21 @@ pub struct RestArgs {
     /// Address of the REST gateway, IP:PORT; port 0 takes a free one, "off" turns it off
     #[arg(long, env = "DMS_REST_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub rest_addr: RestAddress,
+    /// Time that a REST connection is kept without a request, 1s-1h; longer than a load balancer in front keeps it, which otherwise
+    /// answers 502 now and then
+    #[arg(long, env = "DMS_REST_IDLE", value_name = "TIME", default_value = "75s",
+          value_parser = units::time(Duration::from_secs(1), Duration::from_secs(3600)))]
+    pub rest_idle: Seconds,
+    /// Origins whose pages may call REST from a browser (CORS), https://HOST or https://HOST:PORT, comma-separated, or "*" for all;
+    /// none if not set
+    #[arg(long, env = "DMS_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Vec<Origin>,
+}
+
+impl From<&RestArgs> for RestOptions {
+    fn from(args: &RestArgs) -> Self {
+        Self { idle: args.rest_idle.0, origins: args.cors_origins.clone() }
+    }
 }
 
 /// The flags of [`NetLimits`].

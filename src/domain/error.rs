@@ -138,6 +138,9 @@ error_table! {
     TagNotFound = 404 "10240426" NotFound "TAG_NOT_FOUND" "no tag with that key";
     QueueNameNotFound = 404 "10540401" NotFound "QUEUE_NAME_NOT_FOUND" "no queue with that name";
     MethodNotAllowed = 405 "00405001" Unimplemented "METHOD_NOT_ALLOWED" "method not allowed on this URL";
+    BodyTooLarge = 413 "00413001" InvalidArgument "BODY_TOO_LARGE" "request body larger than the limit, as announced or once decompressed";
+    EncodingUnknown = 415 "00415001" Unimplemented "ENCODING_UNKNOWN" "request compressed in a way that is not taken";
+    WrongPort = 421 "00421001" Unimplemented "WRONG_PORT" "another protocol is spoken on this port";
     Internal = 500 "10250002" Internal "INTERNAL" "internal error";
     Unavailable = 500 "10250003" Unavailable "UNAVAILABLE" "the database cannot be reached: retry later";
     DataCorrupt = 500 "10250004" DataLoss "DATA_CORRUPT" "stored data cannot be read";

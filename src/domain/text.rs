@@ -6,9 +6,16 @@ use super::error::{Error, ErrorKind, Result};
 
 const SHOWN_CHARS_MAX: usize = 80;
 
-/// The value with control characters escaped, cut after 80 characters: safe in logs.
+/// The value with control characters escaped, cut after 80 characters: safe in logs. Double quotes stay, for [`quoted`] uses single ones.
 pub fn escaped(value: &str) -> String {
-    let shown: String = value.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    for char in value.chars().take(SHOWN_CHARS_MAX) {
+        if char == '"' {
+            shown.push(char);
+        } else {
+            shown.extend(char.escape_debug());
+        }
+    }
     let more = if value.chars().nth(SHOWN_CHARS_MAX).is_some() { "..." } else { "" };
     shown + more
 }

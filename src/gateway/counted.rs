@@ -20,7 +20,7 @@ pub async fn every_answer(State(requests): State<RestRequests>, request: Request
     let method = name(request.method());
     let path = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    let path = path.as_ref().map_or(OTHER, MatchedPath::as_str);
+    let path = path.as_ref().map_or(OTHER, |path| path.as_str().trim_end_matches('/'));
     requests.answered(method, path, response.status().as_u16(), begun.elapsed());
     response
 }

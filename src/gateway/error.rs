@@ -11,6 +11,7 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use super::announced;
 use crate::domain::{Error, ErrorKind};
 
 /// An error on its way to the caller.
@@ -63,6 +64,9 @@ impl IntoResponse for Failure {
         let mut response = (status, Json(body)).into_response();
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if error.kind() == ErrorKind::EncodingUnknown {
+            response.headers_mut().insert(header::ACCEPT_ENCODING, announced::TAKEN);
         }
         if let Some(delay) = error.retry_hint() {
             // Whole seconds, rounded up: "0" would invite a storm.

@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use super::Answer;
 use super::body::Plane;
+use super::ignored::Ignored;
 use super::json::{CreatedGroups, QueueGroups};
 use super::object::Object;
 use super::query::Query;
@@ -18,7 +19,7 @@ use crate::proto::v1 as pb;
 /// `POST /queues/{queue_id}/groups`
 pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
-    let names = group_names(&Object::parse(&body, Plane::Control)?)?;
+    let names = group_names(&Object::parse(&body, Plane::Control)?, &upstream.ignored)?;
     let request = pb::CreateConsumerGroupsRequest { project_id: target.project_id, queue_id: target.queue_id, names };
     let answer = upstream.queues().create_consumer_groups(upstream.request(request)?).await?.into_inner();
     Ok((StatusCode::CREATED, Json(CreatedGroups::from(&answer.groups[..]))).into_response())
@@ -49,8 +50,10 @@ pub async fn delete(upstream: Upstream, target: Target) -> Answer {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-fn group_names(root: &Object<'_>) -> Result<Vec<String>> {
+fn group_names(root: &Object<'_>, ignored: &Ignored) -> Result<Vec<String>> {
     let groups = root.items("groups", Plane::Control.bad_field(), "an array of objects with a name")?;
     let name = |group: &Object<'_>| Ok(group.read("name", ErrorKind::NameCharacters, "a string")?.unwrap_or_default());
-    groups.iter().map(name).collect()
+    let names = groups.iter().map(name).collect::<Result<_>>()?;
+    [root].into_iter().chain(&groups).for_each(|object| object.tell_unread(ignored));
+    Ok(names)
 }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::header::{CACHE_CONTROL, HOST, ORIGIN};
 use http::{HeaderName, HeaderValue, Version};
 
+use super::cors::Origin;
 use super::error::Failure;
 use super::request_id::{X_REQUEST_ID, new_id};
 use crate::domain::hosts::HostName;
@@ -21,33 +22,46 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The hosts that requests may be for. Clones share them.
 #[derive(Debug, Clone)]
-pub struct HostRules(Option<Arc<[HostName]>>);
+pub struct HostRules {
+    names: Option<Arc<[HostName]>>,
+    /// Pages that may call, from wherever they are.
+    origins: Arc<[Origin]>,
+}
 
 impl HostRules {
     /// Any: callers show credentials, which a page of a stranger has not.
     pub fn any() -> Self {
-        Self(None)
+        Self { names: None, origins: Arc::default() }
     }
 
     /// Addresses, names inside of a network, and these; the same for the page that a request is from.
     pub fn inside_and(names: &[HostName]) -> Self {
-        Self(Some(names.into()))
+        Self { names: Some(names.into()), origins: Arc::default() }
+    }
+
+    /// Pages of these origins, too.
+    #[must_use]
+    pub fn and_pages_of(self, origins: &[Origin]) -> Self {
+        Self { origins: origins.into(), ..self }
     }
 
     fn check(&self, request: &Request) -> Result<()> {
         let host = host_of(request)?;
-        let Some(names) = &self.0 else { return Ok(()) };
+        let Some(names) = &self.names else { return Ok(()) };
         let allowed = |host: &HostName| host.is_inside() || names.iter().any(|name| name.covers(host));
         // A browser always names one: a request that names none is of no page.
         if !host.as_ref().is_none_or(allowed) {
             return Err(foreign("Host: of no name that this address may be called by: see --allowed-hosts"));
         }
+        let mut invited = false;
         for origin in request.headers().get_all(ORIGIN) {
-            if !origin_of(origin).as_ref().is_some_and(allowed) {
+            if self.origins.iter().any(|page| page.covers(origin)) {
+                invited = true;
+            } else if !origin_of(origin).as_ref().is_some_and(allowed) {
                 return Err(foreign("Origin: a page of another site may not call this address: see --allowed-hosts"));
             }
         }
-        if request.headers().get_all(FETCH_SITE).iter().any(|site| site == "cross-site") {
+        if !invited && request.headers().get_all(FETCH_SITE).iter().any(|site| site == "cross-site") {
             return Err(foreign("Sec-Fetch-Site: a page of another site may not call this address"));
         }
         Ok(())

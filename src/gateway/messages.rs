@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::Answer;
 use super::body::Plane;
+use super::ignored::Ignored;
 use super::json::{Acked, Leased, Sent};
 use super::object::{Object, shown};
 use super::query::Query;
@@ -29,7 +30,7 @@ const FIELDS: ErrorKind = ErrorKind::MessageFields;
 pub async fn send(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Data).await?;
     // The body itself is not kept until the answer.
-    let request = send_request(target, &body)?;
+    let request = send_request(target, &body, &upstream.ignored)?;
     drop(body);
     let answer = upstream.messages().send_messages(upstream.request(request)?).await?.into_inner();
     Ok((StatusCode::CREATED, Json(Sent::from(&answer.results[..]))).into_response())
@@ -44,7 +45,11 @@ pub async fn consume(upstream: Upstream, target: Target, query: Query) -> Answer
     let request =
         pb::ConsumeMessagesRequest { project_id, queue_id, group_id, options: Some(options), tags, tag_match };
     let request = upstream.request_within(deadline, request)?;
-    leased(&upstream.messages().consume_messages(request).await?.into_inner().messages, upstream.traced)
+    let mut service = upstream.messages();
+    match upstream.while_caller_listens(service.consume_messages(request)).await {
+        Some(answer) => leased(&answer?.into_inner().messages, upstream.traced),
+        None => leased(&[], false),
+    }
 }
 
 /// `GET /queues/{queue_id}/groups/{group_id}/deadletters?max_msgs&time_wait&ack_wait`
@@ -53,7 +58,11 @@ pub async fn consume_dead_letters(upstream: Upstream, target: Target, query: Que
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = pb::ConsumeDeadLettersRequest { project_id, queue_id, group_id, options: Some(options) };
     let request = upstream.request_within(deadline, request)?;
-    leased(&upstream.dead_letters().consume_dead_letters(request).await?.into_inner().messages, upstream.traced)
+    let mut service = upstream.dead_letters();
+    match upstream.while_caller_listens(service.consume_dead_letters(request)).await {
+        Some(answer) => leased(&answer?.into_inner().messages, upstream.traced),
+        None => leased(&[], false),
+    }
 }
 
 /// `POST /queues/{queue_id}/groups/{group_id}/ack`
@@ -74,15 +83,17 @@ pub async fn ack_dead_letters(mut upstream: Upstream, target: Target, body: Body
     Ok(Json(Acked::from(answer.result.unwrap_or_default())).into_response())
 }
 
-fn send_request(target: Target, body: &Bytes) -> Result<pb::SendMessagesRequest> {
+fn send_request(target: Target, body: &Bytes, ignored: &Ignored) -> Result<pb::SendMessagesRequest> {
     let root = Object::parse(body, Plane::Data)?;
     let messages = root.items("messages", FIELDS, "an array of objects")?;
-    Ok(pb::SendMessagesRequest {
+    let request = pb::SendMessagesRequest {
         project_id: target.project_id,
         queue_id: target.queue_id,
         messages: messages.iter().map(|message| new_message(body, message)).collect::<Result<_>>()?,
         return_ids: return_ids(&root)?,
-    })
+    };
+    [&root].into_iter().chain(&messages).for_each(|object| object.tell_unread(ignored));
+    Ok(request)
 }
 
 fn new_message(request: &Bytes, message: &Object<'_>) -> Result<pb::NewMessage> {
@@ -161,7 +172,9 @@ async fn ack_entries(upstream: &mut Upstream, body: Body) -> Result<Vec<pb::AckE
     let body = upstream.read(body, Plane::Data).await?;
     let root = Object::parse(&body, Plane::Data)?;
     let entries = root.items("message", FIELDS, "an array of objects with a handler")?;
-    entries.iter().map(ack_entry).collect()
+    let read = entries.iter().map(ack_entry).collect::<Result<_>>()?;
+    [&root].into_iter().chain(&entries).for_each(|object| object.tell_unread(&upstream.ignored));
+    Ok(read)
 }
 
 fn ack_entry(entry: &Object<'_>) -> Result<pb::AckEntry> {

@@ -3,12 +3,15 @@
 //! A handler is: path, query and JSON -> gRPC request -> client call -> JSON view. No rule of a queue lives here, only
 //! the shape of the REST API; what the service says of a value comes back in the words of that API (`error.rs`).
 
+mod announced;
 mod answers;
 mod body;
+pub mod cors;
 mod counted;
 mod error;
 mod groups;
 pub mod hosts;
+mod ignored;
 mod json;
 mod messages;
 mod object;
@@ -65,8 +68,14 @@ where
 }
 
 fn paths() -> Router<Gateway> {
-    let add = |router: Router<Gateway>, (path, methods)| router.route(path, methods);
-    table().into_iter().fold(Router::new(), add).method_not_allowed_fallback(error::method_not_allowed)
+    let paths = table().into_iter().fold(Router::new(), with_and_without_slash);
+    paths.method_not_allowed_fallback(error::method_not_allowed)
+}
+
+/// A path, and the same with a slash at its end: some clients add one to each.
+fn with_and_without_slash(router: Router<Gateway>, (path, methods): (&str, MethodRouter<Gateway>)) -> Router<Gateway> {
+    let router = router.route(path, methods.clone());
+    if path.ends_with('/') { router } else { router.route(&format!("{path}/"), methods) }
 }
 
 /// The paths of the table, for the test that docs/openapi.yaml has them all.

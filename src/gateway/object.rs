@@ -2,6 +2,7 @@
 //! error can name the field.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use serde::Deserialize;
@@ -9,6 +10,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::body::Plane;
+use super::ignored::Ignored;
 use crate::domain::limits::{ACK_ENTRIES, SEND_MESSAGES};
 use crate::domain::{Error, ErrorKind, Result};
 
@@ -17,13 +19,23 @@ const LIST_MAX: usize = 100;
 /// Fields of one object, known or not. A body has room for two hundred thousand.
 const FIELDS_MAX: usize = 1_000;
 
+/// What editors of some systems put in front of a text in UTF-8.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A JSON object whose values are still text. Of a repeated key the last value counts.
 #[derive(Debug)]
 pub struct Object<'a> {
     place: Place,
     /// The first [`FIELDS_MAX`].
-    fields: Vec<(Cow<'a, [u8]>, &'a RawValue)>,
+    fields: Vec<Field<'a>>,
     fields_count: usize,
+}
+
+#[derive(Debug)]
+struct Field<'a> {
+    name: Cow<'a, [u8]>,
+    value: &'a RawValue,
+    read: Cell<bool>,
 }
 
 /// Where in the body an object is: the beginning of the names of its fields.
@@ -49,6 +61,7 @@ impl<'a> Object<'a> {
     pub fn parse(body: &'a [u8], plane: Plane) -> Result<Self> {
         let not_json = |reason: &dyn fmt::Display| Error::new(plane.not_json(), format!("body: not JSON: {reason}"));
         let text = std::str::from_utf8(body).map_err(|error| not_json(&error))?;
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let root: Self = serde_json::from_str(text).map_err(|_| match serde_json::from_str::<&RawValue>(text) {
             Err(syntax) => not_json(&syntax),
             Ok(value) => Error::field(plane.bad_field(), "body", shown(value), "a JSON object"),
@@ -66,7 +79,24 @@ impl<'a> Object<'a> {
 
     /// The text of a value, `null` included.
     pub fn raw(&self, key: &str) -> Option<&'a RawValue> {
-        self.fields.iter().rev().find(|(name, _)| **name == *key.as_bytes()).map(|(_, value)| *value)
+        let field = self.field(key)?;
+        field.read.set(true);
+        Some(field.value)
+    }
+
+    fn field(&self, key: &str) -> Option<&Field<'a>> {
+        self.fields.iter().rev().find(|field| *field.name == *key.as_bytes())
+    }
+
+    /// A key that was read, and does not matter beside the others.
+    pub fn pass_over(&self, key: &str) {
+        self.field(key).into_iter().for_each(|field| field.read.set(false));
+    }
+
+    /// Tells of the keys that nobody has read.
+    pub fn tell_unread(&self, ignored: &Ignored) {
+        let unread = self.fields.iter().filter(|field| !field.read.get());
+        unread.for_each(|field| ignored.key(self.place, &field.name));
     }
 
     /// A value of a type, `None` when it is absent or `null`; `kind` and `allowed` speak of any other type.
@@ -178,12 +208,18 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<'_, T> {
     }
 }
 
-/// A value as an error may show it: nothing of what an array or an object holds.
-pub fn shown(value: &RawValue) -> &str {
+/// A value as an error may show it: nothing of what an array or an object holds, and a string in quotes but without the escapes of JSON,
+/// for the error has its own.
+pub fn shown(value: &RawValue) -> Cow<'_, str> {
     match value.get().as_bytes().first() {
-        Some(b'{') => "{...}",
-        Some(b'[') => "[...]",
-        _ => value.get(),
+        Some(b'{') => "{...}".into(),
+        Some(b'[') => "[...]".into(),
+        // One with a lone surrogate is no text.
+        Some(b'"') => match serde_json::from_str::<String>(value.get()) {
+            Ok(text) => format!("\"{text}\"").into(),
+            Err(_) => value.get().into(),
+        },
+        _ => value.get().into(),
     }
 }
 
@@ -207,7 +243,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         while let Some((Key(name), value)) = map.next_entry()? {
             fields_count += 1;
             if fields_count <= FIELDS_MAX {
-                fields.push((name, value));
+                fields.push(Field { name, value, read: Cell::new(false) });
             }
         }
         Ok(Object { place: Place::Root, fields, fields_count })

@@ -1,5 +1,6 @@
-//! Query parameters: an empty value counts as absent, unknown keys are ignored.
+//! Query parameters: an empty value counts as absent, unknown keys are ignored and named in the answer.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -8,14 +9,32 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 
 use super::error::Failure;
+use super::ignored::Ignored;
 use crate::domain::{Error, ErrorKind, Result};
 
 /// Parameters of one request, known or not. A long poll keeps them; a URL has room for thirty thousand.
 const PARAMETERS_MAX: usize = 100;
 
-/// The parameters of one request, decoded, in their order.
-#[derive(Debug, Default)]
-pub struct Query(Vec<(String, String)>);
+/// The parameters of one request, decoded, in their order. When it is dropped, it tells which nobody read.
+#[derive(Debug)]
+pub struct Query {
+    parameters: Vec<Parameter>,
+    ignored: Ignored,
+}
+
+#[derive(Debug)]
+struct Parameter {
+    name: String,
+    value: String,
+    read: Cell<bool>,
+}
+
+impl Drop for Query {
+    fn drop(&mut self) {
+        let unread = self.parameters.iter().filter(|parameter| !parameter.read.get());
+        unread.for_each(|parameter| self.ignored.parameter(&parameter.name));
+    }
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Failure;
@@ -28,19 +47,32 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
         }
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let pairs = pairs.map_err(|rejection| Error::new(ErrorKind::UrlParameters, rejection.body_text()))?;
-        Ok(Self(pairs.0))
+        let ignored = parts.extensions.get::<Ignored>().cloned().unwrap_or_default();
+        ignored.query_is_read();
+        let parameters = pairs.0.into_iter().map(|(name, value)| Parameter { name, value, read: Cell::new(false) });
+        Ok(Self { parameters: parameters.collect(), ignored })
     }
 }
 
 impl Query {
     /// All values of a repeatable parameter.
     pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(name, value)| name == key && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.named(key).inspect(|parameter| parameter.read.set(true)).map(|parameter| parameter.value.as_str())
     }
 
     /// The value of a parameter; the first one when it is repeated.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(name, value)| name == key && !value.is_empty()).map(|(_, value)| value.as_str())
+        let parameter = self.named(key).next()?;
+        parameter.read.set(true);
+        Some(&parameter.value)
+    }
+
+    /// Those of this name that have a value; one without is as if it were not there.
+    fn named<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a Parameter> {
+        let named = self.parameters.iter().filter(move |parameter| parameter.name == key);
+        named
+            .inspect(|parameter| parameter.read.set(parameter.value.is_empty() || parameter.read.get()))
+            .filter(|parameter| !parameter.value.is_empty())
     }
 
     /// A boolean in any case; SDKs send `True` as well as `true`.
@@ -66,11 +98,14 @@ impl Query {
 
     /// `page_size` and `current_page`: used only when both are valid, that is 1 or more.
     pub fn page(&self) -> Option<(i32, i32)> {
-        Some((self.positive("page_size")?, self.positive("current_page")?))
+        let page = (self.positive("page_size")?, self.positive("current_page")?);
+        // Only now they are of use.
+        let _read = (self.get("page_size"), self.get("current_page"));
+        Some(page)
     }
 
     fn positive(&self, key: &str) -> Option<i32> {
-        let number: i64 = self.get(key)?.parse().ok()?;
+        let number: i64 = self.named(key).next()?.value.parse().ok()?;
         // A page behind the last one is empty, however far behind.
         (number >= 1).then(|| i32::try_from(number).unwrap_or(i32::MAX))
     }

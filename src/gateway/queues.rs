@@ -18,10 +18,14 @@ use crate::proto::v1 as pb;
 /// `POST /queues`
 pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
-    let request = create_request(target.project_id, &Object::parse(&body, Plane::Control)?)?;
+    let queue = Object::parse(&body, Plane::Control)?;
+    let request = create_request(target.project_id, &queue)?;
+    queue.tell_unread(&upstream.ignored);
+    // A count without a policy means no dead letters: the answer says so.
+    let without_policy = request.max_consume_count.is_some() && request.redrive_policy() != pb::RedrivePolicy::Enable;
     let answer = upstream.queues().create_queue(upstream.request(request)?).await?.into_inner();
     let queue = answer.queue.unwrap_or_default();
-    Ok((StatusCode::CREATED, Json(CreatedQueue::from(&queue))).into_response())
+    Ok((StatusCode::CREATED, Json(CreatedQueue::new(&queue, without_policy))).into_response())
 }
 
 /// `GET /queues?include_deadletter&include_messages_num`; counts come whether asked for or not.
@@ -50,7 +54,7 @@ pub async fn delete(upstream: Upstream, target: Target) -> Answer {
 
 fn create_request(project_id: String, queue: &Object<'_>) -> Result<pb::CreateQueueRequest> {
     let text = "a string";
-    Ok(pb::CreateQueueRequest {
+    let request = pb::CreateQueueRequest {
         project_id,
         name: queue.read("name", ErrorKind::NameCharacters, text)?.unwrap_or_default(),
         queue_mode: queue_mode(queue)?.into(),
@@ -58,7 +62,20 @@ fn create_request(project_id: String, queue: &Object<'_>) -> Result<pb::CreateQu
         redrive_policy: redrive_policy(queue)?.into(),
         max_consume_count: queue.read("max_consume_count", ErrorKind::MaxConsumeCount, "an integer from 1 to 100")?,
         retention_hours: queue.read("retention_hours", ErrorKind::RetentionHours, "an integer from 1 to 72")?,
-    })
+    };
+    pass_over_what_means_nothing(queue, &request);
+    Ok(request)
+}
+
+/// What is checked and then of no use in this mode, or without another field.
+fn pass_over_what_means_nothing(queue: &Object<'_>, request: &pb::CreateQueueRequest) {
+    let is_kafka = matches!(request.queue_mode(), pb::QueueMode::KafkaHa | pb::QueueMode::KafkaHt);
+    if is_kafka {
+        queue.pass_over("redrive_policy");
+    }
+    if is_kafka || request.redrive_policy() != pb::RedrivePolicy::Enable {
+        queue.pass_over("max_consume_count");
+    }
 }
 
 fn queue_mode(queue: &Object<'_>) -> Result<pb::QueueMode> {

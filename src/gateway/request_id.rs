@@ -1,4 +1,5 @@
-//! What every answer carries, also those to unknown paths: `X-Request-Id`, its trace, and that it is not to be cached.
+//! What every answer carries, also those to unknown paths: `X-Request-Id`, its trace, what of the request was ignored, and that it is
+//! not to be cached.
 
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::error::Unanswered;
+use super::ignored::Ignored;
 use super::trace::RequestTrace;
 use crate::domain::text;
 use crate::log_limit::LogLimit;
@@ -28,10 +30,13 @@ pub async fn on_every_answer(mut request: Request, next: Next) -> Response {
     request.headers_mut().insert(X_REQUEST_ID, id.clone());
     let trace = RequestTrace::of(request.headers());
     request.extensions_mut().insert(trace);
+    let ignored = Ignored::default();
+    request.extensions_mut().insert(ignored.clone());
     let (span, begun) = (span(&request, &id, trace), Instant::now());
     trace.place(&span);
     let mut response = next.run(request).instrument(span.clone()).await;
     log(&span, &response, &id, trace, begun);
+    ignored.show(response.headers_mut());
     response.headers_mut().insert(X_REQUEST_ID, id);
     response.headers_mut().insert(TRACEPARENT, traceparent::value(trace.at));
     // Consuming is a GET with effects: no cache may repeat an answer.

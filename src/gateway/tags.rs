@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use super::Answer;
 use super::body::Plane;
+use super::ignored::Ignored;
 use super::json::{Counted, Found, ProjectTags, QueueTags};
 use super::object::Object;
 use super::target::Target;
@@ -20,7 +21,7 @@ const TEXT: &str = "a string";
 /// `POST /queue/{queue_id}/tags`
 pub async fn add(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
-    let tag = new_tag(&Object::parse(&body, Plane::Control)?)?;
+    let tag = new_tag(&Object::parse(&body, Plane::Control)?, &upstream.ignored)?;
     let request = pb::AddQueueTagRequest { project_id: target.project_id, queue_id: target.queue_id, tag: Some(tag) };
     upstream.tags().add_queue_tag(upstream.request(request)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -50,6 +51,7 @@ pub async fn batch(mut upstream: Upstream, target: Target, body: Body) -> Answer
         action: batch_action(&root)?.into(),
         tags: tags.iter().map(batch_tag).collect::<Result<_>>()?,
     };
+    [&root].into_iter().chain(&tags).for_each(|object| object.tell_unread(&upstream.ignored));
     upstream.tags().batch_queue_tags(upstream.request(request)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -71,7 +73,9 @@ pub async fn list_of_project(upstream: Upstream, target: Target) -> Answer {
 /// `POST /queue/resource_instances/action`
 pub async fn search(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
-    let request = search_request(target.project_id, &Object::parse(&body, Plane::Control)?)?;
+    let root = Object::parse(&body, Plane::Control)?;
+    let request = search_request(target.project_id, &root, &upstream.ignored)?;
+    root.tell_unread(&upstream.ignored);
     let counting = request.action() == pb::SearchAction::Count;
     let found = upstream.tags().search_queues(upstream.request(request)?).await?.into_inner();
     Ok(if counting {
@@ -81,10 +85,12 @@ pub async fn search(mut upstream: Upstream, target: Target, body: Body) -> Answe
     })
 }
 
-fn new_tag(root: &Object<'_>) -> Result<pb::Tag> {
+fn new_tag(root: &Object<'_>, ignored: &Ignored) -> Result<pb::Tag> {
     let tag = root.object("tag", FIELDS, "an object with key and value")?;
     let value = value(&tag)?.ok_or_else(|| tag.missing("value", FIELDS, "a string, which may be empty"))?;
-    Ok(pb::Tag { key: key(&tag)?, value })
+    let read = pb::Tag { key: key(&tag)?, value };
+    [root, &tag].into_iter().for_each(|object| object.tell_unread(ignored));
+    Ok(read)
 }
 
 fn batch_tag(tag: &Object<'_>) -> Result<pb::BatchTag> {
@@ -109,7 +115,7 @@ fn batch_action(root: &Object<'_>) -> Result<pb::TagAction> {
     }
 }
 
-fn search_request(project_id: String, root: &Object<'_>) -> Result<pb::SearchQueuesRequest> {
+fn search_request(project_id: String, root: &Object<'_>, ignored: &Ignored) -> Result<pb::SearchQueuesRequest> {
     let action = search_action(root)?;
     // A count has no pages: what is said of them does not matter.
     let paged = action == pb::SearchAction::Filter;
@@ -117,11 +123,11 @@ fn search_request(project_id: String, root: &Object<'_>) -> Result<pb::SearchQue
     Ok(pb::SearchQueuesRequest {
         project_id,
         action: action.into(),
-        tags: tag_values(root, "tags")?,
-        tags_any: tag_values(root, "tags_any")?,
-        not_tags: tag_values(root, "not_tags")?,
-        not_tags_any: tag_values(root, "not_tags_any")?,
-        resource_name: resource_name(root)?,
+        tags: tag_values(root, "tags", ignored)?,
+        tags_any: tag_values(root, "tags_any", ignored)?,
+        not_tags: tag_values(root, "not_tags", ignored)?,
+        not_tags_any: tag_values(root, "not_tags_any", ignored)?,
+        resource_name: resource_name(root, ignored)?,
         limit: page("limit", ErrorKind::SearchLimit, "an integer from 1 to 1000")?,
         offset: page("offset", ErrorKind::SearchOffset, "an integer of 0 or more")?,
     })
@@ -136,17 +142,19 @@ fn search_action(root: &Object<'_>) -> Result<pb::SearchAction> {
     }
 }
 
-fn tag_values(root: &Object<'_>, field: &'static str) -> Result<Vec<pb::TagValues>> {
+fn tag_values(root: &Object<'_>, field: &'static str, ignored: &Ignored) -> Result<Vec<pb::TagValues>> {
     let tags = root.items_if_any(field, FIELDS, "an array of objects with key and values")?;
     let read = |tag: &Object<'_>| {
         let values = tag.texts("values", ErrorKind::TagValueCharacters, "an array of strings")?;
-        Ok(pb::TagValues { key: key(tag)?, values })
+        let key = key(tag)?;
+        tag.tell_unread(ignored);
+        Ok(pb::TagValues { key, values })
     };
     tags.unwrap_or_default().iter().map(read).collect()
 }
 
 /// `matches` knows one key; the last entry counts.
-fn resource_name(root: &Object<'_>) -> Result<String> {
+fn resource_name(root: &Object<'_>, ignored: &Ignored) -> Result<String> {
     let matches = root.items_if_any("matches", FIELDS, "an array of objects with key and value")?;
     let mut name = None;
     for entry in matches.unwrap_or_default() {
@@ -155,6 +163,7 @@ fn resource_name(root: &Object<'_>) -> Result<String> {
             return Err(entry.wrong("key", FIELDS, key, "resource_name"));
         }
         name = entry.read("value", FIELDS, TEXT)?;
+        entry.tell_unread(ignored);
     }
     Ok(name.unwrap_or_default())
 }

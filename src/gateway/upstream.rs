@@ -7,6 +7,7 @@ use axum::extract::FromRequestParts;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::StdError;
@@ -14,9 +15,11 @@ use tonic::metadata::MetadataMap;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
+use super::announced::Announced;
 use super::answers;
 use super::body::{self, Plane};
 use super::error::Failure;
+use super::ignored::Ignored;
 use super::request_id::X_REQUEST_ID;
 use super::signed;
 use super::trace::RequestTrace;
@@ -36,6 +39,9 @@ const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// The deadline of a call that does not wait.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A caller who has ended its direction of the connection waits for what is there, and is taken for gone after this.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// Headers that go along as metadata, beside the trace: who asks.
 const FORWARDED: [HeaderName; 3] = [X_REQUEST_ID, header::AUTHORIZATION, HeaderName::from_static("x-auth-token")];
@@ -81,11 +87,15 @@ pub struct Upstream {
     call: Option<Call>,
     metadata: HeaderMap,
     signed: Option<SignedRequest>,
+    /// How the body comes; an error is told after the credentials were looked at.
+    announced: Result<Announced>,
     /// What the body of the request holds, until the answer.
     arrival: Arc<Arrival>,
     relayed: Relayed,
     /// Whether the caller is in a trace, and understands traces of others.
     pub traced: bool,
+    /// What of the request is not read.
+    pub ignored: Ignored,
 }
 
 impl FromRequestParts<Gateway> for Upstream {
@@ -108,7 +118,10 @@ impl FromRequestParts<Gateway> for Upstream {
         let relayed = parts.extensions.get::<Relayed>().cloned().unwrap_or_else(|| Relayed::by(None));
         let arrival = Arc::new(Arrival::new(&memory, relayed.caller()));
         arrival.begin(&parts.headers)?;
-        Ok(Self { transport, door, call, metadata, signed: signed::head(parts), arrival, relayed, traced })
+        let (signed, announced) = (signed::head(parts), Announced::of(&parts.headers));
+        let ignored = parts.extensions.get::<Ignored>().cloned().unwrap_or_default();
+        ignored.expect_no_query(&parts.uri);
+        Ok(Self { transport, door, call, metadata, signed, announced, arrival, relayed, traced, ignored })
     }
 }
 
@@ -124,14 +137,15 @@ fn within_bounds(name: &HeaderName, metadata: &HeaderMap) -> Result<()> {
 }
 
 impl Upstream {
-    /// Reads the body of the caller's request; a signature covers it.
+    /// Reads the body of the caller's request; a signature covers it as it comes, compressed or not.
     pub async fn read(&mut self, body: axum::body::Body, plane: Plane) -> Result<Bytes> {
         self.door.before_body(&self.metadata, self.signed.as_ref(), self.call.as_ref())?;
+        let announced = self.announced.clone()?;
         let body = body::read(body, plane, &self.arrival).await?;
         if let Some(signed) = &mut self.signed {
             signed.body = body.clone();
         }
-        Ok(body)
+        announced.plain(body, plane, &self.arrival)
     }
 
     /// A request with the caller's metadata and the usual deadline, if the caller may make one now.
@@ -154,6 +168,22 @@ impl Upstream {
         request.extensions_mut().insert(Arc::clone(&self.arrival));
         request.set_timeout(deadline);
         Ok(request)
+    }
+
+    /// What comes of a call that may wait for long, or `None` when its caller has ended its direction of the connection meanwhile: most
+    /// callers who did are gone, and nothing may be leased to them.
+    pub async fn while_caller_listens<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        let Some(call) = &self.call else { return Some(answer.await) };
+        let begun = Instant::now();
+        let left = async {
+            call.was_left().await;
+            tokio::time::sleep_until(begun + GLANCE).await;
+        };
+        tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            () = left => None,
+        }
     }
 
     /// Queues, groups, quotas.

@@ -128,6 +128,16 @@ impl Call {
         self.0.known.store(false, Ordering::Release);
     }
 
+    /// Returns when its caller has ended its direction of the connection, on HTTP/1: it only waits for the answer, or is gone.
+    pub async fn was_left(&self) {
+        self.0.connection.ending().has_come().await;
+    }
+
+    /// The body of the request is not complete.
+    pub(super) fn body_waits(&self) {
+        self.0.connection.ending().body_waits();
+    }
+
     /// Where it comes from.
     pub fn peer(&self) -> SocketAddr {
         self.0.connection.peer()

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::call::{Call, InFlight};
+use super::ending::Ending;
 use super::newcomers::Newcomer;
 use super::shares::{Share, Shares};
 use crate::metrics::{Connections, Cut};
@@ -40,12 +41,17 @@ pub struct Connection {
     /// Answers on their way.
     answers: Mutex<HashMap<u64, Weak<InFlight>>>,
     cuts: Connections,
+    /// A connection without a call is asked to end after this.
+    idle_max: Option<Duration>,
+    ending: Ending,
 }
 
 #[derive(Debug)]
 struct Standing {
     place: Place,
     alive_at: Instant,
+    /// How many requests had come when it was seen without a call first, and when.
+    idle_since: (u64, Instant),
 }
 
 /// Held for what dropping it does.
@@ -67,6 +73,7 @@ impl Connection {
         trusted: bool,
         cuts: Connections,
     ) -> Self {
+        let now = Instant::now();
         Self {
             peer,
             must_go,
@@ -74,17 +81,30 @@ impl Connection {
             settled,
             is_settled: AtomicBool::new(trusted),
             is_leaving: AtomicBool::new(false),
-            standing: Mutex::new(Standing { place: Place::Unknown(place), alive_at: Instant::now() }),
+            standing: Mutex::new(Standing { place: Place::Unknown(place), alive_at: now, idle_since: (0, now) }),
             heads: AtomicU64::new(0),
             calls: AtomicUsize::new(0),
             answers: Mutex::default(),
             cuts,
+            idle_max: None,
+            ending: Ending::default(),
         }
     }
 
     /// It, or a call of it, is ended.
     pub fn is_cut(&self, reason: Cut) {
         self.cuts.cut(reason);
+    }
+
+    /// With an end when it has had no call for this time.
+    #[must_use]
+    pub fn ending_idle(self, idle_max: Option<Duration>) -> Self {
+        Self { idle_max, ..self }
+    }
+
+    /// The end of what its caller sends.
+    pub(super) fn ending(&self) -> &Ending {
+        &self.ending
     }
 
     /// Where the caller is.
@@ -133,6 +153,7 @@ impl Connection {
     pub(super) fn call_ends(&self, number: u64) {
         self.answers().remove(&number);
         self.calls.fetch_sub(1, Ordering::AcqRel);
+        self.ending.read_again();
     }
 
     /// The answer of this call has a body; it is watched until it is sent.
@@ -151,6 +172,9 @@ impl Connection {
                 self.should_go.notify_one();
             }
         }
+        if self.idle_max.is_some_and(|idle_max| self.idle(now) >= idle_max) {
+            self.should_go.notify_one();
+        }
         let unread: Vec<_> = self.answers().values().filter_map(Weak::upgrade).collect();
         for answer in unread {
             let unread = answer.unread_since().map(|since| now.saturating_duration_since(since));
@@ -161,6 +185,16 @@ impl Connection {
                 self.is_cut(Cut::Unread);
             }
         }
+    }
+
+    /// How long it has been seen without a call.
+    fn idle(&self, now: Instant) -> Duration {
+        let (heads, busy) = self.heads();
+        let mut standing = self.standing();
+        if busy || standing.idle_since.0 != heads {
+            standing.idle_since = (heads, now);
+        }
+        now.saturating_duration_since(standing.idle_since.1)
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {

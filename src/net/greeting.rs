@@ -12,12 +12,18 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::connection::Connection;
 use super::heads::{Head, Heads};
+use crate::log_limit::LogLimit;
 use crate::metrics::Cut;
 
 /// What a client of HTTP/2 says first. Until it has, nothing else watches the time; HTTP/1 has a limit for each header.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client that has not said it by then is dropped.
 const GREETING_MAX: Duration = Duration::from_secs(10);
+
+/// The first byte of a handshake of TLS; no request begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+static TLS_TO_PLAIN: LogLimit = LogLimit::new();
 
 /// A stream of bytes from a caller.
 #[derive(Debug)]
@@ -86,6 +92,13 @@ impl<S> Heard<S> {
     }
 
     fn came(&mut self, bytes: &[u8]) {
+        if self.greeting.as_ref().is_some_and(|greeting| greeting.heard == 0)
+            && bytes.first() == Some(&TLS_HANDSHAKE)
+            && let Some(left_out) = TLS_TO_PLAIN.admits()
+        {
+            let peer = self.connection.peer();
+            tracing::info!(%peer, left_out, "a client speaks TLS to a listener without: see --tls-cert, or use http://");
+        }
         if let Some(head) = &mut self.head {
             head.came(bytes.len(), self.connection.heads().1);
         }
@@ -102,6 +115,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         self.poll_limits(cx)?;
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if buffer.filled().len() == before && buffer.remaining() > 0 && self.head.is_some() {
+            return self.connection.ending().poll_shown(cx, self.connection.heads().1).map(Ok);
+        }
         self.came(&buffer.filled()[before..]);
         Poll::Ready(Ok(()))
     }

@@ -24,6 +24,7 @@ use super::heads::Heads;
 use super::newcomers::Newcomers;
 use super::serve::Http;
 use super::shares::Shares;
+use super::signpost::{Ports, Signpost};
 use super::sweep::Present;
 use crate::domain::{Error, Result};
 use crate::log_limit::LogLimit;
@@ -39,6 +40,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const UNKNOWN_SHARE: usize = 5;
 /// A client that has not shaken hands by then is dropped.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// How long an idle connection is kept unless told otherwise: longer than balancers keep theirs, which is a minute in most.
+pub const IDLE_DEFAULT: Duration = Duration::from_secs(75);
 
 static CROWDED: LogLimit = LogLimit::new();
 
@@ -64,6 +68,9 @@ pub struct Listener {
     /// Where the memory of its connections is counted.
     memory: Option<ByteBudget>,
     cuts: Connections,
+    /// How long it is kept without a call.
+    idle_max: Option<Duration>,
+    ports: Ports,
 }
 
 impl Listener {
@@ -72,6 +79,7 @@ impl Listener {
         let failed = |error| Error::internal(format!("cannot listen on {addr}: {error}"));
         let tcp = TcpListener::bind(addr).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
+        let idle_max = (protocol == Protocol::Rest).then_some(IDLE_DEFAULT);
         Ok(Self {
             tcp,
             address,
@@ -81,6 +89,8 @@ impl Listener {
             age: None,
             memory: None,
             cuts: Connections::default(),
+            idle_max,
+            ports: Ports::default(),
         })
     }
 
@@ -98,6 +108,18 @@ impl Listener {
     #[must_use]
     pub fn for_audience(self, audience: Audience) -> Self {
         Self { audience, ..self }
+    }
+
+    /// Keeps connections without a call for this time.
+    #[must_use]
+    pub fn idling(self, idle_max: Duration) -> Self {
+        Self { idle_max: Some(idle_max), ..self }
+    }
+
+    /// Tells callers of another protocol where to go.
+    #[must_use]
+    pub fn beside(self, ports: Ports) -> Self {
+        Self { ports, ..self }
     }
 
     /// Asks clients for a new connection when theirs is about this old, if there is a limit: up to a tenth more or less, other in each process,
@@ -123,17 +145,19 @@ impl Listener {
     pub async fn serve(self, routes: Routes, limits: NetLimits, calls: Calls, stop: CancellationToken) {
         // Nagle's algorithm would hold back small answers for 40 ms.
         let incoming = TcpIncoming::from(self.tcp).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
+        let signpost = Signpost::new(self.protocol, self.audience, self.ports);
         let door = Arc::new(Door {
             newcomers: Newcomers::new(limits.connections_max / UNKNOWN_SHARE),
             settled: Shares::new(limits.connections_max - limits.connections_max / UNKNOWN_SHARE),
             heads: Heads::default(),
             present: Arc::default(),
-            http: Http::new(self.protocol, routes, calls),
+            http: Http::new(routes, calls, signpost, self.idle_max),
             tls: self.tls,
             trusting: self.audience == Audience::Operators,
             age: self.age,
             memory: self.memory,
             cuts: self.cuts,
+            idle_max: self.idle_max,
             stop: stop.clone(),
         });
         let connections = TaskTracker::new();
@@ -176,6 +200,7 @@ struct Door {
     age: Option<Duration>,
     memory: Option<ByteBudget>,
     cuts: Connections,
+    idle_max: Option<Duration>,
     stop: CancellationToken,
 }
 
@@ -230,5 +255,6 @@ impl Door {
             tracing::warn!(%peer, left_out, "{message}");
         }
         Connection::new(peer, must_go, place, Arc::clone(&self.settled), self.trusting, self.cuts.clone())
+            .ending_idle(self.idle_max)
     }
 }

@@ -11,19 +11,23 @@ mod answer;
 mod call;
 mod connection;
 mod door;
+mod ending;
 mod greeting;
 mod heads;
 mod listener;
 mod newcomers;
+mod request;
 mod serve;
 mod shares;
+mod signpost;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
 pub use self::call::{Call, Calls};
 pub use self::door::{Door, OpenDoor, health_checks};
-pub use self::listener::{Audience, Listener};
+pub use self::listener::{Audience, IDLE_DEFAULT, Listener};
+pub use self::signpost::Ports;
 use crate::memory::Memory;
 
 /// How many connections and calls there may be.

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -21,7 +21,8 @@ use tower::Service as _;
 use super::answer::Answer;
 use super::call::{Calls, ENDS_STREAM};
 use super::connection::Connection;
-use crate::tls::Protocol;
+use super::request::Arriving;
+use super::signpost::Signpost;
 
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Calls at a time on one connection. Each has a cost before anybody knows whose it is; a client with more long polls opens more
@@ -39,8 +40,8 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Streams that were reset before anybody looked at them, and streams that had to be reset here, before the connection ends.
 const PENDING_RESETS_MAX: usize = 100;
 const OWN_RESETS_MAX: usize = 1_024;
-/// How long an idle connection of HTTP/1 is kept.
-const IDLE_MAX: Duration = Duration::from_secs(90);
+/// How long HTTP/1 may rest on a connection where there is no idling.
+const HEAD_AWAITED_MAX: Duration = Duration::from_secs(10);
 
 /// How the connections of a listener are served. Clones share it.
 #[derive(Debug, Clone)]
@@ -48,15 +49,13 @@ pub struct Http {
     builder: Builder<Streams>,
     routes: Routes,
     calls: Calls,
+    signpost: Signpost,
 }
 
 impl Http {
-    /// With these routes; `calls` are those of the process.
-    pub fn new(protocol: Protocol, routes: Routes, calls: Calls) -> Self {
+    /// With these routes; `calls` are those of the process. Where gRPC is spoken, HTTP/1 is only for the answer of the signpost.
+    pub fn new(routes: Routes, calls: Calls, signpost: Signpost, idle_max: Option<Duration>) -> Self {
         let mut builder = Builder::new(Streams);
-        if protocol == Protocol::Grpc {
-            builder = builder.http2_only();
-        }
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -71,9 +70,9 @@ impl Http {
             .http1()
             .timer(TokioTimer::new())
             // From the end of the request before; from the first byte on heads.rs has a shorter limit.
-            .header_read_timeout(IDLE_MAX)
+            .header_read_timeout(idle_max.unwrap_or(HEAD_AWAITED_MAX))
             .max_buf_size(HTTP1_HEADERS_BYTES_MAX);
-        Self { builder, routes: routes.prepare(), calls }
+        Self { builder, routes: routes.prepare(), calls, signpost }
     }
 
     /// Serves until the end, or until told to stop: then until the calls have ended.
@@ -81,8 +80,9 @@ impl Http {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service =
-            service_fn(|request| answer(self.routes.clone(), self.calls.clone(), Arc::clone(&connection), request));
+        let service = service_fn(|request| {
+            answer(self.routes.clone(), self.signpost, self.calls.clone(), Arc::clone(&connection), request)
+        });
         let mut http = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
         let must_go = connection.must_go();
         let mut ends = pin!(async {
@@ -124,13 +124,20 @@ async fn aged(age: Option<Duration>) {
 /// One call, with its place from here until its answer is sent.
 async fn answer(
     mut routes: Routes,
+    signpost: Signpost,
     calls: Calls,
     connection: Arc<Connection>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let call = calls.begin(Arc::clone(&connection));
     request.extensions_mut().insert(call.clone());
-    let response = routes.call(request.map(Body::new)).await?;
+    let response = match signpost.answer(&request) {
+        Some(response) => response,
+        None if request.version() < Version::HTTP_2 => {
+            routes.call(request.map(|body| Body::new(Arriving::new(body, call.clone())))).await?
+        }
+        None => routes.call(request.map(Body::new)).await?,
+    };
     if !response.body().is_end_stream() {
         connection.answers_with(&call);
     }

@@ -20,13 +20,16 @@ use super::heads::Heads;
 use super::newcomers::Newcomers;
 use super::serve::Http;
 use super::shares::Shares;
+use super::signpost::{Ports, Signpost};
 use super::sweep::Present;
-use super::{NetLimits, health_checks};
+use super::{Audience, NetLimits, health_checks};
 use crate::metrics::Connections;
 use crate::tls::Protocol;
 
 /// One tenth is for unknown callers.
 const LIMITS: NetLimits = NetLimits { connections_max: 10, calls_max: 50 };
+
+const IDLE: Duration = Duration::from_secs(90);
 
 /// Answers of one piece and of many; `/known` is a call with good credentials.
 fn routes() -> Router {
@@ -39,7 +42,13 @@ fn routes() -> Router {
     let large = get(async || vec![b'x'; 200_000]);
     let small = get(async || "small");
     let checks = health_checks(Router::new().route("/healthz", get(async || "alive")));
-    Router::new().route("/known", known).route("/large", large).route("/small", small).merge(checks)
+    let slow = get(async || std::future::pending::<()>().await);
+    Router::new()
+        .route("/known", known)
+        .route("/slow", slow)
+        .route("/large", large)
+        .route("/small", small)
+        .merge(checks)
 }
 
 struct Served {
@@ -52,9 +61,11 @@ fn serve() -> Served {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let (peer, must_go) = ("127.0.0.1:1".parse().unwrap(), Arc::new(Notify::new()));
     let (place, _) = Newcomers::new(10).enter("127.0.0.1".parse().unwrap(), Arc::clone(&must_go));
-    let connection = Arc::new(Connection::new(peer, must_go, place, Shares::new(10), false, Connections::default()));
+    let connection = Connection::new(peer, must_go, place, Shares::new(10), false, Connections::default());
+    let connection = Arc::new(connection.ending_idle(Some(IDLE)));
     let present = Arc::new(Present::default());
-    let http = Http::new(Protocol::Rest, routes().into(), Calls::new(LIMITS));
+    let signpost = Signpost::new(Protocol::Rest, Audience::Public, Ports::default());
+    let http = Http::new(routes().into(), Calls::new(LIMITS), signpost, Some(IDLE));
     let swept = {
         let present = Arc::clone(&present);
         tokio::spawn(async move { present.look_after().await })
@@ -79,6 +90,10 @@ impl Served {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         !self.ended.is_finished()
     }
+}
+
+fn slow() -> http::Request<()> {
+    http::Request::get("http://h/slow").body(()).unwrap()
 }
 
 async fn ask(client: &SendRequest<Bytes>, path: &str) -> h2::RecvStream {
@@ -116,7 +131,7 @@ async fn an_answer_that_is_not_read_ends_alone() {
     let error = read(unread).await.unwrap_err();
     assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
     assert_eq!(read(ask(&client, "/small").await).await.unwrap(), 5);
-    assert!(served.lasts(600).await);
+    assert!(served.lasts(IDLE.as_secs() - 10).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,7 +160,15 @@ async fn a_caller_with_credentials_stays() {
     let mut served = serve();
     let client = served.http2(65_535).await;
     assert_eq!(read(ask(&client, "/known").await).await.unwrap(), 5);
-    assert!(served.lasts(3_600).await);
+    for _ in 0..40 {
+        assert!(served.lasts(IDLE.as_secs() - 5).await);
+        assert_eq!(read(ask(&client, "/small").await).await.unwrap(), 5);
+    }
+    // An open call is no idling, however long it takes.
+    let slow = client.clone().ready().await.unwrap().send_request(slow(), true).unwrap().0;
+    assert!(served.lasts(300).await);
+    drop(slow);
+    assert!(!served.lasts(IDLE.as_secs() + 10).await);
 }
 
 #[tokio::test(start_paused = true)]

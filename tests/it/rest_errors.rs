@@ -92,12 +92,15 @@ const TABLE: &[Case] = &[
 ];
 
 /// Codes of the table that need a scene of their own, each with the test that has it.
-const ELSEWHERE: [&str; 5] = [
+const ELSEWHERE: [&str; 8] = [
     "10240005", // a_malformed_project_is_refused_everywhere
     "10240020", // the_queue_after_the_last_of_the_quota_is_refused
     "10240407", // more_than_a_lane_may_hold_is_refused_with_a_hint
     "10250003", // outage::a_stopped_database_...
     "10250005", // outage::a_gateway_without_its_service_...
+    "00413001", // rest_doors::limits_hold_for_what_a_compressed_body_was
+    "00415001", // rest_doors::bodies_may_be_compressed_with_gzip
+    "00421001", // wrong_ports::the_grpc_port_tells_http_where_rest_is
 ];
 
 /// Codes that stand for a fault of ours, which no request can cause.

@@ -123,8 +123,7 @@ async fn paths_outside_the_table_are_not_found() {
     let service = TestService::start().await;
     let rest = Rest::new(&service.replica);
     let queue = rest.queue(&json!({ "name": "orders" })).await;
-    for path in ["", "/", "/queue", "/nothing", "/queues/", "/queues/a/b", "/queues/a/groups/b/messages/c", "/quotas/x"]
-    {
+    for path in ["", "/", "/queue", "/nothing", "/queues/a/b", "/queues/a/groups/b/messages/c", "/quotas/x"] {
         let path = path.replace('a', &queue);
         assert_eq!(rest.get(&path).await.code(), (404, "DMS.10240406".into()), "{path}");
     }

@@ -10,13 +10,17 @@ use crate::proto::v1 as pb;
 pub struct CreatedQueue<'a> {
     id: &'a str,
     name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redrive_policy: Option<&'static str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     kafka_topic: &'a str,
 }
 
-impl<'a> From<&'a pb::Queue> for CreatedQueue<'a> {
-    fn from(queue: &'a pb::Queue) -> Self {
-        Self { id: &queue.id, name: &queue.name, kafka_topic: &queue.kafka_topic }
+impl<'a> CreatedQueue<'a> {
+    /// With its redrive policy if the caller may believe in another one.
+    pub fn new(queue: &'a pb::Queue, with_redrive_policy: bool) -> Self {
+        let redrive_policy = redrive_policy(queue).filter(|_| with_redrive_policy);
+        Self { id: &queue.id, name: &queue.name, redrive_policy, kafka_topic: &queue.kafka_topic }
     }
 }
 
