@@ -6,9 +6,9 @@
 use std::env;
 use std::time::Duration;
 
-use dms::proto::v1 as pb;
-use dms::proto::v1::message_service_client::MessageServiceClient;
-use dms::proto::v1::queue_service_client::QueueServiceClient;
+use dms_client::v1 as pb;
+use dms_client::v1::message_service_client::MessageServiceClient;
+use dms_client::v1::queue_service_client::QueueServiceClient;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};

@@ -6,9 +6,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use dms_postgres::{Cluster, ClusterOptions};
 
 use crate::config::DevArgs;
-use crate::postgres::{Cluster, ClusterOptions};
 use crate::server::{Server, ServerOptions};
 use crate::shutdown::Signals;
 use crate::{serve, store};

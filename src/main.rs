@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use dms::config::{Cli, Command};
-use dms::{bench, chaos, dev, doctor, fetch, postgres, serve, store, telemetry};
+use dms::{dev, doctor, fetch, serve, store, telemetry};
 use tokio::runtime::Builder;
 
 #[global_allocator]
@@ -51,10 +51,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
             fetch::get(&args.url).await?;
             Ok(())
         }
-        Command::Bench(args) => bench::run(args).await,
-        Command::Chaos(args) => chaos::run(args).await,
         Command::PostgresBin(args) => {
-            let binaries = postgres::find_binaries(args.postgres_bin.as_deref())?;
+            let binaries = dms_postgres::find_binaries(args.postgres_bin.as_deref())?;
             writeln!(std::io::stdout(), "{}", binaries.folder.display()).context("cannot write")
         }
     }

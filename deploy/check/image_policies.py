@@ -38,7 +38,7 @@ def sources_are_sent(texts):
         if name != "COPY" or "--from" in rest:
             continue
         for source in rest.split()[:-1]:
-            if source.split("/")[0] not in sent:
+            if not any(source == path or source.startswith(f"{path}/") for path in sent):
                 yield f"COPY {source}: .dockerignore keeps it back"
             if not (ROOT / source).exists():
                 yield f"COPY {source}: is not there"
@@ -97,6 +97,7 @@ POLICIES = [sources_are_sent, dependencies_have_a_layer, base_is_distroless, ima
 FAULTS = [
     (sources_are_sent, ".dockerignore", "!migrations", "#"),
     (sources_are_sent, "deploy/Dockerfile", "COPY proto proto", "COPY protocol proto"),
+    (sources_are_sent, ".dockerignore", "!lab/Cargo.toml", "!lab/Cargo.lock"),
     (dependencies_have_a_layer, "deploy/Dockerfile", "COPY Cargo.toml Cargo.lock ./", "COPY . ."),
     (dependencies_have_a_layer, "deploy/Dockerfile", "RUN mkdir src", "COPY src src\nRUN mkdir src"),
     (base_is_distroless, "deploy/Dockerfile", "gcr.io/distroless/cc-debian13:nonroot", "debian:trixie"),

@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use dms_client::v1 as pb;
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap, HeaderName};
 use prost::Message;
@@ -18,7 +19,6 @@ use crate::domain::signed_request::SignedRequest;
 use crate::domain::{Error, Result};
 use crate::memory::Owner;
 use crate::net::Call;
-use crate::proto::v1 as pb;
 
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 

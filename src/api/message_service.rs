@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use dms_client::v1::{
+    AckDeadLettersRequest, AckDeadLettersResponse, AckMessagesRequest, AckMessagesResponse, AckResult,
+    ConsumeDeadLettersRequest, ConsumeDeadLettersResponse, ConsumeMessagesRequest, ConsumeMessagesResponse,
+    LeasedMessage, SendMessagesRequest, SendMessagesResponse,
+};
 use tonic::{Request, Response, Status};
 
 use super::access::{admit, caller};
@@ -15,11 +20,6 @@ use crate::domain::message::Source;
 use crate::memory::{Answer, Arrival};
 use crate::proto::v1::dead_letter_service_server::DeadLetterService;
 use crate::proto::v1::message_service_server::MessageService;
-use crate::proto::v1::{
-    AckDeadLettersRequest, AckDeadLettersResponse, AckMessagesRequest, AckMessagesResponse, AckResult,
-    ConsumeDeadLettersRequest, ConsumeDeadLettersResponse, ConsumeMessagesRequest, ConsumeMessagesResponse,
-    LeasedMessage, SendMessagesRequest, SendMessagesResponse,
-};
 
 /// Both services.
 #[derive(Clone)]
@@ -89,7 +89,8 @@ impl DeadLetterService for Messages {
         &self,
         request: Request<ConsumeDeadLettersRequest>,
     ) -> Result<Response<ConsumeDeadLettersResponse>, Status> {
-        let (messages, memory) = self.consume(request.map(Into::into), Source::DeadLetters).await?;
+        let (messages, memory) =
+            self.consume(request.map(convert::consume_of_dead_letters), Source::DeadLetters).await?;
         Ok(holding(ConsumeDeadLettersResponse { messages }, memory))
     }
 
@@ -97,7 +98,7 @@ impl DeadLetterService for Messages {
         &self,
         request: Request<AckDeadLettersRequest>,
     ) -> Result<Response<AckDeadLettersResponse>, Status> {
-        let result = self.ack(request.map(Into::into), Source::DeadLetters).await?;
+        let result = self.ack(request.map(convert::ack_of_dead_letters), Source::DeadLetters).await?;
         Ok(Response::new(AckDeadLettersResponse { result }))
     }
 }

@@ -14,6 +14,7 @@ mod tag_service;
 mod trace;
 mod traffic;
 
+use dms_client::DESCRIPTOR_SET;
 use http::HeaderMap;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
@@ -26,7 +27,6 @@ use crate::broker::Broker;
 use crate::domain::signed_request::SignedRequest;
 use crate::domain::{Error, Result};
 use crate::net::{Call, Door};
-use crate::proto;
 use crate::proto::v1::dead_letter_service_server::{self, DeadLetterServiceServer};
 use crate::proto::v1::message_service_server::{self, MessageServiceServer};
 use crate::proto::v1::queue_service_server::{self, QueueServiceServer};
@@ -79,7 +79,7 @@ impl Door for ServiceDoor {
 pub fn with_reflection(routes: Routes, auth: &Authenticator) -> Result<Routes> {
     let described = || {
         Builder::configure()
-            .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = |error| Error::internal(format!("descriptor set: {error}"));

@@ -1,5 +1,11 @@
 //! `QueueService`: queues, consumer groups, quotas.
 
+use dms_client::v1::{
+    CreateConsumerGroupsRequest, CreateConsumerGroupsResponse, CreateQueueRequest, CreateQueueResponse,
+    DeleteConsumerGroupRequest, DeleteConsumerGroupResponse, DeleteQueueRequest, DeleteQueueResponse, GetQueueRequest,
+    GetQueueResponse, GetQuotasRequest, GetQuotasResponse, ListConsumerGroupsRequest, ListConsumerGroupsResponse,
+    ListQueuesRequest, ListQueuesResponse,
+};
 use tonic::{Request, Response, Status};
 
 use super::access::admit;
@@ -9,12 +15,6 @@ use crate::broker::Broker;
 use crate::domain::ids::{GroupId, QueueId};
 use crate::domain::page::ListPage;
 use crate::proto::v1::queue_service_server::QueueService;
-use crate::proto::v1::{
-    CreateConsumerGroupsRequest, CreateConsumerGroupsResponse, CreateQueueRequest, CreateQueueResponse,
-    DeleteConsumerGroupRequest, DeleteConsumerGroupResponse, DeleteQueueRequest, DeleteQueueResponse, GetQueueRequest,
-    GetQueueResponse, GetQuotasRequest, GetQuotasResponse, ListConsumerGroupsRequest, ListConsumerGroupsResponse,
-    ListQueuesRequest, ListQueuesResponse,
-};
 
 /// The service.
 pub struct Queues(pub Broker);

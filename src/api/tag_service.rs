@@ -1,5 +1,10 @@
 //! `TagService`: the resource tags of queues.
 
+use dms_client::v1::{
+    AddQueueTagRequest, AddQueueTagResponse, BatchQueueTagsRequest, BatchQueueTagsResponse, DeleteQueueTagRequest,
+    DeleteQueueTagResponse, ListProjectTagsRequest, ListProjectTagsResponse, ListQueueTagsRequest,
+    ListQueueTagsResponse, SearchQueuesRequest, SearchQueuesResponse,
+};
 use tonic::{Request, Response, Status};
 
 use super::access::admit;
@@ -10,11 +15,6 @@ use crate::domain::ids::QueueId;
 use crate::domain::page::ListPage;
 use crate::domain::tag;
 use crate::proto::v1::tag_service_server::TagService;
-use crate::proto::v1::{
-    AddQueueTagRequest, AddQueueTagResponse, BatchQueueTagsRequest, BatchQueueTagsResponse, DeleteQueueTagRequest,
-    DeleteQueueTagResponse, ListProjectTagsRequest, ListProjectTagsResponse, ListQueueTagsRequest,
-    ListQueueTagsResponse, SearchQueuesRequest, SearchQueuesResponse,
-};
 
 /// The service.
 pub struct Tags(pub Broker);

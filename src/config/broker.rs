@@ -63,26 +63,6 @@ pub struct BrokerArgs {
     pub statement_timeout: Seconds,
 }
 
-impl BrokerArgs {
-    /// The flags that give another process the same settings.
-    pub fn flags(&self) -> Vec<String> {
-        vec![
-            format!("--queues-per-project={}", self.queues_per_project),
-            format!("--groups-per-queue={}", self.groups_per_queue),
-            format!("--append-lanes={}", self.append_lanes),
-            format!("--claim-lanes={}", self.claim_lanes),
-            format!("--settle-lanes={}", self.settle_lanes),
-            format!("--pool-connections={}", self.pool_connections),
-            format!("--lane-bytes-max={}", self.lane_bytes_max),
-            format!("--lane-calls-max={}", self.lane_calls_max),
-            format!("--cache-bytes={}", self.cache_bytes),
-            format!("--synchronous-leases={}", self.synchronous_leases),
-            format!("--sweep-interval={}", self.sweep_interval),
-            format!("--statement-timeout={}", self.statement_timeout),
-        ]
-    }
-}
-
 impl From<&BrokerArgs> for Settings {
     fn from(args: &BrokerArgs) -> Self {
         Self {
@@ -100,34 +80,5 @@ impl From<&BrokerArgs> for Settings {
             sweep_interval: args.sweep_interval.0,
             statement_timeout: args.statement_timeout.0,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::{CommandFactory as _, Parser};
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Program {
-        #[command(flatten)]
-        broker: BrokerArgs,
-    }
-
-    #[test]
-    fn flags_come_back_as_they_were_and_none_is_missing() {
-        let given = [
-            "broker",
-            "--queues-per-project=17",
-            "--lane-bytes-max=3MiB",
-            "--sweep-interval=1500ms",
-            "--claim-lanes=5",
-        ];
-        let args = Program::parse_from(given).broker;
-        let again = Program::parse_from(["broker".to_owned()].into_iter().chain(args.flags())).broker;
-        assert_eq!(format!("{args:?}"), format!("{again:?}"));
-        let all = Program::command();
-        assert_eq!(args.flags().len(), all.get_arguments().filter(|arg| arg.get_long().is_some()).count());
     }
 }

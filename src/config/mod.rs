@@ -3,10 +3,7 @@
 
 mod admin;
 mod auth;
-mod bench;
 mod broker;
-mod chaos;
-mod environment;
 mod listen;
 mod log;
 mod memory;
@@ -27,10 +24,7 @@ use self::units::Seconds;
 
 pub use admin::{AdminAddressArgs, AdminArgs, HostArgs};
 pub use auth::{AuthArgs, AuthMethod};
-pub use bench::{BenchArgs, Comparison, SIZE_BYTES_MIN, Scenario, System};
 pub use broker::BrokerArgs;
-pub use chaos::{ChaosArgs, Fault, Sabotage};
-pub use environment::inherited;
 pub use listen::{ListenArgs, NetArgs, RestAddress, RestArgs, ShutdownArgs};
 pub use log::LogArgs;
 pub use memory::{GatewayMemoryArgs, MemoryArgs};
@@ -66,10 +60,6 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Exit with 0 if a service is ready: a probe for containers
     Healthcheck(HealthcheckArgs),
-    /// Load a service over gRPC or REST, or a peer in SQL, check that nothing is lost or doubled, and report rates, latencies and costs
-    Bench(BenchArgs),
-    /// Run replicas under faults with clients that record everything, and check the guarantees over the record
-    Chaos(ChaosArgs),
     /// Print the folder of the Postgres server that `dms dev` would use
     #[command(hide = true)]
     PostgresBin(PostgresArgs),

@@ -81,6 +81,6 @@ impl axum::body::HttpBody for Arriving {
 fn refusal(error: &Error) -> Status {
     let hint: Option<Duration> = error.retry_hint();
     let mut details = ErrorDetails::with_retry_info(hint);
-    details.set_error_info(error.kind().row().reason, "", std::collections::HashMap::new());
+    details.set_error_info(error.kind().row().reason, "dms", std::collections::HashMap::new());
     Status::with_error_details(Code::ResourceExhausted, error.message(), details)
 }

@@ -9,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
 use super::announced;
 use crate::domain::{Error, ErrorKind};
@@ -44,11 +43,11 @@ impl From<Error> for Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        let Some(info) = status.get_details_error_info() else { return without_details(&status) };
-        let kind = ErrorKind::from_reason(&info.reason).unwrap_or(ErrorKind::InternalOther);
-        let error = Error::new(kind, in_rest_words(kind, status.message()));
-        let hint = status.get_details_retry_info().and_then(|info| info.retry_delay);
-        match hint {
+        let answer = dms_client::Error::from(status);
+        let Some(reason) = answer.reason() else { return without_details(answer.status()) };
+        let kind = ErrorKind::from_reason(reason).unwrap_or(ErrorKind::InternalOther);
+        let error = Error::new(kind, in_rest_words(kind, answer.message()));
+        match answer.retry_after() {
             Some(delay) => error.retry_after(delay).into(),
             None => error.into(),
         }

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
+use dms_client::v1 as pb;
 use http::StatusCode;
 use serde_json::value::RawValue;
 
@@ -19,7 +20,6 @@ use super::target::Target;
 use super::upstream::Upstream;
 use crate::domain::limits::{CONSUME_MESSAGES, DELAY_MILLIS, LEASE_SECONDS, WAIT_DEFAULT, WAIT_SECONDS};
 use crate::domain::{Error, ErrorKind, Result};
-use crate::proto::v1 as pb;
 
 /// How much longer than its wait a consume call may take.
 const CONSUME_MARGIN: Duration = Duration::from_secs(15);

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::response::IntoResponse as _;
+use dms_client::v1 as pb;
 use http::StatusCode;
 
 use super::Answer;
@@ -13,7 +14,6 @@ use super::query::Query;
 use super::target::Target;
 use super::upstream::Upstream;
 use crate::domain::{ErrorKind, Result};
-use crate::proto::v1 as pb;
 
 /// `POST /queues`
 pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answer {

@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::response::IntoResponse as _;
+use dms_client::v1 as pb;
 
 use super::Answer;
 use super::json::Quotas;
 use super::target::Target;
 use super::upstream::Upstream;
-use crate::proto::v1 as pb;
 
 /// `GET /quotas/dms` and `GET /quotas`
 pub async fn show(upstream: Upstream, target: Target) -> Answer {

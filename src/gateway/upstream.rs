@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use bytes::Bytes;
+use dms_client::v1::dead_letter_service_client::DeadLetterServiceClient;
+use dms_client::v1::message_service_client::MessageServiceClient;
+use dms_client::v1::queue_service_client::QueueServiceClient;
+use dms_client::v1::tag_service_client::TagServiceClient;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
 use tokio::time::Instant;
@@ -27,10 +31,6 @@ use crate::domain::signed_request::SignedRequest;
 use crate::domain::{Error, ErrorKind, Result};
 use crate::memory::{Arrival, Memory, Relayed};
 use crate::net::{Call, Door};
-use crate::proto::v1::dead_letter_service_client::DeadLetterServiceClient;
-use crate::proto::v1::message_service_client::MessageServiceClient;
-use crate::proto::v1::queue_service_client::QueueServiceClient;
-use crate::proto::v1::tag_service_client::TagServiceClient;
 
 type Transport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
 

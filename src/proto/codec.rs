@@ -10,7 +10,7 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use super::lists;
 
-/// The codec of every generated client and server: of messages written and messages read.
+/// The codec of every generated server: of messages written and messages read.
 #[derive(Debug)]
 pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
 

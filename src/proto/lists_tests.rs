@@ -6,7 +6,7 @@ use prost_types::{DescriptorProto, FileDescriptorSet};
 
 use super::*;
 use crate::domain::ErrorKind;
-use crate::proto::v1 as pb;
+use dms_client::v1 as pb;
 
 fn refusal(message: &[u8], name: &str) -> Option<(ErrorKind, String)> {
     check(message, of(name)).err().map(|error| (error.kind(), error.message().to_owned()))
@@ -68,7 +68,7 @@ fn what_is_no_message_is_counted_as_far_as_it_can_be_read() {
 
 /// All messages of the API by their full names.
 fn described() -> (HashMap<String, DescriptorProto>, Vec<String>) {
-    let set = FileDescriptorSet::decode(crate::proto::DESCRIPTOR_SET).unwrap();
+    let set = FileDescriptorSet::decode(dms_client::DESCRIPTOR_SET).unwrap();
     let inputs = set.file.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
     let inputs = inputs.map(|method| method.input_type().to_owned()).collect();
     let named = |file: prost_types::FileDescriptorProto| {

@@ -1,13 +1,10 @@
-//! The generated gRPC API (`proto/dms/v1`); `cargo doc` shows the comments of the proto files.
+//! The generated servers of the gRPC API and the codec that they read requests with; the messages are those of `dms-client`.
 #![expect(clippy::too_many_lines, reason = "generated code")]
 
 pub mod codec;
 mod lists;
 
-/// Messages, clients and servers of package `dms.v1`.
+/// Servers of the package `dms.v1`.
 pub mod v1 {
     tonic::include_proto!("dms.v1");
 }
-
-/// The descriptor set of `dms.v1`, for reflection.
-pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/dms_v1_descriptor.bin"));

@@ -1,6 +1,6 @@
 //! Acknowledgement lists of live deliveries: walked in order, the first failure ends the walk.
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use pb::AckOutcome::{Acked, AfterFailure, Failed};
 
 use crate::support::consumers::summary;

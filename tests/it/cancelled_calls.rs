@@ -9,7 +9,7 @@ use std::time::Duration;
 use dms::broker::{Broker, BrokerOptions, Settings};
 use dms::domain::ids::{GroupId, ProjectId, QueueId};
 use dms::domain::message::{ConsumeOptions, GroupAddress, Source};
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 
 use crate::support::service::{Group, PROJECT, TestService, attempts, bodies, handlers};
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use dms::broker::{Broker, BrokerOptions, Settings};
 use dms::domain::clock::Clock as _;
 use dms::domain::ids::StreamId;
-use dms::proto::v1 as pb;
 use dms::store::segments::{Append, READ, append};
+use dms_client::v1 as pb;
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
 use crate::support::calls::{delayed, eventually};

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dms::broker::Settings;
 use dms::broker::clock::ManualClock;
-use dms::chaos::clocks::Clocks;
 use dms::domain::clock::Timestamp;
-use dms::postgres::{Cluster, ClusterOptions};
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
+use dms_lab::chaos::clocks::Clocks;
+use dms_postgres::{Cluster, ClusterOptions};
 
 use crate::support::calls::eventually;
 use crate::support::postgres::TestDatabase;

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dms::postgres::{Cluster, ClusterOptions};
 use dms::store::database;
+use dms_postgres::{Cluster, ClusterOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
 

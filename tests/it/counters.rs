@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use pb::QueueMode::{Fifo, Normal};
 
 use crate::support::calls::{eventually, tagged};

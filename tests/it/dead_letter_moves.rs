@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use pb::DeadLetterReason::{AckFail, LeaseExpired};
 use pb::QueueMode::{Fifo, KafkaHa, KafkaHt, Normal};
 

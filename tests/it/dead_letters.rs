@@ -1,6 +1,6 @@
 //! Dead letters as messages: what they carry, how they are consumed, how long they are kept.
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use pb::AckOutcome::{Acked, AfterFailure, Failed, InvalidHandler};
 use pb::QueueMode::{Fifo, Normal};
 

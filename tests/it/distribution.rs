@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dms::broker::Settings;
-use dms::postgres::{Cluster, ClusterOptions};
-use dms::proto::v1 as pb;
 use dms::store::claims::{CLAIM, CLAIM_ONE, CLAIM_ONE_FIFO};
 use dms::store::connection::{Durability, LaneConnection};
 use dms::store::held_segments::READ_HOLDING;
 use dms::store::segments::{APPEND, APPEND_AT, APPEND_ONE_AT};
 use dms::store::{Store, StoreOptions, deletion, leases, retries, subscriptions};
+use dms_client::v1 as pb;
+use dms_postgres::{Cluster, ClusterOptions};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 
 use crate::support::consumers::options;
 use crate::support::service::{Group, TestService, attempts, bodies, handlers};

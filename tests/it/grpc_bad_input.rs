@@ -1,6 +1,6 @@
 //! Bad input over gRPC: the status, the DMS code and the field that is named; and the service answers afterwards.
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;

@@ -1,7 +1,7 @@
 //! Handlers that are not good: first in the list the request is refused and nothing changes, later the list ends there.
 
 use dms::domain::handler::Handler;
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use pb::AckOutcome::{Acked, AfterFailure, Failed, InvalidHandler};
 
 use crate::support::consumers::summary;

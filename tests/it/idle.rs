@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dms::broker::Settings;
-use dms::proto::v1 as pb;
-use dms::proto::v1::message_service_client::MessageServiceClient;
+use dms_client::v1 as pb;
+use dms_client::v1::message_service_client::MessageServiceClient;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use pb::QueueMode::{self, KafkaHa, KafkaHt};
 
 use crate::support::service::{Group, PROJECT, TestService, attempts, bodies, code, handlers, message};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dms::broker::Settings;
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use pb::TagMatch::{All, Any, Unspecified};
 
 use crate::support::calls::{eventually, tagged};

@@ -141,7 +141,7 @@ async fn a_message_delayed_through_a_follower_comes_on_time() {
     let group = service.group(&queue, "group").await;
     let follower = service.another_replica().await;
     assert!(leads(&service.replica).await);
-    let request = dms::proto::v1::SendMessagesRequest {
+    let request = dms_client::v1::SendMessagesRequest {
         project_id: PROJECT.into(),
         queue_id: queue.clone(),
         messages: vec![delayed("1", 500)],

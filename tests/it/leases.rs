@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dms::domain::clock::Clock as _;
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 
 use crate::support::service::{Group, TestService, attempts, bodies, code, handlers};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dms::broker::Settings;
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 

@@ -1,6 +1,6 @@
 //! Pages of the lists of the gRPC API, by token.
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dms::api::TrafficLimits;
 use dms::broker::{Broker, BrokerOptions, Settings};
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use sqlx::{Connection as _, Executor as _};
 
 use crate::support::calls::eventually;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dms::broker::Settings;
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use serde_json::{Value, json};
 use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, Executor as _};

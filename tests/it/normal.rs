@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use tokio::task::JoinSet;
 
 use crate::support::consumers::options;

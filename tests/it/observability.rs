@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dms::config::UpstreamTlsArgs;
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 
 use crate::gateway_alone::with_tls_in_front_of;
 use crate::support::calls::eventually;

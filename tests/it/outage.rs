@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use dms::broker::{Broker, BrokerOptions, Settings};
 use dms::domain::ErrorKind;
-use dms::postgres::{Cluster, ClusterOptions};
 use dms::store;
+use dms_postgres::{Cluster, ClusterOptions};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
@@ -99,7 +99,7 @@ async fn a_stopped_database_is_told_and_everything_resumes_when_it_is_back() {
         unavailable(&format!("{method} {path}"), asked, &answer);
     }
     let asked = Instant::now();
-    let request = dms::proto::v1::ListQueuesRequest { project_id: PROJECT.into(), ..Default::default() };
+    let request = dms_client::v1::ListQueuesRequest { project_id: PROJECT.into(), ..Default::default() };
     let status = replica.queues.clone().list_queues(request).await.unwrap_err();
     assert_eq!((status.code(), code(&status)), (Code::Unavailable, "DMS.10250003".into()));
     assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_secs(1)));

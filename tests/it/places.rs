@@ -361,7 +361,7 @@ async fn take_turns(service: &TestService, other: &Replica, group: &Group, round
 }
 
 async fn send_at(replica: &Replica, queue: &str, body: i32) {
-    let request = dms::proto::v1::SendMessagesRequest {
+    let request = dms_client::v1::SendMessagesRequest {
         project_id: crate::support::service::PROJECT.into(),
         queue_id: queue.into(),
         messages: vec![message(&body.to_string())],
@@ -374,7 +374,7 @@ async fn send_at(replica: &Replica, queue: &str, body: i32) {
 async fn replicas_that_take_turns_move_the_rows_under_each_other() {
     let service = TestService::with(Settings { pool_connections: 4, ..Settings::default() }).await;
     let other = service.another_replica().await;
-    for mode in [dms::proto::v1::QueueMode::Normal, dms::proto::v1::QueueMode::Fifo] {
+    for mode in [dms_client::v1::QueueMode::Normal, dms_client::v1::QueueMode::Fifo] {
         let queue = service.queue_of(&format!("queue-{mode:?}"), mode).await;
         let group = service.group(&queue, "group").await;
         take_turns(&service, &other, &group, 30).await;

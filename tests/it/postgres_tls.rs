@@ -4,8 +4,8 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use dms::broker::Settings;
-use dms::postgres::{Cluster, ClusterOptions};
 use dms::store;
+use dms_postgres::{Cluster, ClusterOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use crate::cluster::Folder;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dms::domain::clock::Clock as _;
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use pb::QueueMode::{Fifo, Normal};
 
 use crate::support::calls::eventually;

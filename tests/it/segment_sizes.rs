@@ -1,7 +1,7 @@
 //! However much moves into the log at once, a segment stays small enough to be read and kept in memory.
 
-use dms::proto::v1 as pb;
 use dms::store::segments::BYTES_MAX;
+use dms_client::v1 as pb;
 
 use crate::support::calls::{delayed, eventually};
 use crate::support::service::{TestService, bodies, handlers, message};

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use dms::proto::v1 as pb;
-use dms::proto::v1::message_service_client::MessageServiceClient;
+use dms_client::v1 as pb;
+use dms_client::v1::message_service_client::MessageServiceClient;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;

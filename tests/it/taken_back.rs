@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use dms::domain::ErrorKind;
-use dms::proto::v1 as pb;
 use dms::store::connection::{Durability, LaneConnection};
 use dms::store::{Store, StoreOptions};
+use dms_client::v1 as pb;
 use sqlx::Executor as _;
 
 use crate::support::calls::eventually;

@@ -1,6 +1,6 @@
 //! Traces (W3C): with messages and dead letters, in answers, and in the log from the gateway to the statement.
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use serde_json::{Value, json};
 use tonic::Request;
 use tonic::metadata::MetadataMap;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dms::api::TrafficLimits;
 use dms::broker::Settings;
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};

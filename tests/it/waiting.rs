@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dms::broker::Settings;
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 
 use crate::support::consumers::options;
 use crate::support::service::{Group, PROJECT, TestService, attempts, bodies, code, handlers};

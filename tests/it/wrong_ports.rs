@@ -1,8 +1,8 @@
 //! Callers who came to the wrong port are told where to go, in the protocol that they speak; and pages of other sites, where they may call.
 
-use dms::proto::v1 as pb;
-use dms::proto::v1::queue_service_client::QueueServiceClient;
 use dms::server::{RestOptions, Server, ServerOptions};
+use dms_client::v1 as pb;
+use dms_client::v1::queue_service_client::QueueServiceClient;
 use reqwest::Method;
 use tonic::Code;
 use tonic::transport::Channel;

@@ -30,6 +30,8 @@ def contents():
     size = sum(path.stat().st_size for path in files)
     program = ROOT / "usr/local/bin/dms"
     check(f"{size / 2**20:.1f} MiB in {len(files)} files, {program.stat().st_size / 2**20:.1f} of them the program", size < BYTES_MAX)
+    ours = [path.name for path in ROOT.glob("usr/local/**/*") if path.is_file()]
+    check(f"of ours it holds {ours}", ours == ["dms"])
     check("no shell, no package manager", not SHELLS & {path.name for path in ROOT.rglob("bin/*")})
     check("no program is set-uid", not [path for path in files if path.stat().st_mode & 0o6000])
 

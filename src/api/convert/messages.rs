@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use dms_client::v1 as pb;
 use serde_json::value::RawValue;
 
 use super::{count, options, timestamp};
@@ -14,7 +15,6 @@ use crate::domain::message::{
 use crate::domain::settle::{self, AckEntry, AckOutcome, AckStatus};
 use crate::domain::trace::TraceContext;
 use crate::domain::{Error, ErrorKind, Result};
-use crate::proto::v1 as pb;
 
 /// A send, checked.
 #[derive(Debug)]
@@ -80,18 +80,16 @@ pub fn send_response(ids: &[MessageId], return_ids: bool) -> pb::SendMessagesRes
     pb::SendMessagesResponse { results }
 }
 
-impl From<pb::ConsumeDeadLettersRequest> for pb::ConsumeMessagesRequest {
-    fn from(request: pb::ConsumeDeadLettersRequest) -> Self {
-        let pb::ConsumeDeadLettersRequest { project_id, queue_id, group_id, options } = request;
-        Self { project_id, queue_id, group_id, options, ..Self::default() }
-    }
+/// A retrieval of dead letters in the words of one of messages: without labels.
+pub fn consume_of_dead_letters(request: pb::ConsumeDeadLettersRequest) -> pb::ConsumeMessagesRequest {
+    let pb::ConsumeDeadLettersRequest { project_id, queue_id, group_id, options } = request;
+    pb::ConsumeMessagesRequest { project_id, queue_id, group_id, options, ..Default::default() }
 }
 
-impl From<pb::AckDeadLettersRequest> for pb::AckMessagesRequest {
-    fn from(request: pb::AckDeadLettersRequest) -> Self {
-        let pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries } = request;
-        Self { project_id, queue_id, group_id, entries }
-    }
+/// An acknowledgement of dead letters in the words of one of messages.
+pub fn ack_of_dead_letters(request: pb::AckDeadLettersRequest) -> pb::AckMessagesRequest {
+    let pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries } = request;
+    pb::AckMessagesRequest { project_id, queue_id, group_id, entries }
 }
 
 /// Checks a retrieval.

@@ -1,12 +1,13 @@
 //! Queues, consumer groups and quotas.
 
+use dms_client::v1 as pb;
+
 use super::timestamp;
 use crate::domain::counters::{GroupCounters, QueueQuota};
 use crate::domain::limits::BATCH_BYTES_MAX;
 use crate::domain::page::{GroupPage, ListPage};
 use crate::domain::queue::{self, Group, NewQueue, Queue, QueueDraft, QueueMode, QueueSummary};
 use crate::domain::{Error, ErrorKind, Result};
-use crate::proto::v1 as pb;
 
 const QUOTA_TYPE: &str = "queue";
 /// The documented ends of what an operator may set; a larger quota moves the upper one.

@@ -1,10 +1,11 @@
 //! Resource tags and the search by them.
 
+use dms_client::v1 as pb;
+
 use super::count;
 use crate::domain::search::{Filter, Found, Page, TaggedQueue};
 use crate::domain::tag::{self, Tag, TagBatch, TagSelector, TagValues};
 use crate::domain::{Error, ErrorKind, Result};
-use crate::proto::v1 as pb;
 
 /// Checks a tag to add.
 pub fn tag(given: Option<pb::Tag>) -> Result<Tag> {

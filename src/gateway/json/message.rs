@@ -1,10 +1,10 @@
 //! Messages in JSON: bodies and attributes are written as the text they were sent as.
 
+use dms_client::v1 as pb;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::{Error, ErrorKind, Result};
-use crate::proto::v1 as pb;
 
 /// The answer to a send.
 #[derive(Serialize)]

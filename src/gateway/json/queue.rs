@@ -1,9 +1,8 @@
 //! Queues, groups and quotas in JSON.
 
+use dms_client::v1 as pb;
 use prost_types::Timestamp;
 use serde::Serialize;
-
-use crate::proto::v1 as pb;
 
 /// A queue just created.
 #[derive(Serialize)]

@@ -1,8 +1,7 @@
 //! Resource tags in JSON.
 
+use dms_client::v1 as pb;
 use serde::Serialize;
-
-use crate::proto::v1 as pb;
 
 /// The tags of a queue.
 #[derive(Serialize)]

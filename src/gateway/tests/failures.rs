@@ -61,9 +61,9 @@ async fn a_status_of_no_service_is_an_unreachable_upstream() {
 
 #[tokio::test]
 async fn an_unreadable_message_is_an_error_of_the_service() {
-    let message = crate::proto::v1::Message { body: "{".into(), ..Default::default() };
-    let leased = crate::proto::v1::LeasedMessage { message: Some(message), ..Default::default() };
-    let fake = Fake::answering(crate::proto::v1::ConsumeMessagesResponse { messages: vec![leased] });
+    let message = dms_client::v1::Message { body: "{".into(), ..Default::default() };
+    let leased = dms_client::v1::LeasedMessage { message: Some(message), ..Default::default() };
+    let fake = Fake::answering(dms_client::v1::ConsumeMessagesResponse { messages: vec![leased] });
     let reply = call(&fake, "GET", &format!("{GROUP}/messages"), "").await;
     assert_eq!((reply.status.as_u16(), reply.code().as_str()), (500, "DMS.10250004"));
 }

@@ -1,12 +1,12 @@
 use std::time::Duration;
 
+use dms_client::v1 as pb;
 use http::StatusCode;
 use prost_types::Duration as Wait;
 use serde_json::json;
 
 use super::fake::Fake;
 use super::{GROUP, QUEUE, call, get};
-use crate::proto::v1 as pb;
 
 fn results(ids: &[&str]) -> Fake {
     let result = |id: &&str| pb::SendResult { message_id: (*id).into() };

@@ -68,7 +68,7 @@ async fn unknown_paths_answer_in_the_same_shape() {
 async fn an_empty_id_is_for_the_service_to_refuse() {
     let fake = Fake::silent();
     call(&fake, "GET", "/v1.0//queues", "").await;
-    assert_eq!(fake.request::<crate::proto::v1::ListQueuesRequest>().project_id, "");
+    assert_eq!(fake.request::<dms_client::v1::ListQueuesRequest>().project_id, "");
 }
 
 #[tokio::test]

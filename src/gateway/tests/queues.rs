@@ -1,10 +1,10 @@
+use dms_client::v1 as pb;
 use http::StatusCode;
 use prost_types::Timestamp;
 use serde_json::json;
 
 use super::fake::Fake;
 use super::{GROUP, QUEUE, call, get};
-use crate::proto::v1 as pb;
 
 fn queue(mode: pb::QueueMode, policy: pb::RedrivePolicy) -> pb::Queue {
     let kafka = policy == pb::RedrivePolicy::Unspecified;

@@ -1,9 +1,9 @@
+use dms_client::v1 as pb;
 use http::StatusCode;
 use serde_json::json;
 
 use super::fake::Fake;
 use super::{TAGS, call, get};
-use crate::proto::v1 as pb;
 
 const SEARCH: &str = "/v1.0/p1/queue/resource_instances/action";
 

@@ -1,10 +1,10 @@
 use axum::body::Body;
+use dms_client::v1 as pb;
 use http::{HeaderMap, Request};
 
 use super::fake::Fake;
 use super::{GROUP, QUEUE, Reply, ask};
 use crate::domain::trace::TraceContext;
-use crate::proto::v1 as pb;
 
 const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const OTHER: &str = "00-11111111111111111111111111111111-2222222222222222-00";

@@ -9,8 +9,8 @@ mod unread;
 
 use std::time::{Duration, Instant};
 
-use dms::proto::v1 as pb;
-use dms::proto::v1::queue_service_client::QueueServiceClient;
+use dms_client::v1 as pb;
+use dms_client::v1::queue_service_client::QueueServiceClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;

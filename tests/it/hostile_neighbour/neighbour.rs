@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use dms::proto::v1 as pb;
-use dms::proto::v1::message_service_client::MessageServiceClient;
-use dms::store::interference::Interference;
+use dms_client::v1 as pb;
+use dms_client::v1::message_service_client::MessageServiceClient;
+use dms_lab::sql::interference::Interference;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};

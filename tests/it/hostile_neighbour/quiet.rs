@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use dms::proto::v1 as pb;
-use dms::proto::v1::message_service_client::MessageServiceClient;
+use dms_client::v1 as pb;
+use dms_client::v1::message_service_client::MessageServiceClient;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 

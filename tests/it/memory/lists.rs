@@ -57,7 +57,7 @@ impl Decoder for Raw {
 
 /// A message with a project and so many items, each of these bytes, of a field.
 fn list(project: &str, field: u8, item: &[u8], count: usize) -> Bytes {
-    let head = dms::proto::v1::ListQueuesRequest { project_id: project.into(), ..Default::default() }.encode_to_vec();
+    let head = dms_client::v1::ListQueuesRequest { project_id: project.into(), ..Default::default() }.encode_to_vec();
     let mut bytes = BytesMut::from(&head[..]);
     for _ in 0..count {
         bytes.put_u8(field << 3 | 2);

@@ -8,7 +8,7 @@ pub mod unread;
 
 use std::time::Duration;
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dms::proto::v1 as pb;
-use dms::proto::v1::message_service_client::MessageServiceClient;
-use dms::proto::v1::queue_service_client::QueueServiceClient;
+use dms_client::v1 as pb;
+use dms_client::v1::message_service_client::MessageServiceClient;
+use dms_client::v1::queue_service_client::QueueServiceClient;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;

@@ -12,7 +12,7 @@ use super::operations::*;
 use super::queue::{QueueModel, Spec};
 use super::reader::ReaderModel;
 use super::site::Given;
-use dms::proto::v1::QueueMode;
+use dms_client::v1::QueueMode;
 
 const DAY_HOURS: u64 = 24;
 const LABELS: [&str; 3] = ["a", "b", "c"];

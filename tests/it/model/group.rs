@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dms::proto::v1::{DeadLetterReason, QueueMode};
+use dms_client::v1::{DeadLetterReason, QueueMode};
 
 use super::operations::{Death, Micros, Number, Place, Rule, Source, Token};
 use super::queue::{QueueModel, Stored};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 
 /// Microseconds since 1970.
 pub type Micros = i64;

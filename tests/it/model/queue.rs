@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dms::proto::v1::{self as pb, AckOutcome, DeadLetterReason, QueueMode};
+use dms_client::v1::{self as pb, AckOutcome, DeadLetterReason, QueueMode};
 
 use super::group::{Failing, Fate, GroupModel};
 use super::operations::*;

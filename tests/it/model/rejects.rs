@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dms::proto::v1::AckOutcome::{self, Acked, AfterFailure, Failed, InvalidHandler};
-use dms::proto::v1::{DeadLetterReason, QueueMode};
+use dms_client::v1::AckOutcome::{self, Acked, AfterFailure, Failed, InvalidHandler};
+use dms_client::v1::{DeadLetterReason, QueueMode};
 
 use super::linearize::linearize;
 use super::operations::*;

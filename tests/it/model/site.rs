@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use dms::broker::Settings;
 use dms::domain::clock::{Clock as _, Timestamp};
-use dms::proto::v1 as pb;
 use dms::store::{self, Store, StoreOptions};
+use dms_client::v1 as pb;
 use tonic::Status;
 
 use super::operations::*;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dms::broker::{Broker, BrokerOptions, Settings};
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinHandle;
 use tonic::Status;

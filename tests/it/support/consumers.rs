@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use dms::proto::v1 as pb;
+use dms_client::v1 as pb;
 use prost_types::Duration as PbDuration;
 use tokio::task::JoinHandle;
 use tonic::Status;

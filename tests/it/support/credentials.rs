@@ -103,7 +103,7 @@ struct OfProject {
 
 /// The paths of all methods of the API, from its description.
 pub fn methods() -> Vec<String> {
-    let files = prost_types::FileDescriptorSet::decode(dms::proto::DESCRIPTOR_SET).unwrap().file;
+    let files = prost_types::FileDescriptorSet::decode(dms_client::DESCRIPTOR_SET).unwrap().file;
     let path = |package: &str, service: &str, method: &str| format!("/{package}.{service}/{method}");
     let mut paths = Vec::new();
     for file in files {

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::process::{Child, Command};
 
-use dms::harness::signal::{self, Signal};
+use dms_lab::harness::signal::{self, Signal};
 
 use super::calls::eventually;
 use super::credentials::SecretFile;

@@ -5,8 +5,8 @@
 
 use std::thread;
 
-use dms::postgres::{Cluster, ClusterOptions};
 use dms::store;
+use dms_postgres::{Cluster, ClusterOptions};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 

@@ -9,12 +9,12 @@ use dms::broker::clock::ManualClock;
 use dms::broker::{BrokerOptions, Settings};
 use dms::domain::clock::{Clock, Timestamp};
 use dms::net::NetLimits;
-use dms::proto::v1 as pb;
-use dms::proto::v1::dead_letter_service_client::DeadLetterServiceClient;
-use dms::proto::v1::message_service_client::MessageServiceClient;
-use dms::proto::v1::queue_service_client::QueueServiceClient;
-use dms::proto::v1::tag_service_client::TagServiceClient;
 use dms::server::{Server, ServerOptions};
+use dms_client::v1 as pb;
+use dms_client::v1::dead_letter_service_client::DeadLetterServiceClient;
+use dms_client::v1::message_service_client::MessageServiceClient;
+use dms_client::v1::queue_service_client::QueueServiceClient;
+use dms_client::v1::tag_service_client::TagServiceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -374,7 +374,6 @@ pub fn handlers(messages: &[pb::LeasedMessage], success: bool) -> Vec<(&str, boo
 
 /// The DMS code of an error: `DMS.10542209`.
 pub fn code(status: &Status) -> String {
-    use tonic_types::StatusExt as _;
-    let info = status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
-    info.metadata.get("dms_code").unwrap().clone()
+    let error = dms_client::Error::from(status.clone());
+    error.dms_code().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).to_owned()
 }
