@@ -1,6 +1,10 @@
-//! Compiles the servers of the gRPC API and `proto/dms/storage`, the format of stored segments, without protoc.
+//! Compiles the servers of the gRPC API and `proto/dms/storage`, the format of stored segments, without protoc, and lists
+//! `migrations/`.
 
 use std::error::Error;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -8,6 +12,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     compile_servers()?;
     let storage = protox::compile(["dms/storage/v1/segment.proto"], ["proto"])?;
     tonic_prost_build::configure().bytes(".dms.storage.v1").compile_fds(storage)?;
+    let migrations = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("migrations");
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("migrations.rs"), list(&migrations)?)?;
     Ok(())
 }
 
@@ -25,4 +31,19 @@ fn compile_servers() -> Result<(), Box<dyn Error>> {
         .codec_path("crate::proto::codec::BoundedCodec")
         .compile_fds(protox::compile(services, ["proto"])?)?;
     Ok(())
+}
+
+/// `&[(version, name, statements), ...]` of the files `0001_name_of_it.sql`, as sqlx names them.
+fn list(folder: &Path) -> Result<String, Box<dyn Error>> {
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut files: Vec<PathBuf> = entries.collect::<Result<_, std::io::Error>>()?;
+    files.sort();
+    let mut text = "&[".to_owned();
+    for file in files {
+        let Some(stem) = file.file_name().and_then(|name| name.to_str()?.strip_suffix(".sql")) else { continue };
+        let (version, name) = stem.split_once('_').ok_or_else(|| format!("{stem}: not VERSION_NAME"))?;
+        let version: i64 = version.parse().map_err(|_| format!("{stem}: its version is no number"))?;
+        write!(text, "({version}, {:?}, include_str!({file:?})), ", name.replace('_', " "))?;
+    }
+    Ok(text + "]")
 }

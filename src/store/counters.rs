@@ -1,14 +1,15 @@
 //! Counters of groups, computed from offsets: exact at rest, and no write ever pays for them.
 
-use sqlx::{FromRow, PgPool};
+use sqlx::PgPool;
 
+use super::rows::from_row;
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::domain::counters::GroupCounters;
 use crate::domain::ids::SubscriptionKey;
 
 /// What is left of one stream for one reader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ReaderCounters {
     next_offset: i64,
     first_offset: i64,
@@ -17,6 +18,8 @@ struct ReaderCounters {
     outstanding: i64,
     outstanding_live: i64,
 }
+
+from_row!(ReaderCounters { next_offset, first_offset, cursor_offset, skipped, outstanding, outstanding_live });
 
 impl ReaderCounters {
     fn produced(&self) -> i64 {

@@ -1,14 +1,15 @@
 //! Dead rows of the hot tables, and what keeps them: for the metrics and for `dms doctor`.
 
-use sqlx::{FromRow, PgExecutor};
+use sqlx::PgExecutor;
 
+use super::rows::from_row;
 use crate::domain::Result;
 
 /// Rows of them come and go all the time. Partitions of the log are none: they are only inserted into, and dropped whole.
 const HOT_TABLES: [&str; 5] = ["streams", "subscriptions", "leases", "retries", "delayed_messages"];
 
 /// Something that keeps dead rows from being removed.
-#[derive(Debug, Clone, PartialEq, FromRow)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SnapshotHolder {
     /// A session, a prepared transaction, or a replication slot, with its name.
     pub holder: String,
@@ -19,6 +20,8 @@ pub struct SnapshotHolder {
     /// Whether it is a standby or another consumer of the WAL, and there: that moves on without an end.
     pub active: bool,
 }
+
+from_row!(SnapshotHolder { holder, age, seconds, active });
 
 /// A transaction that has written and is idle now has an id and, in READ COMMITTED, no snapshot: the id does as much harm.
 const HOLDERS: &str = "

@@ -1,16 +1,16 @@
 //! Consumer groups: metadata, and a subscription on each stream they read.
 
-use sqlx::{Acquire, FromRow, PgConnection, PgPool};
+use sqlx::{Acquire, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::queues::create_stream;
+use super::rows::from_row;
 use super::{deletion, sqlstate};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionId};
 use crate::domain::queue::{Group, Queue};
 use crate::domain::{Error, ErrorKind, Result};
 
-#[derive(FromRow)]
 struct GroupRow {
     group_id: Uuid,
     queue_id: Uuid,
@@ -18,6 +18,8 @@ struct GroupRow {
     subscription_id: i64,
     dead_letter_stream_id: Option<i64>,
 }
+
+from_row!(GroupRow { group_id, queue_id, name, subscription_id, dead_letter_stream_id });
 
 impl From<GroupRow> for Group {
     fn from(row: GroupRow) -> Self {
@@ -182,7 +184,6 @@ pub struct ReaderPolicy {
     pub retention_hours: i32,
 }
 
-#[derive(FromRow)]
 struct PolicyRow {
     subscription_id: i64,
     queue_id: Uuid,
@@ -191,6 +192,15 @@ struct PolicyRow {
     dead_letter_stream_id: Option<i64>,
     retention_hours: i32,
 }
+
+from_row!(PolicyRow {
+    subscription_id,
+    queue_id,
+    stream_id,
+    max_consume_count,
+    dead_letter_stream_id,
+    retention_hours
+});
 
 impl From<PolicyRow> for ReaderPolicy {
     fn from(row: PolicyRow) -> Self {

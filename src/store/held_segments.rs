@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 
+use super::rows::from_row;
 use super::segments::{Appended, Segment};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
@@ -50,7 +51,6 @@ struct Wanted {
     last: i64,
 }
 
-#[derive(FromRow)]
 struct HeldRow {
     stream_id: i64,
     base_offset: i64,
@@ -59,6 +59,8 @@ struct HeldRow {
     codec: i16,
     payload: Option<Vec<u8>>,
 }
+
+from_row!(HeldRow { stream_id, base_offset, appended_at, message_count, codec, payload });
 
 // By the exact append time, so that each look-up touches one partition. Payloads beyond the bound stay where they are: only their
 // size is looked at, which does not read them. The first one always comes.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::rows::from_row;
 use super::subscriptions::{key, key_columns, slice_bounds};
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
@@ -75,7 +76,6 @@ pub async fn delete_whole(
     Ok(rows.into_iter().map(LeaseId).collect())
 }
 
-#[derive(FromRow)]
 struct LeaseRow {
     stream_id: i64,
     subscription_id: i64,
@@ -85,6 +85,8 @@ struct LeaseRow {
     attempts: Vec<i32>,
     appended_ats: Vec<Timestamp>,
 }
+
+from_row!(LeaseRow { stream_id, subscription_id, lease_id, expires_at, offsets, attempts, appended_ats });
 
 impl From<LeaseRow> for Lease {
     fn from(row: LeaseRow) -> Self {

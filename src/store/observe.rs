@@ -1,13 +1,14 @@
 //! What operators want to know of queues and groups: read when somebody asks, never on the way of a message.
 
-use sqlx::{FromRow, PgPool};
+use sqlx::PgPool;
 
+use super::rows::from_row;
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
 
 /// What a group has left to do.
-#[derive(Debug, Clone, PartialEq, FromRow)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct GroupBacklog {
     /// The project.
     pub project_id: String,
@@ -40,6 +41,24 @@ pub struct GroupBacklog {
     /// Groups in all.
     pub total: i64,
 }
+
+from_row!(GroupBacklog {
+    project_id,
+    queue,
+    name,
+    retention_hours,
+    stream_id,
+    subscription_id,
+    unclaimed,
+    expired,
+    leased,
+    failed,
+    dead_letters,
+    oldest,
+    dead_waiting,
+    dead_oldest,
+    total
+});
 
 impl GroupBacklog {
     /// What reads the messages of the group.

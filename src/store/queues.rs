@@ -1,8 +1,9 @@
 //! Queues: metadata and the stream each owns.
 
-use sqlx::{Acquire, FromRow, PgConnection, PgPool};
+use sqlx::{Acquire, PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::rows::from_row;
 use super::{deletion, rows, sqlstate};
 use crate::domain::clock::Timestamp;
 use crate::domain::counters::QueueQuota;
@@ -12,7 +13,6 @@ use crate::domain::queue::{NewQueue, Queue, QueueMode, QueueSummary};
 use crate::domain::{Error, ErrorKind, Result};
 use crate::memory::Answer;
 
-#[derive(FromRow)]
 pub(super) struct QueueRow {
     queue_id: Uuid,
     project_id: String,
@@ -24,6 +24,18 @@ pub(super) struct QueueRow {
     created_at: Timestamp,
     stream_id: i64,
 }
+
+from_row!(QueueRow {
+    queue_id,
+    project_id,
+    name,
+    description,
+    mode,
+    max_consume_count,
+    retention_hours,
+    created_at,
+    stream_id
+});
 
 impl TryFrom<QueueRow> for Queue {
     type Error = Error;
@@ -137,13 +149,13 @@ pub fn not_found(queue: QueueId) -> Error {
     Error::new(ErrorKind::QueueNotFound, format!("queue_id: no queue {queue} in this project")).about("queue_id")
 }
 
-#[derive(FromRow)]
 struct SummaryRow {
-    #[sqlx(flatten)]
     queue: QueueRow,
     produced: i64,
     group_count: i32,
 }
+
+from_row!(SummaryRow { produced, group_count; queue });
 
 // The first offset that has not expired is one step into the primary key of segments; nothing is counted but groups.
 macro_rules! summaries_sql {

@@ -1,9 +1,10 @@
 //! The schema: brought up to date, and checked before it is used.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{ConnectOptions, PgConnection, PgPool};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{ConnectOptions, PgConnection, PgPool, SqlSafeStr as _};
 
 use super::{connect_options, sqlstate};
 use crate::domain::{Error, Result};
@@ -15,7 +16,17 @@ const LOCK_PAUSE: Duration = Duration::from_secs(1);
 /// For how long it is tried: another replica may have a long one to run.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 
-static MIGRATIONS: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!() };
+/// Version, name and statements of every file in `migrations/`, as `build.rs` found them.
+const FILES: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
+
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let migration = |&(version, name, sql): &(i64, &'static str, &'static str)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    let mut migrator = Migrator::with_migrations(FILES.iter().map(migration).collect());
+    migrator.set_ignore_missing(true);
+    migrator
+});
 
 /// Brings the schema up to date; a newer one is left as it is. Several replicas may call it at once: one works, the others wait.
 pub async fn migrate(database_url: &str) -> Result<()> {

@@ -1,10 +1,12 @@
 //! The log: appends allocate offsets under the stream's row lock, reads go forward from a cursor.
 
 use bytes::Bytes;
-use sqlx::{FromRow, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Row as _};
 
 use super::codec;
 use super::partitions::with_partitions;
+use super::rows::from_row;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::message::Message;
@@ -25,10 +27,9 @@ pub struct Append {
 }
 
 /// Where an append landed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     /// The stream.
-    #[sqlx(try_from = "i64")]
     pub stream_id: StreamId,
     /// Offset of its first message.
     pub base_offset: i64,
@@ -36,17 +37,28 @@ pub struct Appended {
     pub appended_at: Timestamp,
 }
 
+impl FromRow<'_, PgRow> for Appended {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            stream_id: StreamId(row.try_get("stream_id")?),
+            base_offset: row.try_get("base_offset")?,
+            appended_at: row.try_get("appended_at")?,
+        })
+    }
+}
+
 /// Where an append landed, and where the row of its stream is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Landed {
     /// In the log.
-    #[sqlx(flatten)]
     pub at: Appended,
     /// Where the stream ends now.
     pub end_offset: i64,
     /// Good once the append is committed.
     pub place: Place,
 }
+
+from_row!(Landed { end_offset, place; at });
 
 /// A stored append.
 #[derive(Debug, Clone)]
@@ -113,12 +125,6 @@ impl Segment {
             messages: messages.collect(),
             payload_bytes,
         }
-    }
-}
-
-impl From<i64> for StreamId {
-    fn from(id: i64) -> Self {
-        Self(id)
     }
 }
 
@@ -241,7 +247,6 @@ async fn run(
     }
 }
 
-#[derive(FromRow)]
 struct SegmentRow {
     base_offset: i64,
     appended_at: Timestamp,
@@ -249,6 +254,8 @@ struct SegmentRow {
     codec: i16,
     payload: Vec<u8>,
 }
+
+from_row!(SegmentRow { base_offset, appended_at, message_count, codec, payload });
 
 impl SegmentRow {
     fn decode(self, stream_id: StreamId) -> Segment {

@@ -1,7 +1,8 @@
 //! Readers of streams: their state, their label rule, their row locks.
 
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
 
+use super::rows::from_row;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
 use crate::domain::labels::LabelRule;
@@ -13,7 +14,6 @@ pub(super) fn key_columns<'a>(keys: impl Iterator<Item = &'a SubscriptionKey>) -
     keys.map(|key| (key.stream.0, key.subscription.0)).unzip()
 }
 
-#[derive(FromRow)]
 struct StateRow {
     stream_id: i64,
     subscription_id: i64,
@@ -29,6 +29,22 @@ struct StateRow {
     retry_cursor: i64,
     failed_next: bool,
 }
+
+from_row!(StateRow {
+    stream_id,
+    subscription_id,
+    place,
+    version,
+    cursor_offset,
+    cursor_time,
+    label_tags,
+    label_all,
+    next_offset,
+    has_retries,
+    has_leases,
+    retry_cursor,
+    failed_next
+});
 
 impl From<StateRow> for SubscriptionState {
     fn from(row: StateRow) -> Self {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::rows::from_row;
 use super::{queues, rows};
 use crate::domain::ids::{ProjectId, QueueId};
 use crate::domain::limits::QUEUE_TAGS_MAX;
@@ -73,7 +74,6 @@ pub async fn delete(pool: &PgPool, project: &ProjectId, queue: QueueId, selector
     queue_found.then_some(deleted).ok_or_else(|| queues::not_found(queue))
 }
 
-#[derive(FromRow)]
 struct TaggedRow {
     queue_id: Uuid,
     name: String,
@@ -81,6 +81,8 @@ struct TaggedRow {
     tag_key: Option<String>,
     tag_value: Option<String>,
 }
+
+from_row!(TaggedRow { queue_id, name, tag_key, tag_value });
 
 macro_rules! tagged_sql {
     ($which:literal) => {

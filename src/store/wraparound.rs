@@ -1,11 +1,12 @@
 //! How near transaction ids are to their end: for the metrics and for `dms doctor`.
 
-use sqlx::{FromRow, PgExecutor};
+use sqlx::PgExecutor;
 
+use super::rows::from_row;
 use crate::domain::Result;
 
 /// The oldest ids that something has not frozen yet.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrozenAge {
     /// The database, or the table.
     pub name: String,
@@ -15,14 +16,18 @@ pub struct FrozenAge {
     pub multixacts: i64,
 }
 
+from_row!(FrozenAge { name, transactions, multixacts });
+
 /// From these ages on autovacuum freezes a table whole, and gives way to nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FreezeLimits {
     /// `autovacuum_freeze_max_age`.
     pub transactions: i64,
     /// `autovacuum_multixact_freeze_max_age`.
     pub multixacts: i64,
 }
+
+from_row!(FreezeLimits { transactions, multixacts });
 
 /// Postgres stops all writes for the sake of the oldest database, whosever that is.
 const DATABASE: &str = "

@@ -4,12 +4,13 @@ mod durability;
 mod partitions;
 mod wraparound;
 
-use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
 use super::dead_rows::{self, SnapshotHolder};
 use super::{clock, connect_options, schema, sqlstate};
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
+use crate::store::rows::from_row;
 
 /// Whoever asks why something is stuck must not get stuck there too.
 const LOCK_TIMEOUT: &str = "2s";
@@ -19,7 +20,7 @@ const LOCK_TIMEOUT: &str = "2s";
 pub struct Diagnosis(PgConnection);
 
 /// How many connections there may be. Superusers are let in whatever the limits of their role and of the database say.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// The role that has logged in, whatever role it has set since: its limit counts.
     pub role: String,
@@ -32,6 +33,8 @@ pub struct ConnectionLimits {
     /// Sessions there are on the server.
     pub sessions: i64,
 }
+
+from_row!(ConnectionLimits { role, superuser, role_limit, database_limit, sessions });
 
 const SETTINGS: [&str; 14] = [
     "server_version_num",

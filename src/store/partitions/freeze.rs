@@ -3,11 +3,12 @@
 //! Else, on a busy server, their transaction ids grow old while they are kept, and each would be read whole by a vacuum against wraparound,
 //! which gives way to nobody and stands in the way when the partition is to go.
 
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 
 use super::Day;
 use crate::domain::clock::Timestamp;
 use crate::store::Store;
+use crate::store::rows::from_row;
 
 /// As autovacuum works by default, whatever a session's own settings are: at most 40 MB a second written.
 const GENTLE: [(&str, &str); 5] = [
@@ -39,7 +40,6 @@ CROSS JOIN LATERAL (
 ) AS state
 WHERE i.inhparent = to_regclass('segments') AND NOT i.inhdetachpending AND (unmarked OR old) ORDER BY c.relname DESC";
 
-#[derive(FromRow)]
 struct Unfrozen {
     name: String,
     /// There are rows that are not frozen.
@@ -50,6 +50,8 @@ struct Unfrozen {
     /// Within the last hour: old snapshots may keep rows from being frozen.
     tried: bool,
 }
+
+from_row!(Unfrozen { name, unmarked, old, empty, tried });
 
 /// Days that are over, those behind the horizon excepted, for they go.
 #[derive(Clone, Copy)]

@@ -4,11 +4,12 @@
 //! waits with locks that sends and reads do not mind. It is two transactions, so it may stop half way, with the partition marked: the next
 //! round finishes it. It also needs a log without a default partition.
 
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 
 use super::{Day, create_day, lock};
 use crate::domain::clock::Timestamp;
 use crate::store::Store;
+use crate::store::rows::from_row;
 
 /// For whoever uses a partition, a dump for instance, or works on it, as autovacuum, which gives way after a second. Nobody waits for us
 /// meanwhile but another replica that makes a partition.
@@ -24,12 +25,13 @@ enum State {
     Detached,
 }
 
-#[derive(FromRow)]
 struct TableRow {
     name: String,
     attached: bool,
     detaching: bool,
 }
+
+from_row!(TableRow { name, attached, detaching });
 
 const TABLES: &str = "
 SELECT c.relname::text AS name, i.inhrelid IS NOT NULL AS attached, coalesce(i.inhdetachpending, false) AS detaching
