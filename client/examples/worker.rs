@@ -1,4 +1,4 @@
-//! A worker over gRPC: `cargo run --example worker`.
+//! A worker over gRPC: `cargo run -p dms-client --example worker`.
 //!
 //! It finds or creates its queue and its group by name, consumes with a long poll, settles what it has handled, lives through
 //! restarts and overload of the service, and on SIGTERM finishes what it holds. To use it, copy it and put your work into `handle`.
@@ -6,19 +6,12 @@
 use std::env;
 use std::time::Duration;
 
-use dms_client::v1 as pb;
-use dms_client::v1::message_service_client::MessageServiceClient;
-use dms_client::v1::queue_service_client::QueueServiceClient;
+use dms_client::{Client, Error, Options, v1 as pb};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
-use tonic_types::StatusExt as _;
+use tonic::{Code, Status};
 
 const QUEUE: &str = "orders";
 const MAX_CONSUME_COUNT: i32 = 3;
@@ -32,8 +25,7 @@ const WAIT: Duration = Duration::from_secs(10);
 /// The longest time between two attempts to reach a service that is away.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
-type Connection = InterceptedService<Channel, ShowToken>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a message.
 #[derive(Deserialize)]
@@ -47,36 +39,22 @@ struct Order {
 /// Does the work for one message. Deliveries are at least once, so the work must bear to be done again.
 ///
 /// An error fails the message: it is delivered again, and becomes a dead letter when it has failed `MAX_CONSUME_COUNT` times.
-async fn handle(body: &[u8]) -> Result<(), Error> {
+async fn handle(body: &[u8]) -> Result<(), Failure> {
     let Order { order, takes } = serde_json::from_slice(body)?;
     sleep(Duration::try_from_secs_f64(takes)?).await; // stands for the work
     eprintln!("handled order {order}");
     Ok(())
 }
 
-/// Shows the service a bearer token, where there is one.
-#[derive(Clone)]
-struct ShowToken(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for ShowToken {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = self.0.clone() {
-            request.metadata_mut().insert("authorization", token);
-        }
-        Ok(request)
-    }
-}
-
 /// A worker of one group.
 struct Worker {
-    queues: QueueServiceClient<Connection>,
-    messages: MessageServiceClient<Connection>,
+    client: Client,
     project_id: String,
     stopping: CancellationToken,
 }
 
 impl Worker {
-    async fn work(&mut self) -> Result<(), Status> {
+    async fn work(&self) -> Result<(), Error> {
         let queue_id = self.find_or_create_queue().await?;
         let group_id = self.find_or_create_group(&queue_id).await?;
         eprintln!("consuming queue {queue_id} as group {group_id}");
@@ -92,17 +70,16 @@ impl Worker {
                 group_id: group_id.clone(),
                 entries: handle_batch(batch).await,
             };
-            let client = self.messages.clone();
-            let settled = self.call(Some(lease_ends), async || client.clone().ack_messages(request.clone()).await);
-            if let Err(status) = settled.await {
+            let settled = self.call(Some(lease_ends), async || self.client.ack_messages(request.clone()).await);
+            if let Err(error) = settled.await {
                 // Its leases have ended, or an earlier attempt was carried out and its answer lost.
-                eprintln!("a batch was not settled now: {}", status.message());
+                eprintln!("a batch was not settled now: {error}");
             }
         }
         Ok(())
     }
 
-    async fn consume(&self, queue_id: &str, group_id: &str) -> Result<Vec<pb::LeasedMessage>, Status> {
+    async fn consume(&self, queue_id: &str, group_id: &str) -> Result<Vec<pb::LeasedMessage>, Error> {
         let request = pb::ConsumeMessagesRequest {
             project_id: self.project_id.clone(),
             queue_id: queue_id.to_owned(),
@@ -114,11 +91,10 @@ impl Worker {
             }),
             ..pb::ConsumeMessagesRequest::default()
         };
-        let client = self.messages.clone();
-        Ok(self.call(None, async || client.clone().consume_messages(request.clone()).await).await?.messages)
+        Ok(self.call(None, async || self.client.consume_messages(request.clone()).await).await?.messages)
     }
 
-    async fn find_or_create_queue(&self) -> Result<String, Status> {
+    async fn find_or_create_queue(&self) -> Result<String, Error> {
         if let Some(found) = self.find_queue().await? {
             return Ok(found);
         }
@@ -129,58 +105,48 @@ impl Worker {
             max_consume_count: Some(MAX_CONSUME_COUNT),
             ..pb::CreateQueueRequest::default()
         };
-        let client = self.queues.clone();
-        unless_it_exists(self.call(None, async || client.clone().create_queue(request.clone()).await).await)?;
-        self.find_queue().await?.ok_or_else(|| Status::not_found(QUEUE))
+        unless_it_exists(self.call(None, async || self.client.create_queue(request.clone()).await).await)?;
+        self.find_queue().await?.ok_or_else(|| Status::not_found(QUEUE).into())
     }
 
-    async fn find_queue(&self) -> Result<Option<String>, Status> {
+    async fn find_queue(&self) -> Result<Option<String>, Error> {
         let request = pb::ListQueuesRequest { project_id: self.project_id.clone(), ..Default::default() };
-        let client = self.queues.clone();
-        let listed = self.call(None, async || client.clone().list_queues(request.clone()).await).await?;
+        let listed = self.call(None, async || self.client.list_queues(request.clone()).await).await?;
         Ok(listed.queues.into_iter().find(|queue| queue.name == QUEUE).map(|queue| queue.id))
     }
 
-    async fn find_or_create_group(&self, queue_id: &str) -> Result<String, Status> {
+    async fn find_or_create_group(&self, queue_id: &str) -> Result<String, Error> {
         if let Some(found) = self.find_group(queue_id).await? {
             return Ok(found);
         }
         let (project_id, queue) = (self.project_id.clone(), queue_id.to_owned());
         let request = pb::CreateConsumerGroupsRequest { project_id, queue_id: queue, names: vec![GROUP.to_owned()] };
-        let client = self.queues.clone();
-        unless_it_exists(self.call(None, async || client.clone().create_consumer_groups(request.clone()).await).await)?;
-        self.find_group(queue_id).await?.ok_or_else(|| Status::not_found(GROUP))
+        unless_it_exists(self.call(None, async || self.client.create_consumer_groups(request.clone()).await).await)?;
+        self.find_group(queue_id).await?.ok_or_else(|| Status::not_found(GROUP).into())
     }
 
-    async fn find_group(&self, queue_id: &str) -> Result<Option<String>, Status> {
+    async fn find_group(&self, queue_id: &str) -> Result<Option<String>, Error> {
         let (project_id, queue_id) = (self.project_id.clone(), queue_id.to_owned());
         let request = pb::ListConsumerGroupsRequest { project_id, queue_id, ..Default::default() };
-        let client = self.queues.clone();
-        let listed = self.call(None, async || client.clone().list_consumer_groups(request.clone()).await).await?;
+        let listed = self.call(None, async || self.client.list_consumer_groups(request.clone()).await).await?;
         Ok(listed.groups.into_iter().find(|group| group.name == GROUP).map(|group| group.id))
     }
 
     /// The answer to a call, which is tried again while the service is away or overloaded: until a time, or else until the worker
     /// is to stop.
-    async fn call<T>(
-        &self,
-        until: Option<Instant>,
-        attempt: impl AsyncFn() -> Result<Response<T>, Status>,
-    ) -> Result<T, Status> {
+    async fn call<T>(&self, until: Option<Instant>, attempt: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
         let mut pause = Duration::from_millis(100);
         loop {
-            let status = match attempt().await {
-                Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) => status,
+            let error = match attempt().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
             };
-            let delay = status.get_details_retry_info().and_then(|info| info.retry_delay);
-            let away = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
             let given_up = until.map_or(self.stopping.is_cancelled(), |until| Instant::now() > until);
-            if (delay.is_none() && !away) || given_up {
-                return Err(status);
+            if !error.is_retryable() || given_up {
+                return Err(error);
             }
-            pause = delay.unwrap_or(PAUSE_MAX.min(pause * 2));
-            eprintln!("{}; next attempt in about {} ms", status.message(), pause.as_millis());
+            pause = error.retry_after().unwrap_or(PAUSE_MAX.min(pause * 2));
+            eprintln!("{error}; next attempt in about {} ms", pause.as_millis());
             sleep(pause.mul_f64(rand::random_range(1.0..1.5))).await;
         }
     }
@@ -204,9 +170,9 @@ async fn handle_batch(batch: Vec<pb::LeasedMessage>) -> Vec<pb::AckEntry> {
 }
 
 /// Another worker that has just started was faster.
-fn unless_it_exists<T>(created: Result<T, Status>) -> Result<(), Status> {
+fn unless_it_exists<T>(created: Result<T, Error>) -> Result<(), Error> {
     match created {
-        Err(status) if status.code() != Code::AlreadyExists => Err(status),
+        Err(error) if error.code() != Code::AlreadyExists => Err(error),
         _ => Ok(()),
     }
 }
@@ -214,14 +180,14 @@ fn unless_it_exists<T>(created: Result<T, Status>) -> Result<(), Status> {
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let variable = |name, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
-    let token = env::var("DMS_TOKEN").ok().map(|token| format!("Bearer {token}").parse()).transpose()?;
-    // The channel connects when it is used, and again after a loss.
-    let endpoint = Endpoint::from_shared(format!("http://{}", variable("DMS_GRPC", "127.0.0.1:50051")))?;
-    let channel = endpoint.timeout(WAIT + Duration::from_secs(20)).connect_lazy();
-    let show = ShowToken(token);
-    let mut worker = Worker {
-        queues: QueueServiceClient::with_interceptor(channel.clone(), show.clone()),
-        messages: MessageServiceClient::with_interceptor(channel, show),
+    let mut options = Options::new(format!("http://{}", variable("DMS_GRPC", "127.0.0.1:50051")));
+    options = options.deadline(WAIT + Duration::from_secs(20));
+    if let Ok(token) = env::var("DMS_TOKEN") {
+        options = options.token(token);
+    }
+    let worker = Worker {
+        // It connects when it is used, and again after a loss.
+        client: Client::lazy(&options)?,
         project_id: variable("DMS_PROJECT", "demo"),
         stopping: CancellationToken::new(),
     };
@@ -234,7 +200,7 @@ async fn main() -> Result<(), Error> {
     let result = worker.work().await;
     eprintln!("stopped");
     match result {
-        Err(status) if !worker.stopping.is_cancelled() => Err(status.into()),
+        Err(error) if !worker.stopping.is_cancelled() => Err(error),
         _ => Ok(()),
     }
 }
