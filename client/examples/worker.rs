@@ -178,7 +178,7 @@ fn unless_it_exists<T>(created: Result<T, Error>) -> Result<(), Error> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let variable = |name, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
     let mut options = Options::new(format!("http://{}", variable("DMS_GRPC", "127.0.0.1:50051")));
     options = options.deadline(WAIT + Duration::from_secs(20));
@@ -200,7 +200,7 @@ async fn main() -> Result<(), Error> {
     let result = worker.work().await;
     eprintln!("stopped");
     match result {
-        Err(error) if !worker.stopping.is_cancelled() => Err(error),
+        Err(error) if !worker.stopping.is_cancelled() => Err(error.into()),
         _ => Ok(()),
     }
 }
