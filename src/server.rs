@@ -111,7 +111,7 @@ impl Server {
         let health = Health::new().await;
         let secrets = [bound.grpc.freshness(), bound.rest.as_ref().and_then(Listener::freshness)];
         show_freshness(broker.metrics().credentials(), secrets.into_iter().flatten().chain(auth.freshness()));
-        let net = options.net.within(broker.memory(), 1 + usize::from(rest_addr.is_some()));
+        let net = options.net.within(broker.memory());
         let calls = Calls::new(net);
         let routes = api::routes(broker.clone(), auth.clone(), options.limits, net.calls_max);
         let stop = CancellationToken::new();

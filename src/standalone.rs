@@ -82,7 +82,7 @@ impl Standalone {
             shutdown_limit,
         } = options;
         let memory = Memory::of_gateway(memory_max)?;
-        let net = net.within(&memory, 1);
+        let net = net.within(&memory);
         let mut background = Vec::new();
         let rest = listener("--rest-addr", rest_addr, Protocol::Rest, rest_tls, &mut background).await?;
         let rest = rest.reserving(memory.part(Use::Connections));

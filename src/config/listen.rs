@@ -62,7 +62,7 @@ impl From<&RestArgs> for RestOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Listening")]
 pub struct NetArgs {
-    /// Connections per listener, 100-1000000, fewer with less --memory-max; callers without valid credentials get a fifth of them
+    /// Connections of callers, 100-1000000, fewer with less --memory-max; those without valid credentials get a tenth on each listener
     #[arg(long, env = "DMS_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = 10_000,
           value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     pub connections_max: u32,

@@ -26,8 +26,8 @@ const PROGRAM: usize = 32 * MIB;
 /// What an open call costs beside the bytes of its request and of its answer: the stream, its task, its headers, a parked consumer.
 pub const CALL_BYTES: usize = 14 * KIB;
 /// What an open connection costs beside its calls: its task, the buffers of HTTP, what its last headers leave behind. Measured: 37 KiB
-/// idle, 49 KiB behind a request with headers of 60 KB.
-pub const CONNECTION_BYTES: usize = 48 * KIB;
+/// idle, 49 KiB behind a request with headers of 60 KB, which few have.
+pub const CONNECTION_BYTES: usize = 40 * KIB;
 /// The first bytes of a request, its headers included, that are part of what a call costs.
 pub const FREE_REQUEST_BYTES: usize = KIB;
 /// The first bytes of each request come out of a part of their own: large requests of others do not keep small ones out.
@@ -93,7 +93,7 @@ impl Use {
 
 /// Hundredths of what is to be divided, in the order of [`Use::ALL`].
 type Division = [usize; Use::ALL.len()];
-const SERVICE: Division = [32, 16, 8, 11, 13, 8, 12];
+const SERVICE: Division = [26, 26, 7, 10, 12, 7, 12];
 /// A gateway of its own has neither lanes nor rounds. Callers of HTTP/1 need a connection for each call.
 const GATEWAY: Division = [25, 25, 10, 18, 0, 0, 22];
 

@@ -32,6 +32,7 @@ pub struct Calls(Arc<Pools>);
 struct Pools {
     unknown: Arc<Newcomers>,
     known: Arc<Shares>,
+    connections: Arc<Shares>,
     begun: AtomicU64,
 }
 
@@ -39,7 +40,14 @@ impl Calls {
     /// None in flight.
     pub fn new(limits: NetLimits) -> Self {
         let unknown = Newcomers::new(limits.calls_max / UNKNOWN_SHARE);
-        Self(Arc::new(Pools { unknown, known: Shares::new(limits.calls_max), begun: AtomicU64::new(0) }))
+        let connections = Shares::new(limits.known_connections_max());
+        let known = Shares::new(limits.calls_max);
+        Self(Arc::new(Pools { unknown, known, connections, begun: AtomicU64::new(0) }))
+    }
+
+    /// The connections of known callers, on all listeners of the process.
+    pub(super) fn connections(&self) -> Arc<Shares> {
+        Arc::clone(&self.0.connections)
     }
 
     /// A call begins, in the task that serves it.

@@ -36,8 +36,6 @@ use crate::watched::{Freshness, Watched};
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// One of so many connections may be that of a caller who is not known yet.
-const UNKNOWN_SHARE: usize = 5;
 /// A client that has not shaken hands by then is dropped.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
@@ -147,8 +145,8 @@ impl Listener {
         let incoming = TcpIncoming::from(self.tcp).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
         let signpost = Signpost::new(self.protocol, self.audience, self.ports);
         let door = Arc::new(Door {
-            newcomers: Newcomers::new(limits.connections_max / UNKNOWN_SHARE),
-            settled: Shares::new(limits.connections_max - limits.connections_max / UNKNOWN_SHARE),
+            newcomers: Newcomers::new(limits.unknown_connections_max()),
+            settled: calls.connections(),
             heads: Heads::default(),
             present: Arc::default(),
             http: Http::new(routes, calls, signpost, self.idle_max),

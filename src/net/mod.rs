@@ -30,21 +30,36 @@ pub use self::listener::{Audience, IDLE_DEFAULT, Listener};
 pub use self::signpost::Ports;
 use crate::memory::Memory;
 
+/// One of so many connections may be that of a caller of one listener who is not known yet.
+const UNKNOWN_SHARE: usize = 10;
+/// Those of callers: gRPC and REST.
+const LISTENERS: usize = 2;
+
 /// How many connections and calls there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetLimits {
-    /// Connections of one listener.
+    /// Connections of callers, on all listeners of this process.
     pub connections_max: usize,
     /// Calls of known callers in flight in this process, until their answers are sent.
     pub calls_max: usize,
 }
 
 impl NetLimits {
-    /// Fewer calls, and fewer connections on each of so many listeners, when the memory does not suffice for so many.
+    /// Fewer, when the memory does not suffice for so many.
     #[must_use]
-    pub fn within(self, memory: &Memory, listeners: usize) -> Self {
-        let connections_max = self.connections_max.min(memory.connections_max() / listeners.max(1));
+    pub fn within(self, memory: &Memory) -> Self {
+        let connections_max = self.connections_max.min(memory.connections_max());
         Self { connections_max, calls_max: self.calls_max.min(memory.calls_max()) }
+    }
+
+    /// Connections of one listener whose callers are not known yet.
+    pub(crate) fn unknown_connections_max(self) -> usize {
+        self.connections_max / UNKNOWN_SHARE
+    }
+
+    /// Connections of known callers. They share them on all listeners, so that one project may have most of its callers on REST.
+    pub(crate) fn known_connections_max(self) -> usize {
+        self.connections_max - LISTENERS * self.unknown_connections_max()
     }
 }
 

@@ -49,6 +49,13 @@ async fn borne(mut stream: TcpStream, first: &[u8], more: &[u8]) -> Duration {
     begun.elapsed()
 }
 
+/// How many connections the service has ended for this reason.
+async fn cut(service: &TestService, why: &str) -> u64 {
+    let text = reqwest::get(format!("{}/metrics", service.replica.admin())).await.unwrap().text().await.unwrap();
+    let series = format!("dms_connections_cut_total{{why=\"{why}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).expect("a metric")
+}
+
 /// A send and a consume of somebody else.
 async fn others_are_served(service: &TestService) {
     let queue = service.queue(&format!("q{}", uuid::Uuid::new_v4().simple())).await;
@@ -67,6 +74,7 @@ async fn who_speaks_slowly_is_cut_off_and_holds_up_nobody() {
     let (headers, preface, silence, ()) = tokio::join!(slow_headers, slow_preface, silent, others_are_served(&service));
     assert!((Duration::from_secs(5)..Duration::from_secs(40)).contains(&headers), "{headers:?}");
     assert!(preface < Duration::from_secs(20) && silence < Duration::from_secs(20), "{preface:?} {silence:?}");
+    assert_eq!((cut(&service, "silent").await, cut(&service, "slow_head").await), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,19 +34,13 @@ async fn all_at_once() {
             connection.call(CONSUME, token, &client.consume(&queue, &group, 3)).await;
         }
         unread.push(connection);
-        queues.push((client, token, client_queue(&beside, token).await));
-    }
-    // Connections and calls.
-    for (client, token, empty) in &queues {
-        let path = format!("/v1.0/{token}/queues/{}/groups/{}/messages?time_wait=60", empty.0, empty.1);
-        streams.extend(polls_with_large_heads(&rest, &path, token).await);
-        wait_for(&mut waiting, &beside.process.client(token).await, &client.consume(&empty.0, &empty.1, 60));
+        let (row, _) = client.queue("locked").await;
+        client.send(&row, text(400_000)).await.unwrap();
+        queues.push((client, token, client_queue(&beside, token).await, row));
     }
     // Lanes, and what is served apart from them.
-    for (client, token, _) in &queues {
-        let (queue, _) = client.queue("locked").await;
-        client.send(&queue, text(400_000)).await.unwrap();
-        locks.push(locked(&beside.database, &queue).await);
+    for (client, token, _, queue) in &queues {
+        locks.push(locked(&beside.database, queue).await);
         for _ in 0..80 {
             let (client, queue) = (client.clone(), queue.clone());
             waiting.spawn(async move {
@@ -56,7 +50,7 @@ async fn all_at_once() {
         // Requests, large and small.
         for (size, count) in [(1_400_000, 20), (60_000, 80)] {
             let mut connection = Unread::open(&grpc).await;
-            let message = client.message(&queue, text(size));
+            let message = client.message(queue, text(size));
             for _ in 0..count {
                 bodies.push(connection.begin(SEND, token, &message).await);
             }
@@ -68,19 +62,25 @@ async fn all_at_once() {
             streams.push(unfinished(&rest, peer, "/v1.0/p/queues/q/messages", GREEDY[0], MIB).await);
         }
     }
+    // Connections and calls, with headers that fill what is left for small requests.
+    for (client, token, empty, _) in &queues {
+        let path = format!("/v1.0/{token}/queues/{}/groups/{}/messages?time_wait=60", empty.0, empty.1);
+        streams.extend(polls_with_large_heads(&rest, &path, token).await);
+        wait_for(&mut waiting, &beside.process.client(token).await, &client.consume(&empty.0, &empty.1, 60));
+    }
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut refused = 0;
     for _ in 0..3 {
         refused += beside.quiet.probe_patiently(&beside.queue).await;
     }
     println!("the probe was refused {refused} times with a hint, and let in");
-    for part in ["large_requests", "small_requests", "lanes", "answers"] {
-        beside.process.was_refused(part).await;
-    }
     let held = async |name: &str| beside.process.metric(&format!("dms_memory_reserved_bytes{{use=\"{name}\"}}")).await;
     let part = async |name: &str| beside.process.metric(&format!("dms_memory_part_bytes{{use=\"{name}\"}}")).await;
     for name in ["connections", "calls", "rounds", "lanes", "small_requests", "large_requests", "answers"] {
         println!("{name}: {} of {} bytes", held(name).await, part(name).await);
+    }
+    for part in ["large_requests", "small_requests", "lanes", "answers"] {
+        beside.process.was_refused(part).await;
     }
     assert!(held("connections").await >= part("connections").await / 4, "connections were not driven to their bound");
     beside.process.check("all at once", BUDGET);
@@ -104,9 +104,9 @@ async fn polls_with_large_heads(rest: &str, path: &str, token: &str) -> Vec<TcpS
     polls
 }
 
-/// Almost as many long polls as a connection of HTTP/2 carries.
+/// Long polls, which leave calls for those who send.
 fn wait_for(waiting: &mut JoinSet<()>, client: &Client, request: &pb::ConsumeMessagesRequest) {
-    for _ in 0..900 {
+    for _ in 0..250 {
         let (client, request) = (client.clone(), client.request(request.clone()));
         waiting.spawn(async move {
             let _refused = client.messages.clone().consume_messages(request).await;

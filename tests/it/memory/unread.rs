@@ -45,6 +45,16 @@ impl Unread {
         self.answers.push(answer);
     }
 
+    /// Begins a REST request whose body of so many bytes lacks its last one.
+    pub async fn post(&mut self, path: &str, token: &str, size: usize) -> h2::SendStream<Bytes> {
+        let request = http::Request::post(format!("http://{}{path}", self.authority)).header("x-auth-token", token);
+        self.sender = self.sender.clone().ready().await.unwrap();
+        let (answer, mut body) = self.sender.send_request(request.body(()).unwrap(), false).unwrap();
+        self.answers.push(answer);
+        body.send_data(vec![b' '; size - 1].into(), false).unwrap();
+        body
+    }
+
     /// Begins a call whose message never ends: all of it but the last byte is sent.
     pub async fn begin(&mut self, path: &str, token: &str, message: &impl Message) -> h2::SendStream<Bytes> {
         let mut body = self.open_call(path, token).await;

@@ -93,11 +93,9 @@ impl Logged {
         self.rest.root().to_owned()
     }
 
-    /// The most memory that it had resident until now, in KiB.
-    pub fn resident_peak(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+    /// Whether it has ended by itself, or was ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 
     /// Ends it in order.
