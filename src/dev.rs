@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use dms_postgres::{Cluster, ClusterOptions};
 
-use crate::config::DevArgs;
+use crate::config::{DatabaseArgs, DevArgs};
 use crate::server::{Server, ServerOptions};
 use crate::shutdown::Signals;
+use crate::store::Database;
 use crate::{serve, store};
 
 const DATABASE: &str = "dms";
@@ -27,7 +28,9 @@ pub async fn run(args: DevArgs) -> Result<()> {
         None => Some(start_cluster(&args).await?),
     };
     let url = given.or_else(|| cluster.as_ref().map(|cluster| cluster.url(DATABASE))).unwrap_or_default();
-    let ended = run_service(&args, url, cluster.as_mut()).await;
+    let schema = args.schema.clone();
+    let database = Database::from(DatabaseArgs { database_url: url, schema });
+    let ended = run_service(&args, database, cluster.as_mut()).await;
     let stopped = cluster.map_or(Ok(()), Cluster::stop);
     ended.and(stopped)
 }
@@ -42,14 +45,14 @@ async fn start_cluster(args: &DevArgs) -> Result<Cluster> {
     tokio::task::spawn_blocking(move || Cluster::start(&options)).await?
 }
 
-async fn run_service(args: &DevArgs, url: String, cluster: Option<&mut Cluster>) -> Result<()> {
+async fn run_service(args: &DevArgs, database: Database, cluster: Option<&mut Cluster>) -> Result<()> {
     // Until here a signal simply ends us, and the server with us.
     let signals = Signals::catch()?;
-    store::database::create_if_absent(&url).await?;
-    store::migrate(&url).await?;
+    store::database::create_if_absent(&database).await?;
+    store::migrate(&database).await?;
     let auth = args.auth.options_or_open()?;
     let options = serve::server_options(
-        url.clone(),
+        database.clone(),
         auth,
         &args.traffic,
         &args.listen,
@@ -62,7 +65,7 @@ async fn run_service(args: &DevArgs, url: String, cluster: Option<&mut Cluster>)
         ..options
     };
     let server = Server::start(options).await?;
-    announce(&server, &url, cluster.as_deref())?;
+    announce(&server, &database.url, cluster.as_deref())?;
     let ended = tokio::select! {
         () = signals.first() => Ok(()),
         crash = crash_of(cluster) => crash,

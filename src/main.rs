@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use dms::config::{Cli, Command};
+use dms::store::Database;
 use dms::{dev, doctor, fetch, serve, store, telemetry};
 use tokio::runtime::Builder;
 
@@ -45,7 +46,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(args) => serve::service(args).await,
         Command::Dev(args) => dev::run(args).await,
         Command::Gateway(args) => serve::gateway(args).await,
-        Command::Migrate(args) => Ok(store::migrate(&args.database_url).await?),
+        Command::Migrate(args) => {
+            let migrated = store::schema::migrate_from(Database::from(args.database), args.from.as_ref()).await?;
+            writeln!(std::io::stdout(), "{migrated}").context("cannot write")
+        }
         Command::Doctor(args) => doctor::run(args).await,
         Command::Healthcheck(args) => {
             fetch::get(&args.url).await?;

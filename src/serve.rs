@@ -5,22 +5,19 @@ use anyhow::{Context, Result, bail};
 use crate::auth::AuthOptions;
 use crate::broker::{BrokerOptions, Settings};
 use crate::config::{BrokerArgs, GatewayArgs, ListenArgs, MemoryArgs, ServeArgs, TrafficArgs};
+use crate::doctor::connections;
 use crate::server::{Server, ServerOptions};
 use crate::shutdown::Signals;
 use crate::standalone::{self, Standalone, StandaloneOptions};
+use crate::store::Database;
 use crate::upstream::Upstream;
 
 /// Runs the service on an existing database.
 pub async fn service(args: ServeArgs) -> Result<()> {
-    let signals = Signals::catch()?;
+    let mut signals = Signals::catch()?;
     let auth = args.auth.options()?;
-    let options = server_options(
-        args.database.database_url,
-        auth,
-        &args.traffic,
-        &args.listen,
-        settings(&args.broker, &args.memory),
-    );
+    let options =
+        server_options(args.database.into(), auth, &args.traffic, &args.listen, settings(&args.broker, &args.memory));
     let options = ServerOptions {
         admin_addr: args.admin.address.admin_addr.0,
         metrics_groups_max: args.admin.metrics_groups_max,
@@ -28,7 +25,18 @@ pub async fn service(args: ServeArgs) -> Result<()> {
         ..options
     };
     let options = ServerOptions { grpc_tls: args.tls.grpc(&args.grpc_tls), rest_tls: args.tls.rest(), ..options };
-    let server = Server::start(options).await?;
+    let starting = async {
+        connections::say_at_start(&options.broker.database, &options.broker.settings).await?;
+        anyhow::Ok(Server::start(options).await?)
+    };
+    let server = tokio::select! {
+        started = starting => started?,
+        // Whatever it waits for: nothing has been promised to anybody yet.
+        () = signals.next() => {
+            tracing::info!("ended while starting");
+            return Ok(());
+        }
+    };
     server.announce();
     signals.first().await;
     server.shutdown().await;
@@ -42,14 +50,14 @@ pub(crate) fn settings(broker: &BrokerArgs, memory: &MemoryArgs) -> Settings {
 
 /// The options of a service on this database, without TLS.
 pub(crate) fn server_options(
-    database_url: String,
+    database: Database,
     auth: AuthOptions,
     traffic: &TrafficArgs,
     listen: &ListenArgs,
     settings: Settings,
 ) -> ServerOptions {
     ServerOptions {
-        broker: BrokerOptions { database_url, settings, clock: None },
+        broker: BrokerOptions { database, settings, clock: None },
         auth,
         limits: traffic.into(),
         grpc_addr: listen.grpc_addr,

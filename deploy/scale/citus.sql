@@ -17,6 +17,9 @@
 
 BEGIN;
 
+-- Where the tables are: --schema of the service.
+SET LOCAL search_path TO dms;
+
 -- Small, read everywhere, written when queues and groups come and go. Their foreign keys stay among themselves.
 SELECT create_reference_table('queues');
 SELECT create_reference_table('queue_tags');

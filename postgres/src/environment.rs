@@ -1,4 +1,4 @@
-//! What child processes get of the environment: never credentials, which are settings of this program and nobody else's.
+//! The environment of others: what child processes get of it, never credentials, which are settings of this program and nobody else's.
 
 use std::env;
 use std::ffi::OsString;

@@ -53,13 +53,13 @@ use crate::store::clock::ClockConnection;
 use crate::store::connection::Durability;
 use crate::store::leadership::Candidate;
 use crate::store::notifications::Listener;
-use crate::store::{self, Store, StoreOptions};
+use crate::store::{self, Database, Store, StoreOptions};
 
 /// How to start a broker.
 #[derive(Debug, Clone)]
 pub struct BrokerOptions {
-    /// `postgres://...`
-    pub database_url: String,
+    /// Where the data is.
+    pub database: Database,
     /// What the operator set.
     pub settings: Settings,
     /// `None`: Postgres's own clock.
@@ -81,13 +81,13 @@ impl Broker {
     /// Connects, and starts the lanes and the upkeep. The schema must be up to date.
     pub async fn start(options: BrokerOptions) -> Result<Self> {
         let store = Store::new(&StoreOptions {
-            database_url: options.database_url,
+            database: options.database,
             pool_connections: options.settings.pool_connections,
             statement_timeout: options.settings.statement_timeout,
         })?;
         // Says why not, when it cannot be reached: the pool would not.
-        store.ping().await?;
-        store::schema::check(&store.pool).await?;
+        store::entry::check(&store).await?;
+        store::schema::check(&store.pool, store.schema()).await?;
         let (clock, own): (Arc<dyn Clock>, _) = match options.clock {
             Some(clock) => (clock, None),
             None => {
@@ -153,7 +153,7 @@ impl Broker {
     }
 
     /// Where the database is, for the log.
-    pub fn database(&self) -> String {
+    pub fn database(&self) -> &str {
         self.core.store.place()
     }
 

@@ -4,6 +4,7 @@
 mod admin;
 mod auth;
 mod broker;
+mod environment;
 mod listen;
 mod log;
 mod memory;
@@ -21,6 +22,8 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::units::Seconds;
+use crate::domain::schema_name::SchemaName;
+use crate::store::Database;
 
 pub use admin::{AdminAddressArgs, AdminArgs, HostArgs};
 pub use auth::{AuthArgs, AuthMethod};
@@ -55,7 +58,7 @@ pub enum Command {
     /// Run the REST gateway alone, in front of a remote gRPC service
     Gateway(GatewayArgs),
     /// Bring the schema of a database up to date
-    Migrate(DatabaseArgs),
+    Migrate(MigrateArgs),
     /// Check a database as the service would use it, and say what to do
     Doctor(DoctorArgs),
     /// Exit with 0 if a service is ready: a probe for containers
@@ -141,6 +144,9 @@ pub struct DevArgs {
     /// Database to use instead of a private server; created if absent
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// Which schema of it.
+    #[command(flatten)]
+    pub schema: SchemaArgs,
     /// Data folder of the private Postgres server
     #[arg(long, env = "DMS_DATA_DIR", value_name = "FOLDER", default_value = "./.dms")]
     pub data_dir: PathBuf,
@@ -222,9 +228,37 @@ pub struct GatewayArgs {
 /// A database that must exist.
 #[derive(Debug, Args)]
 pub struct DatabaseArgs {
-    /// URL of the database, postgres://user:password@host:port/database
+    /// URL of the database, postgres://user:password@host:port/database; several hosts for failover: host1:port,host2:port
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: String,
+    /// Which schema of it.
+    #[command(flatten)]
+    pub schema: SchemaArgs,
+}
+
+impl From<DatabaseArgs> for Database {
+    fn from(args: DatabaseArgs) -> Self {
+        Self { url: args.database_url, schema: args.schema.schema, variables: environment::of_libpq() }
+    }
+}
+
+/// Where the tables are.
+#[derive(Debug, Clone, Args)]
+pub struct SchemaArgs {
+    /// Schema of the database that has the tables, lower-case letters, digits and underscores; all replicas have the same
+    #[arg(long, env = "DMS_SCHEMA", value_name = "NAME", default_value_t = SchemaName::default())]
+    pub schema: SchemaName,
+}
+
+/// Settings of `dms migrate`.
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Schema to move the tables from, with what is in them; those of an earlier version in "public" are moved without it
+    #[arg(long, env = "DMS_MIGRATE_FROM", value_name = "NAME")]
+    pub from: Option<SchemaName>,
 }
 
 /// Settings of `dms doctor`.

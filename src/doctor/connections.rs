@@ -1,13 +1,18 @@
 //! Findings about connections: whether Postgres lets in all that the replicas want.
 
+use anyhow::{Result, ensure};
+
 use super::server::ServerSettings;
 use super::{Finding, Verdict};
 use crate::broker::Settings;
-use crate::store::diagnosis::ConnectionLimits;
+use crate::store::Database;
+use crate::store::diagnosis::{ConnectionLimits, Diagnosis};
 
 /// Something that keeps connections from being made.
 struct Bound {
     room: i64,
+    /// How many of them are in use.
+    used: i64,
     name: String,
     advice: &'static str,
 }
@@ -20,7 +25,7 @@ pub(super) fn findings(
     replicas: u32,
 ) -> Vec<Finding> {
     let needed = needed(settings, replicas);
-    let Bound { room, name, advice } = narrowest(server, limits);
+    let Bound { room, name, advice, .. } = narrowest(server, limits);
     let mut findings = vec![Finding::new(
         needed <= room,
         Verdict::Bad,
@@ -42,6 +47,41 @@ pub(super) fn findings(
     findings
 }
 
+/// Says in the log how many connections a replica takes and how many it can have, before they are missed.
+///
+/// # Errors
+/// When the narrowest limit is less than what a replica cannot do without, or Postgres cannot be reached.
+pub(crate) async fn say_at_start(database: &Database, settings: &Settings) -> Result<()> {
+    let (mut diagnosis, entry) = Diagnosis::connect(database).await?;
+    // The start itself refuses this, and says why.
+    if entry.pooled {
+        return Ok(());
+    }
+    let server = ServerSettings(diagnosis.settings().await?);
+    let limits = diagnosis.connection_limits().await?;
+    diagnosis.close().await?;
+    let (needed, least) = (needed(settings, 1), least(settings));
+    // Less the session that has asked.
+    let Bound { room, used, name, advice } = narrowest(&server, &limits);
+    let free = (room - used + 1).max(0);
+    ensure!(
+        room >= least,
+        "a replica takes {needed} connections, and cannot run with less than {least}; the narrowest limit is {name}: {advice}"
+    );
+    if free < needed {
+        tracing::warn!(needed, free, limit = name, advice, "too few connections are free: calls will wait, and fail");
+    } else {
+        tracing::info!(needed, free, limit = name, "connections to Postgres");
+    }
+    Ok(())
+}
+
+/// One for each lane and one for the pool, for listening, notifying, the clock and the lead.
+fn least(settings: &Settings) -> i64 {
+    let lanes = settings.append_lanes + 1 + settings.claim_lanes + settings.settle_lanes + 5;
+    i64::try_from(lanes).unwrap_or(i64::MAX)
+}
+
 fn needed(settings: &Settings, replicas: u32) -> i64 {
     // Three for a lane of sends, one each for KAFKA_HT, for listening, notifying, the clock and the lead.
     let lanes = 3 * settings.append_lanes + 1 + settings.claim_lanes + settings.settle_lanes + 4;
@@ -53,6 +93,7 @@ fn narrowest(server: &ServerSettings, limits: &ConnectionLimits) -> Bound {
     let reserved = server.number("superuser_reserved_connections") + server.number("reserved_connections");
     let of_server = Bound {
         room: most - reserved,
+        used: limits.sessions,
         name: format!("max_connections = {most}, {reserved} of them reserved"),
         advice: "raise max_connections, or lower --pool-connections and the numbers of lanes",
     };
@@ -61,11 +102,13 @@ fn narrowest(server: &ServerSettings, limits: &ConnectionLimits) -> Bound {
     }
     let of_role = limits.role_limit.map(|room| Bound {
         room,
+        used: limits.role_sessions,
         name: format!("that of the role {}: {room}", limits.role),
         advice: "ALTER ROLE ... CONNECTION LIMIT: raise it, or lower --pool-connections and the numbers of lanes",
     });
     let of_database = limits.database_limit.map(|room| Bound {
         room,
+        used: limits.database_sessions,
         name: format!("that of the database: {room}"),
         advice: "ALTER DATABASE ... CONNECTION LIMIT: raise it, or lower --pool-connections and the numbers of lanes",
     });
@@ -77,8 +120,15 @@ fn narrowest(server: &ServerSettings, limits: &ConnectionLimits) -> Bound {
 mod tests {
     use super::*;
 
-    const UNLIMITED: ConnectionLimits =
-        ConnectionLimits { role: String::new(), superuser: false, role_limit: None, database_limit: None, sessions: 1 };
+    const UNLIMITED: ConnectionLimits = ConnectionLimits {
+        role: String::new(),
+        superuser: false,
+        role_limit: None,
+        database_limit: None,
+        sessions: 1,
+        role_sessions: 1,
+        database_sessions: 1,
+    };
 
     fn found(limits: ConnectionLimits, replicas: u32) -> Vec<Finding> {
         let settings =

@@ -1,18 +1,20 @@
 //! `dms doctor`: looks at a database as the service would use it, and says what to do about what it finds.
 
 mod clock;
-mod connections;
+pub(crate) mod connections;
 mod dead_rows;
 mod durability;
+mod entry;
 mod partitions;
 mod schema;
 mod server;
 mod wraparound;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use self::server::ServerSettings;
 use crate::broker::Settings;
@@ -44,20 +46,24 @@ impl fmt::Display for Verdict {
 struct Finding {
     verdict: Verdict,
     what: String,
-    advice: &'static str,
+    advice: Cow<'static, str>,
 }
 
 impl Finding {
-    fn new(good: bool, otherwise: Verdict, what: impl Into<String>, advice: &'static str) -> Self {
-        Self { verdict: if good { Verdict::Good } else { otherwise }, what: what.into(), advice }
+    fn new(good: bool, otherwise: Verdict, what: impl Into<String>, advice: impl Into<Cow<'static, str>>) -> Self {
+        Self { verdict: if good { Verdict::Good } else { otherwise }, what: what.into(), advice: advice.into() }
     }
 }
 
 /// Looks, prints, and fails when something is bad.
 pub async fn run(args: DoctorArgs) -> Result<()> {
-    let mut diagnosis = Diagnosis::connect(&args.database.database_url).await.context("Postgres cannot be reached")?;
+    let (mut diagnosis, entry) = Diagnosis::connect(&args.database.into()).await?;
     let settings = Settings::from(&args.broker);
-    let findings = examine(&mut diagnosis, &settings, args.replicas).await?;
+    let mut findings = entry::findings(&entry);
+    // What a session says that changes from transaction to transaction is worth nothing.
+    if !entry.pooled {
+        findings.extend(examine(&mut diagnosis, &settings, args.replicas).await?);
+    }
     diagnosis.close().await?;
     let mut stdout = std::io::stdout().lock();
     for Finding { verdict, what, advice } in &findings {

@@ -29,7 +29,7 @@ fn version(applied: Option<i64>, needed: i64) -> Finding {
             false,
             Verdict::Warning,
             "this role may not read the version of the schema",
-            "run dms doctor as the role that migrated, or GRANT SELECT ON _sqlx_migrations",
+            "run dms doctor as the role that migrated, or GRANT SELECT ON dms_migrations (in the schema of --schema)",
         );
     };
     Finding::new(
@@ -51,7 +51,7 @@ fn half_applied(versions: &[i64]) -> Finding {
         versions.is_empty(),
         Verdict::Bad,
         what,
-        "undo by hand what it has done (migrations/), remove its row from _sqlx_migrations, then dms migrate, which refuses \
+        "undo by hand what it has done (migrations/), remove its row from dms_migrations, then dms migrate, which refuses \
          until then",
     )
 }

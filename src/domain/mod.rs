@@ -16,6 +16,7 @@ pub mod message;
 pub mod page;
 pub mod place;
 pub mod queue;
+pub mod schema_name;
 pub mod search;
 pub mod settle;
 pub mod signed_request;

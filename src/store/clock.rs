@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 use tokio::time::timeout;
 
 use super::Store;
@@ -65,7 +65,7 @@ impl ClockConnection {
 
 /// A first reading, which also prepares the statement, would take two round trips: nobody goes by it.
 async fn connect(store: &Store) -> sqlx::Result<PgConnection> {
-    let mut connection = store.options.clone().application_name("dms-clock").connect().await?;
+    let mut connection = store.session("dms-clock").connect().await?;
     now(&mut connection).await?;
     Ok(connection)
 }

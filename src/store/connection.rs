@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tokio::time::error::Elapsed;
 
 use super::{Store, sqlstate};
@@ -86,14 +86,9 @@ impl LaneConnection {
                 Durability::Synchronous => "on",
                 Durability::Asynchronous => "off",
             };
-            let options = self
-                .store
-                .options
-                .clone()
-                .application_name(self.name)
-                .options([("synchronous_commit", commit), ("lock_timeout", LOCK_PATIENCE)])
-                .options(STEADY_PLANS);
-            let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect());
+            let settings = [("synchronous_commit", commit), ("lock_timeout", LOCK_PATIENCE)];
+            let session = self.store.session(self.name).with(settings).with(STEADY_PLANS);
+            let connecting = tokio::time::timeout(CONNECT_TIMEOUT, session.connect());
             let connected =
                 connecting.await.map_err(|_| Error::unavailable("the database did not answer in time"))??;
             self.connection = Some(connected);

@@ -1,6 +1,6 @@
 //! Which replica does the work of all: the one whose session has an advisory lock.
 
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 
 use super::Store;
 use crate::domain::Result;
@@ -12,6 +12,11 @@ const LOCK_CLASS: i64 = 0x646d_736c << 32;
 const OPTIONS: [(&str, &str); 2] = [("idle_session_timeout", "5s"), ("statement_timeout", "3s")];
 /// What they say, for whoever has to be faster.
 pub const IDLE_LIMIT_SECONDS: u64 = 5;
+
+/// The key of the lock of the log with this oid.
+pub(super) fn lock_key(log: i64) -> i64 {
+    LOCK_CLASS | log
+}
 
 /// Taken once in a session, for it counts.
 const HEARTBEAT: &str = "
@@ -27,8 +32,8 @@ pub struct Candidate {
 impl Candidate {
     /// Connects.
     pub async fn connect(store: &Store) -> Result<Self> {
-        let options = store.options.clone().application_name("dms-leader").options(OPTIONS);
-        Ok(Self { connection: options.connect().await?, elected: false })
+        let session = store.session("dms-leader").with(OPTIONS);
+        Ok(Self { connection: session.connect().await?, elected: false })
     }
 
     /// Takes the lock if it is free, and keeps the session from being taken for dead. Says whether it has the lock.

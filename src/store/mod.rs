@@ -5,6 +5,7 @@
 pub mod claims;
 pub mod clock;
 pub mod codec;
+mod connect;
 pub mod connection;
 pub mod counters;
 pub mod database;
@@ -12,6 +13,7 @@ pub mod dead_rows;
 pub mod delayed;
 pub mod deletion;
 pub mod diagnosis;
+pub mod entry;
 pub mod failed_expiry;
 pub mod groups;
 pub mod held_segments;
@@ -23,6 +25,7 @@ pub mod observe;
 pub mod partitions;
 mod place;
 pub mod queues;
+mod relocation;
 pub mod retries;
 mod rows;
 pub mod schema;
@@ -35,12 +38,25 @@ pub mod tags;
 mod timestamp;
 pub mod wraparound;
 
-use std::str::FromStr;
-use std::time::Duration;
+/// In SQL, what tells the locks of one installation from those of another in the same database. In `public` it is nothing, as in versions
+/// without a schema of their own, which may run beside this one there.
+macro_rules! installation {
+    () => {
+        "CASE WHEN current_schema() = 'public' THEN 0 ELSE 'segments'::regclass::oid::bigint END"
+    };
+}
+use installation;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection as _, PgPool};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use sqlx::pool::PoolConnectionMetadata;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection as _, PgPool};
+
+use self::connect::{Connector, Session};
+
+pub use self::connect::Database;
 pub use self::schema::migrate;
 
 use crate::domain::{Error, Result};
@@ -54,42 +70,36 @@ const PING_POOL_LIMIT: Duration = Duration::from_millis(500);
 /// How to reach Postgres and how to behave there.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// `postgres://...`
-    pub database_url: String,
+    /// Where the data is.
+    pub database: Database,
     /// Connections for everything that has no lane.
     pub pool_connections: u32,
     /// The longest a statement may run.
     pub statement_timeout: Duration,
 }
 
-/// The database: a pool for the calls that are not hot, and the options for connections that lanes hold.
+/// The database: a pool for the calls that are not hot, and the way there for connections that lanes hold.
 #[derive(Debug, Clone)]
 pub struct Store {
     /// For metadata, upkeep and counters.
     pub pool: PgPool,
-    options: PgConnectOptions,
+    connector: Connector,
     statement_timeout: Duration,
 }
 
 impl Store {
     /// Checks the URL; connections are made when they are needed.
     pub fn new(options: &StoreOptions) -> Result<Self> {
-        let connect = connect_options(&options.database_url)?
-            .options([
-                ("statement_timeout", options.statement_timeout.as_millis().to_string()),
-                // Nothing here waits in a transaction: a replica that does is frozen or cut off, and others wait for its locks.
-                ("idle_in_transaction_session_timeout", "10000".to_owned()),
-                // Lanes that may answer earlier say so themselves.
-                ("synchronous_commit", "on".to_owned()),
-                // Planning over many partitions costs more than the statements.
-                ("plan_cache_mode", "force_generic_plan".to_owned()),
-            ])
-            .application_name("dms");
-        let pool = PgPoolOptions::new()
-            .max_connections(options.pool_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(connect.clone());
-        Ok(Self { pool, options: connect, statement_timeout: options.statement_timeout })
+        let connector = options.database.connector()?;
+        let statement_timeout = options.statement_timeout;
+        let session = session(&connector, "dms", statement_timeout);
+        let pool = pool(options.pool_connections, &connector, &session);
+        Ok(Self { pool, connector, statement_timeout })
+    }
+
+    /// A session of the service that is about to begin; its name begins with `dms`.
+    fn session(&self, name: &str) -> Session {
+        session(&self.connector, name, self.statement_timeout)
     }
 
     /// Whether Postgres answers. A message of the protocol, not a statement. A pool whose connections are all in use says nothing of
@@ -98,19 +108,26 @@ impl Store {
         match tokio::time::timeout(PING_POOL_LIMIT, self.pool.acquire()).await {
             Ok(Ok(mut connection)) => Ok(connection.ping().await?),
             Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => self.try_connect().await,
+            // The pool knows one server only.
+            Ok(Err(_)) if self.connector.has_several() => self.try_connect().await,
             Ok(Err(error)) => Err(error.into()),
         }
     }
 
     async fn try_connect(&self) -> Result<()> {
-        let tried = tokio::time::timeout(ACQUIRE_TIMEOUT, async { self.options.connect().await?.close().await });
+        let connecting = async { self.session("dms").connect().await?.close().await };
+        let tried = tokio::time::timeout(ACQUIRE_TIMEOUT, connecting);
         Ok(tried.await.map_err(|_| Error::unavailable("the database did not answer in time"))??)
     }
 
     /// Where it is, for the log.
-    pub fn place(&self) -> String {
-        let options = &self.options;
-        format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default())
+    pub fn place(&self) -> &str {
+        self.connector.place()
+    }
+
+    /// The schema of its tables, for the log.
+    pub fn schema(&self) -> &str {
+        self.connector.schema().as_str()
     }
 
     /// Closes the pool.
@@ -119,9 +136,38 @@ impl Store {
     }
 }
 
-fn connect_options(database_url: &str) -> Result<PgConnectOptions> {
-    let options = PgConnectOptions::from_str(database_url)
-        .map_err(|error| Error::internal(format!("database url: {error}")))?
-        .disable_statement_logging();
-    Ok(options)
+fn session(connector: &Connector, name: &str, statement_timeout: Duration) -> Session {
+    connector.session(name).with([
+        ("statement_timeout", statement_timeout.as_millis().to_string().as_str()),
+        // Nothing here waits in a transaction: a replica that does is frozen or cut off, and others wait for its locks.
+        ("idle_in_transaction_session_timeout", "10000"),
+        // Lanes that may answer earlier say so themselves.
+        ("synchronous_commit", "on"),
+        // Planning over many partitions costs more than the statements.
+        ("plan_cache_mode", "force_generic_plan"),
+    ])
+}
+
+/// It connects by itself, to the server that was the right one last.
+fn pool(connections: u32, connector: &Connector, session: &Session) -> PgPool {
+    let preparation = Arc::new(session.preparation());
+    let since = Arc::new(Mutex::new(Instant::now()));
+    let mut options = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
+        move |connection, _| {
+            let preparation = Arc::clone(&preparation);
+            Box::pin(async move { preparation.prepare(connection).await })
+        },
+    );
+    if connector.has_several() {
+        let since = Arc::clone(&since);
+        options = options.before_acquire(move |_, metadata: PoolConnectionMetadata| {
+            let present = metadata.age <= since.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            Box::pin(async move { Ok(present) })
+        });
+    }
+    let pool = options.connect_lazy_with(connector.options_of_present(session));
+    if connector.has_several() {
+        connector.lead(&pool, since);
+    }
+    pool
 }

@@ -10,11 +10,13 @@ pub use self::retire::retire_expired;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
+use super::installation;
 use crate::domain::clock::Timestamp;
 
 const DAY_MICROS: i64 = 86_400 * Timestamp::MICROS_PER_SECOND;
 /// Serialises partition work of all replicas.
 const LOCK_KEY: i64 = 0x646d_735f_7061_7274;
+const LOCK: &str = concat!("SELECT pg_advisory_xact_lock($1 # ", installation!(), ")");
 
 /// A day of the log, counted from 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,7 +121,7 @@ async fn create_day(conn: &mut PgConnection, day: Day) -> sqlx::Result<()> {
 }
 
 async fn lock(conn: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK_KEY).execute(conn).await?;
+    sqlx::query(LOCK).bind(LOCK_KEY).execute(conn).await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use sqlx::{Acquire, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::rows::from_row;
-use super::{deletion, rows, sqlstate};
+use super::{deletion, installation, rows, sqlstate};
 use crate::domain::clock::Timestamp;
 use crate::domain::counters::QueueQuota;
 use crate::domain::ids::{ProjectId, QueueId, StreamId};
@@ -12,6 +12,9 @@ use crate::domain::page::{ListPage, QueueKey};
 use crate::domain::queue::{NewQueue, Queue, QueueMode, QueueSummary};
 use crate::domain::{Error, ErrorKind, Result};
 use crate::memory::Answer;
+
+/// One creation at a time in a project of this installation.
+const CREATION_LOCK: &str = concat!("SELECT pg_advisory_xact_lock(hashtextextended($1, ", installation!(), "))");
 
 pub(super) struct QueueRow {
     queue_id: Uuid,
@@ -68,11 +71,8 @@ pub async fn create(
 ) -> Result<Queue> {
     let mut tx = pool.begin().await?;
     sqlstate::limit_lock_waits(&mut tx).await?;
-    // One creation at a time in a project, so that the quota holds.
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-        .bind(project.as_str())
-        .execute(&mut *tx)
-        .await?;
+    // So that the quota holds.
+    sqlx::query(CREATION_LOCK).bind(project.as_str()).execute(&mut *tx).await?;
     let used = count(&mut tx, project).await?;
     if used >= quota {
         let message = format!("quota of {quota} queues used up: project {project} has {used}");

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::Executor as _;
 
 use crate::support::postgres::TestDatabase;
 
@@ -50,18 +50,20 @@ async fn it_does_not_start_and_says_what_to_choose() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_does_not_start_on_an_older_schema_and_says_what_to_run() {
     let database = TestDatabase::create().await;
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
-    let newest: i64 =
-        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut sql).await.unwrap();
+    let mut sql = database.sql().await;
+    let newest: i64 = sqlx::query_scalar("SELECT max(version) FROM dms_migrations").fetch_one(&mut sql).await.unwrap();
     let url = format!("--database-url={}", database.url());
-    for (change, applied) in [
-        ("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)", newest - 1),
-        ("DROP TABLE _sqlx_migrations", 0),
+    for (change, said) in [
+        (
+            "DELETE FROM dms_migrations WHERE version = (SELECT max(version) FROM dms_migrations)",
+            format!("is at version {} and this program needs {newest}", newest - 1),
+        ),
+        ("DROP TABLE dms_migrations", "the schema dms has no tables of dms".to_owned()),
     ] {
         sql.execute(change).await.unwrap();
         let output = serve(&[url.as_str(), "--auth=none"], &[]);
         let text = String::from_utf8(output.stderr).unwrap();
-        let expected = format!("at version {applied} and this program needs {newest}: run `dms migrate` first");
+        let expected = format!("{said}: run `dms migrate` first");
         assert!(!output.status.success() && text.contains(&expected), "{text}");
     }
 }

@@ -15,7 +15,7 @@ use dms::store::segments::{Append, ReadFrom, append, read};
 use dms_client::v1 as pb;
 use dms_postgres::{Cluster, ClusterOptions};
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -211,7 +211,7 @@ async fn groups_that_select_little_of_large_segments_keep_little_in_memory() {
     for number in 0..GROUPS {
         groups.push(service.rest.group(&queue, &format!("group-{number}")).await);
     }
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     let stream: i64 = sqlx::query_scalar("SELECT stream_id FROM queues").fetch_one(&mut sql).await.unwrap();
     for _ in 0..SEGMENTS {
         let now: Timestamp = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut sql).await.unwrap();

@@ -74,7 +74,9 @@ fn address(group: &Group) -> GroupAddress {
 async fn broker(service: &TestService, address: &GroupAddress) -> Broker {
     let clock = Some(Arc::new(service.clock.clone()) as _);
     let database_url = service.database.url().to_owned();
-    let broker = Broker::start(BrokerOptions { database_url, settings: Settings::default(), clock }).await.unwrap();
+    let broker = Broker::start(BrokerOptions { database: database_url.into(), settings: Settings::default(), clock })
+        .await
+        .unwrap();
     assert!(
         broker.consume(address, options(Duration::ZERO), &broker.answer(&address.project)).await.unwrap().is_empty()
     );

@@ -117,7 +117,7 @@ async fn dead_letters_and_ended_delays_make_the_partition_they_need() {
 async fn upkeep_makes_a_missing_partition_again() {
     let service = TestService::start().await;
     let options = BrokerOptions {
-        database_url: service.database.url().to_owned(),
+        database: service.database.url().into(),
         settings: Settings { pool_connections: 2, ..Settings::default() },
         clock: Some(Arc::new(service.clock.clone())),
     };

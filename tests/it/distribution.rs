@@ -95,8 +95,8 @@ async fn every_key_of_a_hot_table_begins_with_its_stream() {
     let mut sql = service.sql().await;
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT relname::text FROM pg_class
-         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-           AND relname <> '_sqlx_migrations'",
+         WHERE relnamespace = 'dms'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+           AND relname <> 'dms_migrations'",
     )
     .fetch_all(&mut sql)
     .await
@@ -322,7 +322,7 @@ fn is_of_hot_tables(sql: &str) -> bool {
 
 fn lane(url: &str) -> LaneConnection {
     let statement_timeout = Duration::from_secs(15);
-    let options = StoreOptions { database_url: url.to_owned(), pool_connections: 1, statement_timeout };
+    let options = StoreOptions { database: url.into(), pool_connections: 1, statement_timeout };
     LaneConnection::new(&Store::new(&options).unwrap(), "test-lane", Durability::Synchronous)
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::support::calls::eventually;
@@ -54,8 +54,8 @@ async fn it_looks_at_everything_and_says_what_to_do() {
     let output = doctor(database.url(), &["--replicas", "1000"]).await;
     assert!(!output.status.success() && text(&output).contains("-> raise max_connections"), "{}", text(&output));
 
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
-    sql.execute("DROP TABLE _sqlx_migrations").await.unwrap();
+    let mut sql = database.sql().await;
+    sql.execute("DROP TABLE dms_migrations").await.unwrap();
     let output = doctor(database.url(), &["--replicas", "1"]).await;
     assert!(!output.status.success() && text(&output).contains("-> run dms migrate"), "{}", text(&output));
 }
@@ -63,7 +63,7 @@ async fn it_looks_at_everything_and_says_what_to_do() {
 #[tokio::test]
 async fn a_role_without_rights_and_a_database_for_reading_are_bad() {
     let database = TestDatabase::create().await;
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     // A role that every server has, and that may do nothing here.
     alter_database(&mut sql, "SET role = pg_signal_backend").await;
     let output = doctor(database.url(), &["--replicas", "1"]).await;
@@ -85,7 +85,7 @@ async fn a_role_without_rights_and_a_database_for_reading_are_bad() {
 #[tokio::test]
 async fn the_narrowest_limit_of_connections_is_named() {
     let database = TestDatabase::create().await;
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     // Superusers are bound by neither limit, and the tests run as one.
     let role = format!("limited_{}", Uuid::new_v4().simple());
     run(&mut sql, format!("CREATE ROLE {role} LOGIN PASSWORD 'limited' CONNECTION LIMIT 20")).await;
@@ -109,8 +109,8 @@ async fn the_narrowest_limit_of_connections_is_named() {
 #[tokio::test]
 async fn a_transaction_that_has_written_and_has_no_snapshot_is_found() {
     let database = TestDatabase::create().await;
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
-    let mut writer = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
+    let mut writer = database.sql().await;
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut writer).await.unwrap();
     writer.execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
     let query = "SELECT backend_xid IS NOT NULL AND backend_xmin IS NULL FROM pg_stat_activity WHERE pid = $1";
@@ -125,11 +125,11 @@ async fn a_transaction_that_has_written_and_has_no_snapshot_is_found() {
 #[tokio::test]
 async fn tables_without_autovacuum_and_half_a_migration_are_bad() {
     let database = TestDatabase::create().await;
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     sql.execute(
         "ALTER TABLE leases SET (autovacuum_enabled = off, toast.autovacuum_enabled = off);
          ALTER TABLE streams SET (autovacuum_enabled = on);
-         INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         INSERT INTO dms_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'that has stopped half way', false, '', 0)",
     )
     .await

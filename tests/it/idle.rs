@@ -5,7 +5,7 @@ use std::time::Duration;
 use dms::broker::Settings;
 use dms_client::v1 as pb;
 use dms_client::v1::message_service_client::MessageServiceClient;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::support::calls::{Consumed, eventually};
@@ -92,7 +92,7 @@ async fn watch(sql: &mut PgConnection) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_parked_consumers_cost_a_few_statements_a_second() {
     let database = TestDatabase::create().await;
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     sql.execute(AssertSqlSafe(create(QUEUES))).await.unwrap();
     let replica = Replica::start(database.url(), Settings::default(), None).await;
     let mut parked = park(&replica).await;

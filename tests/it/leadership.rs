@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use dms::broker::Settings;
 use dms::store::leadership::Candidate;
 use dms::store::{Store, StoreOptions};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Executor as _};
 
 use crate::idle::{STATISTICS_LAG, create, statements};
 use crate::support::calls::{PATIENCE, delayed, eventually};
@@ -36,7 +36,7 @@ async fn shows_groups(replica: &Replica) -> bool {
 /// happens there is none.
 async fn idle_rate(replicas: usize, most: f64) -> f64 {
     let database = TestDatabase::create().await;
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     sql.execute(AssertSqlSafe(create(GROUPS))).await.unwrap();
     sql.execute("VACUUM ANALYZE").await.unwrap();
     let mut started = Vec::new();
@@ -114,7 +114,7 @@ async fn the_lead_moves_when_the_leader_stops_or_loses_its_session() {
 async fn a_leader_that_is_silent_loses_the_lead() {
     let database = TestDatabase::create().await;
     let options = StoreOptions {
-        database_url: database.url().to_owned(),
+        database: database.url().into(),
         pool_connections: 1,
         statement_timeout: Duration::from_secs(15),
     };

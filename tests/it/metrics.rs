@@ -286,7 +286,7 @@ async fn who_holds_dead_rows_is_seen_also_when_it_has_only_written() {
 /// What another broker on the same database and clock says of groups, at once.
 async fn observed(service: &TestService, groups_max: u32) -> Metrics {
     let options = BrokerOptions {
-        database_url: service.database.url().to_owned(),
+        database: service.database.url().into(),
         settings: Settings { pool_connections: 2, ..Settings::default() },
         clock: Some(Arc::new(service.clock.clone())),
     };

@@ -9,7 +9,7 @@ use crate::support::postgres::TestDatabase;
 use crate::support::service::{TestService, bodies};
 
 async fn versions(sql: &mut PgConnection) -> Vec<i64> {
-    sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
+    sqlx::query_scalar("SELECT version FROM dms_migrations WHERE success ORDER BY version")
         .fetch_all(sql)
         .await
         .unwrap()
@@ -18,12 +18,12 @@ async fn versions(sql: &mut PgConnection) -> Vec<i64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_replicas_may_start_at_once_and_each_runs_once() {
     let database = TestDatabase::create().await;
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     let expected = versions(&mut sql).await;
-    sql.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.unwrap();
+    sql.execute("DROP SCHEMA dms CASCADE").await.unwrap();
     let migrate = || store::migrate(database.url());
     let (first, second, third, fourth) = tokio::join!(migrate(), migrate(), migrate(), migrate());
-    [first, second, third, fourth].into_iter().for_each(Result::unwrap);
+    [first, second, third, fourth].into_iter().for_each(|done| drop(done.unwrap()));
     assert_eq!(versions(&mut sql).await, expected);
     let service = TestService::on(database).await;
     let queue = service.queue("queue").await;
@@ -35,9 +35,9 @@ async fn several_replicas_may_start_at_once_and_each_runs_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_schema_is_left_as_it_is_and_served() {
     let database = TestDatabase::create().await;
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     sql.execute(
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        "INSERT INTO dms_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'of the next version', true, '', 0)",
     )
     .await
@@ -53,16 +53,16 @@ async fn a_newer_schema_is_left_as_it_is_and_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_a_lock_lets_others_through() {
     let database = TestDatabase::create().await;
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     sql.execute(
         "ALTER TABLE streams ADD CONSTRAINT streams_kind CHECK (kind IN ('normal', 'dead_letter'));
          ALTER TABLE segments ADD CONSTRAINT segments_message_count CHECK (message_count > 0);
          ALTER TABLE leases ADD CONSTRAINT leases_parallel CHECK (cardinality(offsets) > 0);
-         DELETE FROM _sqlx_migrations WHERE version = 2",
+         DELETE FROM dms_migrations WHERE version = 2",
     )
     .await
     .unwrap();
-    let mut reader = PgConnection::connect(database.url()).await.unwrap();
+    let mut reader = database.sql().await;
     let mut long = reader.begin().await.unwrap();
     long.execute("SELECT 1 FROM streams").await.unwrap();
 

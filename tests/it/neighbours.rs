@@ -217,14 +217,14 @@ async fn deletions_are_told_and_understood_across_versions() {
         "DELETE FROM subscriptions WHERE subscription_id IN
              (SELECT subscription_id FROM consumer_groups WHERE group_id = '{id}');
          DELETE FROM consumer_groups WHERE group_id = '{id}';
-         SELECT pg_notify('dms', '{} d{queue}')",
+         SELECT pg_notify('dms_dms', '{} d{queue}')",
         uuid::Uuid::new_v4()
     );
     service.sql().await.execute(AssertSqlSafe(as_before)).await.unwrap();
     assert_eq!(code(&parked.refused_at_once().await), "DMS.10240405");
 
     let mut listener = PgListener::connect(service.database.url()).await.unwrap();
-    listener.listen("dms").await.unwrap();
+    listener.listen("dms_dms").await.unwrap();
     service.delete_group(&told).await.unwrap();
     let word = format!("d{queue}");
     loop {

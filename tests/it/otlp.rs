@@ -10,7 +10,6 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use serde_json::json;
-use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Endpoint;
@@ -170,7 +169,7 @@ async fn a_call_in_no_trace_is_sampled_by_the_share_that_is_asked_for() {
     let (database, (collector, endpoint)) = tokio::join!(TestDatabase::create(), Collector::start());
     let mut service = Logged::serve(&database, ["--auth=none", "--otlp-sample-ratio=1", &endpoint]).await;
     let good = service.rest.get("/queues").await.headers["traceparent"].to_str().unwrap().to_owned();
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     sqlx::query("ALTER TABLE queues RENAME TO gone").execute(&mut sql).await.unwrap();
     let failed = service.rest.get("/queues").await;
     assert_eq!(failed.status, 500);

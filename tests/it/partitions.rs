@@ -20,7 +20,7 @@ fn today(service: &TestService) -> i64 {
 /// A broker that is asked for single rounds of its upkeep.
 async fn broker(service: &TestService) -> Broker {
     let options = BrokerOptions {
-        database_url: service.database.url().to_owned(),
+        database: service.database.url().into(),
         settings: Settings { pool_connections: 2, ..Settings::default() },
         clock: Some(Arc::new(service.clock.clone())),
     };

@@ -26,7 +26,7 @@ const COUNT: i32 = 2;
 
 fn lane(service: &TestService) -> LaneConnection {
     let options = StoreOptions {
-        database_url: service.database.url().to_owned(),
+        database: service.database.url().into(),
         pool_connections: 1,
         statement_timeout: Duration::from_secs(15),
     };

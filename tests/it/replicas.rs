@@ -141,7 +141,7 @@ async fn leases_of_a_replica_that_died_end_in_time() {
     let group = service.group(&queue, "group").await;
     service.send(&queue, &["1", "2"]).await;
     let options = BrokerOptions {
-        database_url: service.database.url().to_owned(),
+        database: service.database.url().into(),
         settings: Settings { pool_connections: 2, ..Settings::default() },
         clock: Some(Arc::new(service.clock.clone())),
     };

@@ -31,7 +31,7 @@ ANALYZE";
 
 fn store(service: &TestService) -> Store {
     let options = StoreOptions {
-        database_url: service.database.url().to_owned(),
+        database: service.database.url().into(),
         pool_connections: 1,
         statement_timeout: Duration::from_secs(15),
     };

@@ -65,7 +65,7 @@ async fn an_end_of_the_log_that_was_told_but_is_not_there_moves_no_cursor() {
     let group = service.group(&queue, "group").await;
     let consumer = group.park_at(&service.replica, group.consume_request(10)).await;
     // A wake-up of another replica, on its way while Postgres crashed.
-    let wake = "SELECT pg_notify('dms', gen_random_uuid() || ' a' || stream_id || ':5') FROM subscriptions";
+    let wake = "SELECT pg_notify('dms_dms', gen_random_uuid() || ' a' || stream_id || ':5') FROM subscriptions";
     let before = service.number(LAST_CLAIM_LANE_QUERY).await;
     service.sql().await.execute(wake).await.unwrap();
     eventually("looked for", async || service.number(LAST_CLAIM_LANE_QUERY).await > before).await;
@@ -76,7 +76,7 @@ async fn an_end_of_the_log_that_was_told_but_is_not_there_moves_no_cursor() {
 /// A connection whose commits do not wait for the disk.
 fn unflushed(service: &TestService) -> LaneConnection {
     let options = StoreOptions {
-        database_url: service.database.url().to_owned(),
+        database: service.database.url().into(),
         pool_connections: 1,
         statement_timeout: Duration::from_secs(15),
     };

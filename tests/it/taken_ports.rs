@@ -21,7 +21,7 @@ async fn the_service_names_the_flag_before_it_looks_for_postgres() {
     ] {
         let nowhere = "postgres://127.0.0.1:1/nowhere".to_owned();
         let options = ServerOptions {
-            broker: BrokerOptions { database_url: nowhere, settings: Settings::default(), clock: None },
+            broker: BrokerOptions { database: nowhere.into(), settings: Settings::default(), clock: None },
             auth: AuthOptions::Open,
             limits: TrafficLimits::default(),
             grpc_addr: grpc,

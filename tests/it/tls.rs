@@ -76,7 +76,7 @@ impl Secured {
         let settings = Settings { pool_connections: 2, ..Settings::default() };
         let any = "127.0.0.1:0".parse().unwrap();
         let server = Server::start(ServerOptions {
-            broker: BrokerOptions { database_url: database.url().to_owned(), settings, clock: None },
+            broker: BrokerOptions { database: database.url().into(), settings, clock: None },
             auth: AuthOptions::Open,
             limits: TrafficLimits::default(),
             grpc_addr: any,

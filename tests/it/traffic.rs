@@ -5,7 +5,6 @@ use std::time::Duration;
 use dms::api::TrafficLimits;
 use dms::broker::Settings;
 use dms_client::v1 as pb;
-use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -80,7 +79,7 @@ async fn a_project_that_fills_the_lanes_leaves_room_for_another() {
     let slow =
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$;
                 CREATE TRIGGER slow BEFORE INSERT ON segments FOR EACH ROW EXECUTE FUNCTION slow()";
-    sqlx::raw_sql(slow).execute(&mut PgConnection::connect(service.database.url()).await.unwrap()).await.unwrap();
+    sqlx::raw_sql(slow).execute(&mut service.database.sql().await).await.unwrap();
     let mut sends = JoinSet::new();
     for _ in 0..200 {
         let (mut messages, queue_id) = (service.replica.messages.clone(), greedy.clone());

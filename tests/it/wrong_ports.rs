@@ -55,7 +55,7 @@ async fn replica_with(rest: RestOptions) -> (Server, TestDatabase, String) {
     let any = "127.0.0.1:0".parse().unwrap();
     let door = Door::open();
     let broker = dms::broker::BrokerOptions {
-        database_url: database.url().to_owned(),
+        database: database.url().into(),
         settings: dms::broker::Settings { pool_connections: 4, ..Default::default() },
         clock: None,
     };

@@ -48,7 +48,7 @@ impl Site {
             Some(url) => (None, url),
             None => start_cluster(args).await?,
         };
-        service::migrate(&args.service.program()?, &database_url).await?;
+        service::migrate(&args.service.program()?, &database_url, service::SCHEMA).await?;
         install_pgmq(args, &database_url).await?;
         let mut site = Self { cluster, ..Self::at(Vec::new(), Some(database_url)) };
         site.start_service(args).await?;

@@ -48,6 +48,7 @@ pub struct Replica {
     programs: Vec<PathBuf>,
     launches: AtomicUsize,
     clocks: Option<Arc<Clocks>>,
+    schema: &'static str,
     drift_ppm: AtomicI64,
     log: PathBuf,
     service: Mutex<Option<Service>>,
@@ -58,7 +59,7 @@ impl Replica {
     pub async fn start(
         number: usize,
         postgres: Upstream,
-        flags: Vec<String>,
+        (flags, schema): (Vec<String>, &'static str),
         programs: Vec<PathBuf>,
         clocks: Option<Arc<Clocks>>,
         folder: &Path,
@@ -75,6 +76,7 @@ impl Replica {
             programs,
             launches: AtomicUsize::new(0),
             clocks,
+            schema,
             drift_ppm: AtomicI64::new(0),
             log: folder.join(format!("replica-{number}.log")),
             service: Mutex::new(None),
@@ -90,13 +92,16 @@ impl Replica {
         let turn = self.launches.fetch_add(1, Ordering::Relaxed) % self.programs.len();
         let drift_ppm = self.drift_ppm.load(Ordering::Relaxed);
         let drifting = self.clocks.as_ref().filter(|_| drift_ppm != 0).map(|clocks| clocks.drifting(drift_ppm));
+        // As a variable: an earlier version need not know it.
+        let schema = ("DMS_SCHEMA".to_owned(), self.schema.to_owned());
+        let environment: Vec<(String, String)> = drifting.unwrap_or_default().into_iter().chain([schema]).collect();
         let options = ServiceOptions {
             program: &self.programs[turn],
             database_url: &database_url,
             grpc: self.direct,
             rest: self.rest_port,
             flags: &self.flags,
-            environment: &drifting.unwrap_or_default(),
+            environment: &environment,
             log,
         };
         Service::start_at(options).await

@@ -36,6 +36,8 @@ pub struct Site {
     pub database_url: String,
     /// Sets the clocks of all that, if a fault of the run does.
     pub clocks: Option<Arc<Clocks>>,
+    /// Where the tables are.
+    schema: &'static str,
     /// Takes down what happens to it.
     pub recorder: Arc<Recorder>,
     // Last, when nothing uses it any more.
@@ -53,7 +55,9 @@ impl Site {
         let mut postgres = Postgres::start(&folder.path, bin, settings, environment).await?;
         let database_url = postgres.url();
         let program = args.service.program()?;
-        service::migrate(args.previous.as_ref().unwrap_or(&program), &database_url).await?;
+        // Versions without a schema of their own have their tables in `public`, where those of both versions use them then.
+        let schema = if args.previous.is_some() { "public" } else { service::SCHEMA };
+        service::migrate(args.previous.as_ref().unwrap_or(&program), &database_url, schema).await?;
         if args.standby {
             postgres.add_standby().await?;
         }
@@ -64,7 +68,7 @@ impl Site {
                 Replica::start(
                     number,
                     postgres.upstream(),
-                    args.serve_flags(),
+                    (args.serve_flags(), schema),
                     programs.clone(),
                     clocks.clone(),
                     &folder.path,
@@ -80,13 +84,13 @@ impl Site {
         let groups: Vec<usize> = topology.groups.iter().map(|group| group.queue).collect();
         let recorder = Arc::new(Recorder::new(rules, &groups));
         let postgres = Mutex::new(postgres);
-        let site = Self { replicas, postgres, program, database_url, clocks, recorder, _folder: folder };
+        let site = Self { replicas, postgres, program, database_url, schema, clocks, recorder, _folder: folder };
         Ok((site, topology))
     }
 
     /// Brings the schema to this version while replicas of the previous one run on it.
     pub async fn upgrade(&self) -> Result<()> {
-        service::migrate(&self.program, &self.database_url).await
+        service::migrate(&self.program, &self.database_url, self.schema).await
     }
 
     /// Ends a sabotage whose harm would otherwise outlast the load.

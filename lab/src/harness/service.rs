@@ -23,6 +23,9 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// The longest that one look at the health may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
+/// Where the tables of the service are, whatever the environment says.
+pub const SCHEMA: &str = "dms";
+
 /// How to run a replica.
 #[derive(Debug)]
 pub struct ServiceOptions<'a> {
@@ -80,7 +83,7 @@ impl Service {
         let launch = Launch { arguments, log: options.log, signal: "TERM", remove: None };
         let mut shell = Command::new("/bin/sh");
         // Variables, as an earlier version need not know them. It listens on the loopback interface only.
-        shell.envs([("DMS_AUTH", "none"), ("DMS_ADMIN_ADDR", "off")]);
+        shell.envs([("DMS_AUTH", "none"), ("DMS_ADMIN_ADDR", "off"), ("DMS_SCHEMA", SCHEMA)]);
         shell.envs(options.environment.iter().map(|(name, value)| (name, value)));
         let wrapper = launch.start(shell)?;
         let address = Address { grpc: format!("http://{}", options.grpc), rest: Some(options.rest), process: None };
@@ -151,9 +154,14 @@ pub fn program(given: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Brings the schema of a database up to date with `dms migrate` of this program.
-pub async fn migrate(program: &Path, database_url: &str) -> Result<()> {
+pub async fn migrate(program: &Path, database_url: &str, schema: &str) -> Result<()> {
     let mut command = tokio::process::Command::new(program);
-    let status = command.args(["--log=warn", "migrate"]).env("DATABASE_URL", database_url).status().await;
+    let status = command
+        .args(["--log=warn", "migrate"])
+        .env("DATABASE_URL", database_url)
+        .env("DMS_SCHEMA", schema)
+        .status()
+        .await;
     let status = status.with_context(|| format!("program: cannot run {}", program.display()))?;
     ensure!(status.success(), "program: {} migrate ended with {status}", program.display());
     Ok(())

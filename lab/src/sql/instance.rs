@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{ConnectOptions as _, PgConnection};
+
+use super::connect_options;
 
 /// A session adds what it has done to the statistics at most once a second while it works, and after 10 s at the latest when
 /// it is idle.
@@ -17,7 +19,7 @@ pub struct Instance {
 impl Instance {
     /// Connects.
     pub async fn connect(database_url: &str) -> sqlx::Result<Self> {
-        Ok(Self { connection: PgConnection::connect(database_url).await? })
+        Ok(Self { connection: connect_options(database_url)?.connect().await? })
     }
 
     /// The process id of the backend of this connection, on the machine of the server.
@@ -54,7 +56,8 @@ impl Instance {
     /// Dead row versions of the tables whose rows change, as the statistics know them, up to [`STATISTICS_LAG`] late.
     pub async fn dead_tuples(&mut self) -> sqlx::Result<Vec<(String, i64)>> {
         let sql = "SELECT relname::text, n_dead_tup FROM pg_stat_user_tables
-                   WHERE relname IN ('streams', 'subscriptions', 'leases', 'retries') ORDER BY relname";
+                   WHERE relid IN (to_regclass('streams'), to_regclass('subscriptions'), to_regclass('leases'), to_regclass('retries'))
+                   ORDER BY relname";
         sqlx::query_as(sql).fetch_all(&mut self.connection).await
     }
 

@@ -14,6 +14,10 @@ use sqlx::postgres::PgConnectOptions;
 
 pub use sqlx::Error;
 
+/// Where the tables of the service are, and where versions without a schema of their own have them.
+const SEARCH_PATH: &str = "dms,public";
+
 fn connect_options(database_url: &str) -> sqlx::Result<PgConnectOptions> {
-    Ok(PgConnectOptions::from_str(database_url)?.disable_statement_logging())
+    let options = PgConnectOptions::from_str(database_url)?.options([("search_path", SEARCH_PATH)]);
+    Ok(options.disable_statement_logging())
 }

@@ -4,10 +4,11 @@ mod durability;
 mod partitions;
 mod wraparound;
 
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 
 use super::dead_rows::{self, SnapshotHolder};
-use super::{clock, connect_options, schema, sqlstate};
+pub use super::entry::Entry;
+use super::{Database, clock, entry, schema, sqlstate};
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::store::rows::from_row;
@@ -32,9 +33,13 @@ pub struct ConnectionLimits {
     pub database_limit: Option<i64>,
     /// Sessions there are on the server.
     pub sessions: i64,
+    /// Those of the role.
+    pub role_sessions: i64,
+    /// Those in the database.
+    pub database_sessions: i64,
 }
 
-from_row!(ConnectionLimits { role, superuser, role_limit, database_limit, sessions });
+from_row!(ConnectionLimits { role, superuser, role_limit, database_limit, sessions, role_sessions, database_sessions });
 
 const SETTINGS: [&str; 14] = [
     "server_version_num",
@@ -59,29 +64,46 @@ const SETTINGS: [&str; 14] = [
 const CONNECTION_LIMITS: &str = "
 SELECT r.rolname::text AS role, r.rolsuper AS superuser, nullif(r.rolconnlimit, -1)::bigint AS role_limit,
        nullif(d.datconnlimit, -1)::bigint AS database_limit,
-       (SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL) AS sessions
-FROM pg_roles AS r CROSS JOIN pg_database AS d WHERE r.rolname = session_user AND d.datname = current_database()";
+       s.sessions, s.role_sessions, s.database_sessions
+FROM (SELECT count(*) AS sessions, count(*) FILTER (WHERE usename = session_user) AS role_sessions,
+             count(*) FILTER (WHERE datname = current_database()) AS database_sessions
+      FROM pg_stat_activity WHERE datname IS NOT NULL) AS s
+CROSS JOIN pg_roles AS r CROSS JOIN pg_database AS d WHERE r.rolname = session_user AND d.datname = current_database()";
 
+/// By name, for who may not look into a schema finds nothing in it.
 const MISSING_RIGHTS: &str = "
-SELECT format('%s on %s', r.privilege, t.name)
-FROM unnest(ARRAY['queues', 'queue_tags', 'consumer_groups', 'streams', 'segments', 'subscriptions', 'leases', 'retries',
-                  'delayed_messages']) AS t (name)
-CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (privilege)
-WHERE to_regclass(t.name) IS NOT NULL AND NOT has_table_privilege(to_regclass(t.name), r.privilege)
+WITH home AS (SELECT oid, nspname FROM pg_namespace WHERE nspname = trim('\"' FROM current_setting('search_path'))),
+     ours AS (SELECT c.oid, c.relname, c.relowner FROM pg_class AS c JOIN home ON home.oid = c.relnamespace)
+SELECT format('%s on %s', r.privilege, ours.relname)
+FROM ours CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (privilege)
+WHERE ours.relname IN ('queues', 'queue_tags', 'consumer_groups', 'streams', 'segments', 'subscriptions', 'leases', 'retries',
+                       'delayed_messages')
+  AND NOT has_table_privilege(ours.oid, r.privilege)
 UNION ALL
-SELECT format('USAGE on %s', s.name) FROM unnest(ARRAY['stream_ids', 'subscription_ids']) AS s (name)
-WHERE to_regclass(s.name) IS NOT NULL AND NOT has_sequence_privilege(to_regclass(s.name), 'USAGE')
+SELECT format('USAGE on %s', relname) FROM ours
+WHERE relname IN ('stream_ids', 'subscription_ids') AND NOT has_sequence_privilege(oid, 'USAGE')
 UNION ALL
-SELECT 'ownership of segments' FROM pg_class WHERE oid = to_regclass('segments') AND NOT pg_has_role(relowner, 'USAGE')
+SELECT 'ownership of segments' FROM ours WHERE relname = 'segments' AND NOT pg_has_role(relowner, 'USAGE')
 UNION ALL
-SELECT format('CREATE on schema %s', relnamespace::regnamespace) FROM pg_class
-WHERE oid = to_regclass('segments') AND NOT has_schema_privilege(relnamespace, 'CREATE')";
+SELECT format('%s on schema %s', r.privilege, nspname) FROM home CROSS JOIN unnest(ARRAY['USAGE', 'CREATE']) AS r (privilege)
+WHERE NOT has_schema_privilege(oid, r.privilege)";
+
+/// Whether this role may read the table of migrations; nothing when there is none.
+const SEES_MIGRATIONS: &str = "
+SELECT has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relname = 'dms_migrations' AND n.nspname = trim('\"' FROM current_setting('search_path'))";
 
 impl Diagnosis {
-    /// Connects.
-    pub async fn connect(database_url: &str) -> Result<Self> {
-        let options = connect_options(database_url)?.options([("lock_timeout", LOCK_TIMEOUT)]);
-        Ok(Self(options.application_name("dms-doctor").connect().await?))
+    /// Connects, and looks first whether this is a way into a database that can be used.
+    ///
+    /// # Errors
+    /// `Unavailable`, saying where Postgres should be and why it cannot be reached.
+    pub async fn connect(database: &Database) -> Result<(Self, Entry)> {
+        let connector = database.connector()?;
+        let session = connector.session("dms-doctor").with([("lock_timeout", LOCK_TIMEOUT)]);
+        let (entry, connection) = entry::look(&connector, &session).await?;
+        Ok((Self(connection), entry))
     }
 
     /// Settings that matter, by name.
@@ -122,8 +144,7 @@ impl Diagnosis {
 
     /// Whether this role may read the table of migrations; nothing when there is no such table.
     async fn sees_migrations(&mut self) -> Result<Option<bool>> {
-        let sql = "SELECT has_table_privilege(to_regclass('_sqlx_migrations'), 'SELECT')";
-        Ok(sqlx::query_scalar(sql).fetch_one(&mut self.0).await?)
+        Ok(sqlx::query_scalar(SEES_MIGRATIONS).fetch_optional(&mut self.0).await?)
     }
 
     /// What the role of this session lacks to run the service.

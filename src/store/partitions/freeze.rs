@@ -3,12 +3,12 @@
 //! Else, on a busy server, their transaction ids grow old while they are kept, and each would be read whole by a vacuum against wraparound,
 //! which gives way to nobody and stands in the way when the partition is to go.
 
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::Day;
 use crate::domain::clock::Timestamp;
-use crate::store::Store;
 use crate::store::rows::from_row;
+use crate::store::{Store, installation};
 
 /// As autovacuum works by default, whatever a session's own settings are: at most 40 MB a second written.
 const GENTLE: [(&str, &str); 5] = [
@@ -21,6 +21,7 @@ const GENTLE: [(&str, &str); 5] = [
 ];
 /// One replica at a time; held by the session that freezes, also when the replica has gone meanwhile.
 const LOCK_KEY: i64 = 0x646d_735f_6672_657a;
+const LOCK: &str = concat!("SELECT pg_try_advisory_lock($1 # ", installation!(), ")");
 
 // Whether something is left to do is read off the table itself: VACUUM marks pages in which nothing is, and nobody else does that here,
 // for autovacuum is told to leave inserts alone. Pages at the end that were never used are not marked, hence the share.
@@ -85,8 +86,8 @@ pub async fn freeze_past_days(store: &Store, now: Timestamp, horizon: Timestamp)
     if due(&mut *store.pool.acquire().await?, past).await?.is_empty() {
         return Ok(Vec::new());
     }
-    let mut conn = store.options.clone().application_name("dms-freeze").options(GENTLE).connect().await?;
-    let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK_KEY).fetch_one(&mut conn).await?;
+    let mut conn = store.session("dms-freeze").with(GENTLE).connect().await?;
+    let alone: bool = sqlx::query_scalar(LOCK).bind(LOCK_KEY).fetch_one(&mut conn).await?;
     let mut frozen = Vec::new();
     if alone {
         // Asked again: who had the lock may have just done it.

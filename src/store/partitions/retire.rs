@@ -4,7 +4,7 @@
 //! waits with locks that sends and reads do not mind. It is two transactions, so it may stop half way, with the partition marked: the next
 //! round finishes it. It also needs a log without a default partition.
 
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::{Day, create_day, lock};
 use crate::domain::clock::Timestamp;
@@ -68,7 +68,7 @@ pub async fn retire_expired(store: &Store, horizon: Timestamp) -> sqlx::Result<u
         return Ok(0);
     }
     // Not one of the pool: a statement that is given up waits on, and keeps its connection busy.
-    let mut conn = store.options.clone().options([("lock_timeout", LOCK_TIMEOUT)]).connect().await?;
+    let mut conn = store.session("dms").with([("lock_timeout", LOCK_TIMEOUT)]).connect().await?;
     let mut gone = 0;
     // There can be one half detached partition at most, and while there is no other one can be detached.
     for (day, _) in due.iter().filter(|(_, state)| *state == State::Detaching) {

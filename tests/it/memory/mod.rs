@@ -9,7 +9,7 @@ pub mod unread;
 use std::time::Duration;
 
 use dms_client::v1 as pb;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
 use self::process::{Client, GREEDY, MIB, Process, QUIET};
@@ -55,7 +55,7 @@ fn text(bytes: usize) -> String {
 
 /// Twenty thousand queues, as the service makes them, but many in one statement.
 pub async fn many_queues(database: &TestDatabase, project: &str) {
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     let statements = [
         "CREATE TEMP TABLE made AS SELECT gen_random_uuid() AS id, nextval('stream_ids') AS stream, n
          FROM generate_series(1, 20000) AS n"
@@ -74,7 +74,7 @@ pub async fn many_queues(database: &TestDatabase, project: &str) {
 
 /// Whoever appends to this queue waits until the connection is dropped.
 async fn locked(database: &TestDatabase, queue: &str) -> PgConnection {
-    let mut sql = PgConnection::connect(database.url()).await.unwrap();
+    let mut sql = database.sql().await;
     sql.execute("BEGIN").await.unwrap();
     sqlx::query(
         "SELECT FROM streams WHERE stream_id = (SELECT stream_id FROM queues WHERE queue_id = $1::uuid) FOR UPDATE",

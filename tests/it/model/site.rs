@@ -62,7 +62,7 @@ impl Site {
         let service = TestService::with(Settings { pool_connections: 4, ..Settings::default() }).await;
         let second = service.another_replica().await;
         let store = Store::new(&StoreOptions {
-            database_url: service.database.url().to_owned(),
+            database: service.database.url().into(),
             pool_connections: 1,
             statement_timeout: PATIENCE,
         });

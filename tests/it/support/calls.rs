@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dms::broker::{Broker, BrokerOptions, Settings};
 use dms_client::v1 as pb;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
@@ -141,7 +141,7 @@ impl TestService {
 
     /// A connection to the database of the service.
     pub async fn sql(&self) -> PgConnection {
-        PgConnection::connect(self.database.url()).await.unwrap()
+        self.database.sql().await
     }
 
     /// One number from the database.
@@ -153,7 +153,7 @@ impl TestService {
     /// gives up, and the next one comes a minute later: here at once.
     pub async fn enforce_retention(&self) -> usize {
         let options = BrokerOptions {
-            database_url: self.database.url().to_owned(),
+            database: self.database.url().into(),
             settings: Settings { pool_connections: 2, ..Settings::default() },
             clock: Some(Arc::new(self.clock.clone())),
         };

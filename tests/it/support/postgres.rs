@@ -5,8 +5,9 @@
 
 use std::thread;
 
-use dms::store;
+use dms::store::{self, Database};
 use dms_postgres::{Cluster, ClusterOptions};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -83,9 +84,30 @@ impl TestDatabase {
         Self { name, url }
     }
 
+    /// Makes one without a schema.
+    pub async fn empty() -> Self {
+        let server = SERVER.get_or_init(TestServer::start).await;
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        let url = server.url(&name);
+        store::database::create_if_absent(&url).await.unwrap();
+        Self { url, name }
+    }
+
     /// Its URL.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The same for an installation in this schema.
+    pub fn in_schema(&self, schema: &str) -> Database {
+        Database { schema: schema.parse().unwrap(), ..self.url().into() }
+    }
+
+    /// A connection of the test, which finds the tables of the service.
+    pub async fn sql(&self) -> PgConnection {
+        let mut sql = PgConnection::connect(self.url()).await.unwrap();
+        sql.execute("SET search_path TO dms, public").await.unwrap();
+        sql
     }
 }
 

@@ -10,6 +10,7 @@ use dms::broker::{BrokerOptions, Settings};
 use dms::domain::clock::{Clock, Timestamp};
 use dms::net::NetLimits;
 use dms::server::{Server, ServerOptions};
+use dms::store::Database;
 use dms_client::v1 as pb;
 use dms_client::v1::dead_letter_service_client::DeadLetterServiceClient;
 use dms_client::v1::message_service_client::MessageServiceClient;
@@ -62,13 +63,18 @@ pub struct Replica {
 
 impl Replica {
     /// On any migrated database; without a clock, on that of Postgres.
-    pub async fn start(database_url: &str, settings: Settings, clock: Option<Arc<dyn Clock>>) -> Self {
-        Self::guarded(database_url, settings, clock, Door::open()).await
+    pub async fn start(database: impl Into<Database>, settings: Settings, clock: Option<Arc<dyn Clock>>) -> Self {
+        Self::guarded(database, settings, clock, Door::open()).await
     }
 
     /// The same for other callers.
-    pub async fn guarded(database_url: &str, settings: Settings, clock: Option<Arc<dyn Clock>>, door: Door) -> Self {
-        let broker = BrokerOptions { database_url: database_url.to_owned(), settings, clock };
+    pub async fn guarded(
+        database: impl Into<Database>,
+        settings: Settings,
+        clock: Option<Arc<dyn Clock>>,
+        door: Door,
+    ) -> Self {
+        let broker = BrokerOptions { database: database.into(), settings, clock };
         let any = "127.0.0.1:0".parse().unwrap();
         let shutdown_limit = Duration::from_secs(10);
         let options = ServerOptions {
