@@ -47,8 +47,8 @@ impl Messages {
     async fn ack(&self, request: Request<AckMessagesRequest>, source: Source) -> Result<Option<AckResult>> {
         let project = admit(&request)?;
         let (address, entries) = convert::ack(project, request.into_inner(), source)?;
-        let outcomes = self.0.ack(&address, entries).await?;
-        Ok(Some(convert::ack_result(&outcomes)))
+        let (outcomes, invalid) = self.0.ack(&address, entries).await?;
+        Ok(Some(convert::ack_result(&outcomes, invalid.as_ref())))
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::clock::Timestamp;
 use crate::domain::handler::Handler;
+use crate::domain::handler_fault::{Foreign, HandlerFault};
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::lease::{Lease, MessageRef};
 use crate::domain::limits::{RETENTION_DEFAULT, retention};
 use crate::domain::message::DeadLetterReason;
-use crate::domain::settle::{self, AckOutcome, AckStatus};
+use crate::domain::settle::{self, AckOutcome, AckStatus, Acknowledged};
 use crate::metrics::SettledCounts;
 use crate::store::groups::ReaderPolicy;
 use crate::store::leases::LeaseKey;
@@ -45,7 +46,7 @@ impl Op {
 }
 
 /// Outcomes of the acknowledgements, by index of their op.
-pub type Outcomes = BTreeMap<usize, Vec<AckOutcome>>;
+pub type Outcomes = BTreeMap<usize, Acknowledged>;
 
 /// What the callers and the metrics are told once it is committed.
 #[derive(Debug)]
@@ -92,16 +93,18 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    fn ack(&mut self, key: SubscriptionKey, entries: &[(Option<Handler>, AckStatus)]) -> Vec<AckOutcome> {
+    fn ack(&mut self, key: SubscriptionKey, entries: &[(Option<Handler>, AckStatus)]) -> Acknowledged {
         let live = self.live_entries(key, entries);
         let statuses: Vec<AckStatus> = entries.iter().map(|(_, status)| *status).collect();
-        let outcomes = settle::walk(&statuses, |index| live[index].is_some());
-        if outcomes.first() == Some(&AckOutcome::InvalidHandler) {
+        let outcomes = settle::walk(&statuses, |index| live[index].is_ok());
+        let invalid = outcomes.iter().position(|outcome| *outcome == AckOutcome::InvalidHandler);
+        let fault = invalid.and_then(|index| live[index].err());
+        if invalid == Some(0) {
             // The whole request is refused: nothing changes.
-            return outcomes;
+            return Acknowledged { outcomes, fault };
         }
         for (outcome, live) in outcomes.iter().zip(live) {
-            let Some((lease, offset)) = live else { continue };
+            let Ok((lease, offset)) = live else { continue };
             let Some(message) = self.leases.get_mut(&lease).and_then(|lease| lease.take(offset)) else { continue };
             self.changed.insert(lease);
             if *outcome == AckOutcome::Acked {
@@ -110,7 +113,7 @@ impl Table<'_> {
                 self.fail(key, message, DeadLetterReason::AckFail);
             }
         }
-        outcomes
+        Acknowledged { outcomes, fault }
     }
 
     /// For each entry the lease and offset it means, if the lease is live, holds it, and no entry before meant the same.
@@ -118,15 +121,28 @@ impl Table<'_> {
         &self,
         key: SubscriptionKey,
         entries: &[(Option<Handler>, AckStatus)],
-    ) -> Vec<Option<(LeaseKey, i64)>> {
-        let mut seen = BTreeSet::new();
-        let live = |(handler, _): &(Option<Handler>, AckStatus)| {
-            let handler = (*handler)?;
-            let lease = LeaseKey { subscription: key, id: handler.lease };
-            let held = self.leases.get(&lease).filter(|lease| lease.expires_at > self.at.now)?.holds(handler.offset);
-            (handler.key == key && held && seen.insert((lease, handler.offset))).then_some((lease, handler.offset))
+    ) -> Vec<Result<(LeaseKey, i64), HandlerFault>> {
+        let mut seen = BTreeMap::new();
+        let live = |(index, (handler, _)): (usize, &(Option<Handler>, AckStatus))| {
+            let entry = self.live_entry(key, *handler)?;
+            let first = *seen.entry(entry).or_insert(index);
+            if first == index { Ok(entry) } else { Err(HandlerFault::NamedBefore { entry: first }) }
         };
-        entries.iter().map(live).collect()
+        entries.iter().enumerate().map(live).collect()
+    }
+
+    fn live_entry(&self, key: SubscriptionKey, handler: Option<Handler>) -> Result<(LeaseKey, i64), HandlerFault> {
+        let handler = handler.ok_or(HandlerFault::Unparsable)?;
+        if handler.key != key {
+            return Err(HandlerFault::Foreign(Foreign::of(handler, key)));
+        }
+        let lease = LeaseKey { subscription: key, id: handler.lease };
+        match self.leases.get(&lease) {
+            None => Err(HandlerFault::Gone),
+            Some(row) if row.expires_at <= self.at.now => Err(HandlerFault::LeaseEnded { at: row.expires_at }),
+            Some(row) if !row.holds(handler.offset) => Err(HandlerFault::Settled),
+            Some(_) => Ok((lease, handler.offset)),
+        }
     }
 
     fn expire(&mut self, key: LeaseKey) {

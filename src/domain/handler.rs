@@ -3,7 +3,7 @@
 //! It names the subscription, the lease (random, so a handler of an older delivery never fits), the message, and how many
 //! messages the lease had, which lets a full batch be settled in one statement. A checksum refuses tokens that were mangled
 //! on the way; it is no secret. What a token says is compared with the row of the lease, so one that was made up is good for
-//! nothing that the caller was not given: it would have to know the lease id, 122 random bits, and an offset that is in it.
+//! nothing that the caller was not given: it would have to know the lease id, which has 74 random bits, and an offset that is in it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use super::clock::Timestamp;
 use super::error::{Error, ErrorKind, Result};
 use super::limits::PROJECT_ID_CHARS;
 use super::text;
@@ -97,8 +98,34 @@ pub struct SubscriptionKey {
 }
 
 /// One delivered batch; random, so that a handler of an older delivery never fits a newer one.
+///
+/// The last six bytes are when the lease was to end, as it was given out: when its row is gone, that still tells late acknowledgements
+/// from repeated ones. They are the last ones, so that ids stay as evenly spread over their index as random ones are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(pub Uuid);
+
+/// Marks the ids that hold the end of their lease; those of earlier versions of the service are wholly random (4).
+const LEASE_ID_VERSION: usize = 8;
+/// Where the end of the lease begins in an id: milliseconds since 1970, big-endian.
+const LEASE_END_AT: usize = 10;
+
+impl LeaseId {
+    /// A new one, of a lease that is to end at this time.
+    pub fn ending(at: Timestamp) -> Self {
+        let mut bytes = Uuid::new_v4().into_bytes();
+        let [_, _, millis @ ..] = at.as_millis().to_be_bytes();
+        bytes[LEASE_END_AT..].copy_from_slice(&millis);
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+
+    /// When the lease was to end, rounded down to milliseconds.
+    pub fn ends_at(self) -> Option<Timestamp> {
+        let mut millis = [0; 8];
+        millis[2..].copy_from_slice(&self.0.as_bytes()[LEASE_END_AT..]);
+        let known = self.0.get_version_num() == LEASE_ID_VERSION;
+        known.then(|| Timestamp(i64::from_be_bytes(millis).saturating_mul(1000)))
+    }
+}
 
 /// A message: a time-ordered UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -107,5 +134,20 @@ pub struct MessageId(pub Uuid);
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_id_tells_when_its_lease_was_to_end() {
+        for micros in [0, 1_764_273_407_123_456, 4_102_444_800_000_000] {
+            let (id, other) = (LeaseId::ending(Timestamp(micros)), LeaseId::ending(Timestamp(micros)));
+            assert_eq!(id.ends_at(), Some(Timestamp(micros / 1000 * 1000)));
+            assert_ne!(id, other, "random all the same");
+        }
+        assert_eq!(LeaseId(Uuid::new_v4()).ends_at(), None, "of a version before");
     }
 }

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod counters;
 pub mod error;
 pub mod handler;
+pub mod handler_fault;
 pub mod hosts;
 pub mod ids;
 pub mod labels;

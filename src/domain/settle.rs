@@ -1,6 +1,7 @@
 //! The ack rule: walk the entries in order; the first failure ends the walk and everything behind it fails with it.
 
 use super::error::{Error, ErrorKind, Result};
+use super::handler_fault::HandlerFault;
 use super::limits::ACK_ENTRIES;
 
 /// What a consumer says of one delivery.
@@ -40,6 +41,27 @@ pub enum AckOutcome {
     InvalidHandler,
     /// It stands behind one of the two above.
     AfterFailure,
+}
+
+/// What became of an acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Acknowledged {
+    /// Of each entry.
+    pub outcomes: Vec<AckOutcome>,
+    /// Why the walk ended at a handler, if it did: there is one [`AckOutcome::InvalidHandler`] at most.
+    pub fault: Option<HandlerFault>,
+}
+
+impl Acknowledged {
+    /// All entries with success.
+    pub fn all(entries: usize) -> Self {
+        Self { outcomes: vec![AckOutcome::Acked; entries], fault: None }
+    }
+
+    /// The entry whose handler ended the walk, and why.
+    pub fn invalid(&self) -> Option<(usize, HandlerFault)> {
+        self.outcomes.iter().position(|outcome| *outcome == AckOutcome::InvalidHandler).zip(self.fault)
+    }
 }
 
 /// Walks the entries: `valid` says whether the handler at each index fits a live lease and was not named before.

@@ -91,7 +91,7 @@ fn without_details(status: &Status) -> Failure {
 }
 
 /// A message that begins with `{field}: ` begins with the field's REST name instead.
-fn in_rest_words(kind: ErrorKind, message: &str) -> String {
+pub(super) fn in_rest_words(kind: ErrorKind, message: &str) -> String {
     match message.split_once(": ") {
         Some((field, rest)) => format!("{}: {rest}", rest_name(kind, field)),
         None => message.to_owned(),

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use dms_client::v1 as pb;
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::value::RawValue;
 
 use super::Answer;
 use super::body::Plane;
+use super::error::in_rest_words;
 use super::ignored::Ignored;
 use super::json::{Acked, Leased, Sent};
 use super::object::{Object, shown};
@@ -23,6 +24,9 @@ use crate::domain::{Error, ErrorKind, Result};
 
 /// How much longer than its wait a consume call may take.
 const CONSUME_MARGIN: Duration = Duration::from_secs(15);
+
+/// Of an acknowledgement that ended at a handler which was not taken: why.
+const INVALID_HANDLER: HeaderName = HeaderName::from_static("x-dms-invalid-handler");
 
 const FIELDS: ErrorKind = ErrorKind::MessageFields;
 
@@ -71,7 +75,7 @@ pub async fn ack(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = upstream.request(pb::AckMessagesRequest { project_id, queue_id, group_id, entries })?;
     let answer = upstream.messages().ack_messages(request).await?.into_inner();
-    Ok(Json(Acked::from(answer.result.unwrap_or_default())).into_response())
+    Ok(acked(answer.result.unwrap_or_default()))
 }
 
 /// `POST /queues/{queue_id}/groups/{group_id}/deadletters/ack`
@@ -80,7 +84,7 @@ pub async fn ack_dead_letters(mut upstream: Upstream, target: Target, body: Body
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = upstream.request(pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries })?;
     let answer = upstream.dead_letters().ack_dead_letters(request).await?.into_inner();
-    Ok(Json(Acked::from(answer.result.unwrap_or_default())).into_response())
+    Ok(acked(answer.result.unwrap_or_default()))
 }
 
 fn send_request(target: Target, body: &Bytes, ignored: &Ignored) -> Result<pb::SendMessagesRequest> {
@@ -159,6 +163,16 @@ fn tag_match(query: &Query) -> Result<pb::TagMatch> {
         Some("and") => Ok(pb::TagMatch::All),
         Some(other) => Err(Error::field(ErrorKind::TagTypeInvalid, "tag_type", other, "'or' or 'and'")),
     }
+}
+
+/// The documented answer says nothing about a handler that is not the first and was not taken: why, and which, is in a header.
+fn acked(result: pb::AckResult) -> Response {
+    let why = in_rest_words(ErrorKind::HandlerInvalid, &result.invalid_handler);
+    let mut response = Json(Acked::from(result)).into_response();
+    if let Some(why) = HeaderValue::from_str(&why).ok().filter(|why| !why.is_empty()) {
+        response.headers_mut().insert(INVALID_HANDLER, why);
+    }
+    response
 }
 
 /// Traces of producers are only for callers who are in one: the documented answer has no such field.

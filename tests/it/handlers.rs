@@ -265,3 +265,97 @@ async fn a_batch_is_whole_in_any_order() {
     let result = service.ack(&group, &handlers(&batch, true)).await.unwrap();
     assert_eq!(summary(&result), (3, 0, vec![Acked; 3]));
 }
+
+#[tokio::test]
+async fn a_refused_handler_is_told_which_it_is_why_and_what_to_do() {
+    let service = TestService::start().await;
+    let queue = service.redrive_queue("orders", pb::QueueMode::Normal, 2).await;
+    let (group, other) = (service.group(&queue, "billing").await, service.group(&queue, "audit").await);
+    let elsewhere = service.group(&service.queue("invoices").await, "billing").await;
+    service.send(&elsewhere.queue, &["1"]).await;
+    service.send(&queue, &["1", "2"]).await;
+    let [mine, theirs, foreign] =
+        [service.take(&group, 10).await, service.take(&other, 10).await, service.take(&elsewhere, 1).await];
+    service.ack(&other, &handlers(&theirs[..1], true)).await.unwrap();
+    let settled = theirs[0].handler.as_str();
+    for (group, handler, words) in [
+        (&group, GARBAGE, "unparsable; give a handler exactly as it came with its message"),
+        (&group, theirs[1].handler.as_str(), "of another group of this queue: name the group that it was delivered to"),
+        (
+            &group,
+            foreign[0].handler.as_str(),
+            "of another queue: name the queue and the group that it was delivered to",
+        ),
+        (&other, settled, "settled before: each delivery is acknowledged once"),
+    ] {
+        let refused = service.ack(group, &[(handler, true)]).await.unwrap_err();
+        assert!(refused.message().starts_with(&format!("entries[0].handler: {words}")), "{}", refused.message());
+        let refused = service.ack_dead_letters(group, &[(handler, true)]).await.unwrap_err();
+        assert!(refused.message().starts_with("entries[0].handler: "), "{}", refused.message());
+    }
+    let list = [success(&mine[0]), success(&mine[1]), success(&mine[0])];
+    let result = service.ack(&group, &list).await.unwrap();
+    let words = "entries[2].handler: the entry with index 0 names it too; name each handler once";
+    assert_eq!((result.success_count, result.invalid_handler.as_str()), (2, words));
+    let dead = service.ack_dead_letters(&other, &[success(&theirs[1])]).await.unwrap_err();
+    let words = "entries[0].handler: messages and dead letters of a group are acknowledged apart";
+    assert!(dead.message().starts_with(words), "{}", dead.message());
+    assert_eq!(service.ack(&other, &handlers(&theirs[1..], true)).await.unwrap().invalid_handler, "");
+}
+
+#[tokio::test]
+async fn a_late_acknowledgement_is_told_when_the_lease_ended_and_what_helps() {
+    let service = TestService::start().await;
+    let queue = service.redrive_queue("orders", pb::QueueMode::Fifo, 3).await;
+    let group = service.group(&queue, "billing").await;
+    service.send(&queue, &["1", "2"]).await;
+    let batch = service.take_for(&group, 10, Some(15)).await;
+    let end = batch[0].lease_expire_time.unwrap().to_string();
+    let end = format!("its lease ended at {}Z", end.split(['.', 'Z']).next().unwrap());
+    // At once, when the row may still be there; when the messages wait; and when they are delivered again.
+    service.advance(16);
+    for step in 0..3 {
+        let late = service.ack(&group, &handlers(&batch, true)).await.unwrap_err();
+        assert_eq!(code(&late), INVALID);
+        let message = late.message();
+        assert!(message.starts_with(&format!("entries[0].handler: {end}, before it was acknowledged")), "{message}");
+        for advice in ["ask for a longer lease (ack_wait in REST, at most 300 s)", "take fewer messages at a time"] {
+            assert!(message.contains(advice), "{message}");
+        }
+        if step == 1 {
+            assert_eq!(bodies(&service.take(&group, 10).await), ["1", "2"]);
+        }
+        // The upkeep ends the lease meanwhile.
+        service.advance(1);
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_comes_late_once_more_is_told_that_it_may_have_been_settled() {
+    let (service, group) = with_group().await;
+    service.send(&group.queue, &["1"]).await;
+    let batch = service.take_for(&group, 1, Some(15)).await;
+    service.ack(&group, &handlers(&batch, true)).await.unwrap();
+    service.advance(16);
+    let again = service.ack(&group, &handlers(&batch, true)).await.unwrap_err();
+    assert!(again.message().starts_with("entries[0].handler: settled before its lease ended at 20"), "{again:?}");
+}
+
+#[tokio::test]
+async fn dead_letters_are_told_the_same_causes() {
+    let service = TestService::start().await;
+    let queue = service.redrive_queue("orders", pb::QueueMode::Normal, 1).await;
+    let group = service.group(&queue, "billing").await;
+    service.send(&queue, &["1", "2", "3"]).await;
+    service.fail_next(&group, 3).await;
+    let dead = service.take_dead_letters(&group, 3).await;
+    service.ack_dead_letters(&group, &handlers(&dead[..1], true)).await.unwrap();
+    let result = service.ack_dead_letters(&group, &[success(&dead[1]), success(&dead[0])]).await.unwrap();
+    assert!(result.invalid_handler.starts_with("entries[1].handler: settled before: each delivery"), "{result:?}");
+    service.advance(31);
+    let late = service.ack_dead_letters(&group, &handlers(&dead[2..], true)).await.unwrap_err();
+    assert!(late.message().starts_with("entries[0].handler: its lease ended at 20"), "{late:?}");
+    let plain = service.group(&service.queue("plain").await, "billing").await;
+    let none = service.ack_dead_letters(&plain, &handlers(&dead, true)).await.unwrap_err();
+    assert!(none.message().contains("its queue has no redrive policy"), "{none:?}");
+}

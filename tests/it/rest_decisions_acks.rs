@@ -57,14 +57,19 @@ async fn row_2_a_bad_first_handler_is_an_error_and_a_later_one_ends_the_prefix()
     assert_eq!(mismatch.code(), (400, "DMS.10540004".into()));
     // Nothing has been acknowledged so far.
     let entries = [(handlers[0].as_str(), "success"), ("x", "success"), (&handlers[1], "success")];
-    assert_eq!(rest.ack(&group, &entries).await.ok(200), counts(1, 2));
+    let ended = rest.ack(&group, &entries).await;
+    assert_eq!(ended.ok(200), counts(1, 2));
+    let why = ended.headers["x-dms-invalid-handler"].to_str().unwrap();
+    assert!(why.starts_with("message[1].handler: unparsable; give a handler"), "{why}");
     assert_eq!(rest.ack(&group, &[(&handlers[0], "success")]).await.code(), invalid, "acknowledged twice");
     let entries = [(handlers[2].as_str(), "success"), (&handlers[2], "success")];
     assert_eq!(rest.ack(&group, &entries).await.ok(200), counts(1, 1), "named twice");
     let entries = [(handlers[3].as_str(), "success"), (&foreign[1], "success")];
     assert_eq!(rest.ack(&group, &entries).await.ok(200), counts(1, 1), "the second of another group");
     service.advance(31);
-    assert_eq!(rest.ack(&group, &[(&handlers[1], "success")]).await.code(), invalid, "expired");
+    let late = rest.ack(&group, &[(&handlers[1], "success")]).await;
+    assert_eq!(late.code(), invalid, "expired");
+    assert!(late.error().2.starts_with("message[0].handler: its lease ended at 20"), "{}", late.error().2);
 }
 
 #[tokio::test]

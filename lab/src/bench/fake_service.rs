@@ -131,7 +131,7 @@ impl MessageService for FakeService {
         }
         let count = request.into_inner().entries.len();
         let outcomes = vec![AckOutcome::Acked as i32; count];
-        let result = AckResult { success_count: count as i32, fail_count: 0, outcomes };
+        let result = AckResult { success_count: count as i32, fail_count: 0, outcomes, ..AckResult::default() };
         Ok(Response::new(AckMessagesResponse { result: Some(result) }))
     }
 }

@@ -184,12 +184,13 @@ fn ack_entry((index, entry): (usize, pb::AckEntry)) -> Result<AckEntry> {
 }
 
 /// What became of an acknowledgement.
-pub fn ack_result(outcomes: &[AckOutcome]) -> pb::AckResult {
+pub fn ack_result(outcomes: &[AckOutcome], invalid: Option<&Error>) -> pb::AckResult {
     let acked = outcomes.iter().filter(|outcome| **outcome == AckOutcome::Acked).count();
     pb::AckResult {
         success_count: count(acked),
         fail_count: count(outcomes.len() - acked),
         outcomes: outcomes.iter().map(|outcome| ack_outcome(*outcome).into()).collect(),
+        invalid_handler: invalid.map(|why| why.message().to_owned()).unwrap_or_default(),
     }
 }
 

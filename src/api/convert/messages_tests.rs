@@ -185,7 +185,7 @@ fn acks_are_bounded_and_their_status_is_known() {
 
 #[test]
 fn counts_follow_the_outcomes() {
-    let result = ack_result(&[AckOutcome::Acked, AckOutcome::Failed, AckOutcome::AfterFailure]);
+    let result = ack_result(&[AckOutcome::Acked, AckOutcome::Failed, AckOutcome::AfterFailure], None);
     assert_eq!((result.success_count, result.fail_count, result.outcomes), (1, 2, vec![1, 2, 4]));
 }
 

@@ -1,7 +1,5 @@
 //! A claim that is ready to be carried out: what was found, cut into batches, and what that writes.
 
-use uuid::Uuid;
-
 use super::cut::{Batch, Deliverable};
 use super::failed::FoundFailed;
 use super::find::FoundNew;
@@ -44,8 +42,8 @@ impl Planned {
             failed_next: state.failed_next,
         };
         let with_lease = |batch: Batch| {
-            let lease = LeaseKey { subscription: state.key, id: LeaseId(Uuid::new_v4()) };
-            (lease, now.plus(batch.request.lease), batch)
+            let ends_at = now.plus(batch.request.lease);
+            (LeaseKey { subscription: state.key, id: LeaseId::ending(ends_at) }, ends_at, batch)
         };
         let batches: Vec<_> = cut(&mut deliverable).into_iter().map(with_lease).collect();
         let mut claim = Claim {
@@ -74,11 +72,12 @@ impl Planned {
         moves.then_some(Self { claim, batches, expired })
     }
 
-    /// Lets the leases begin at this time.
+    /// Lets the leases begin at this time; their ids tell when they end.
     pub fn lease_from(&mut self, now: Timestamp) {
-        for (lease, (_, expires_at, batch)) in self.claim.leases.iter_mut().zip(&mut self.batches) {
+        for (lease, (key, expires_at, batch)) in self.claim.leases.iter_mut().zip(&mut self.batches) {
             *expires_at = now.plus(batch.request.lease);
-            lease.expires_at = *expires_at;
+            key.id = LeaseId::ending(*expires_at);
+            (lease.id, lease.expires_at) = (key.id, *expires_at);
         }
     }
 }

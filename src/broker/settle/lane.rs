@@ -16,7 +16,7 @@ use crate::broker::lane::LaneQueue;
 use crate::broker::rounds::Round;
 use crate::domain::Error;
 use crate::domain::handler::Handler;
-use crate::domain::settle::{AckOutcome, AckStatus};
+use crate::domain::settle::{AckStatus, Acknowledged};
 use crate::metrics::{Lane, SettledCounts};
 use crate::store;
 use crate::store::connection::{Durability, Failure, FlushError, LaneConnection, try_flush};
@@ -90,7 +90,7 @@ impl SettleLane {
             if ack.exclusive {
                 self.core.freed(lease);
             }
-            drop(ack.reply.send(Ok(vec![AckOutcome::Acked; ack.entries.len()])));
+            drop(ack.reply.send(Ok(Acknowledged::all(ack.entries.len()))));
         }
         rest.into_iter().map(|(_, ack)| SettleRequest::Ack(ack)).collect()
     }

@@ -14,10 +14,12 @@ pub use self::pending::Pending;
 
 use super::{Broker, rounds};
 use crate::domain::handler::Handler;
+use crate::domain::handler_fault::HandlerFault;
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::message::GroupAddress;
-use crate::domain::settle::{AckEntry, AckOutcome, AckStatus};
+use crate::domain::settle::{AckEntry, AckOutcome, AckStatus, Acknowledged};
 use crate::domain::{Error, ErrorKind, Result};
+use crate::store;
 use crate::store::leases::LeaseKey;
 
 /// Bytes one entry counts against the lane.
@@ -39,7 +41,7 @@ pub struct Ack {
     /// The span of the call.
     pub caller: Span,
     /// Answered after the commit.
-    pub reply: oneshot::Sender<Result<Vec<AckOutcome>>>,
+    pub reply: oneshot::Sender<Result<Acknowledged>>,
 }
 
 /// What arrives in the queue of a settle lane.
@@ -73,44 +75,63 @@ impl SettleRequest {
 }
 
 impl Broker {
-    /// Settles deliveries in order; what became of each entry.
+    /// Settles deliveries in order; what became of each entry, and why the handler was not taken that ended the walk.
     ///
     /// # Errors
     /// `HandlerInvalid` or `HandlerMismatch` when the first handler is bad (nothing changes then), `QueueNotFound`,
     /// `GroupNotFound`, `RequestFormat`, `Overloaded`, `Unavailable` (the entries may or may not have been settled).
-    pub async fn ack(&self, address: &GroupAddress, entries: Vec<AckEntry>) -> Result<Vec<AckOutcome>> {
+    pub async fn ack(
+        &self,
+        address: &GroupAddress,
+        entries: Vec<AckEntry>,
+    ) -> Result<(Vec<AckOutcome>, Option<Error>)> {
         let GroupAddress { project, queue, group, .. } = address;
         let span = tracing::debug_span!("ack", %project, %queue, %group, entries = entries.len());
         self.settle(address, entries).instrument(span).await
     }
 
-    async fn settle(&self, address: &GroupAddress, entries: Vec<AckEntry>) -> Result<Vec<AckOutcome>> {
+    async fn settle(&self, address: &GroupAddress, entries: Vec<AckEntry>) -> Result<(Vec<AckOutcome>, Option<Error>)> {
         let reader = self.reader(address).await?;
         let parsed: Vec<_> = entries.iter().map(|entry| (Handler::parse(&entry.handler), entry.status)).collect();
-        let first = parsed.first().and_then(|(handler, _)| *handler);
-        let Some(key) = reader.key else { return Err(bad_first(first, None)) };
+        let Some(key) = reader.key else { return Err(without_dead_letters(&parsed)) };
         let (reply, answer) = oneshot::channel();
         let bytes = parsed.len() * ENTRY_BYTES;
         let ack = Ack { key, exclusive: reader.exclusive, entries: parsed, caller: rounds::caller(), reply };
         self.core.settle_lane(key.stream).push(&address.project, SettleRequest::Ack(ack), bytes)?;
-        let outcomes = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
-        match outcomes.first() {
-            Some(AckOutcome::InvalidHandler) => Err(bad_first(first, Some(key))),
-            _ => Ok(outcomes),
+        let acknowledged = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
+        let Some((entry, fault)) = acknowledged.invalid() else { return Ok((acknowledged.outcomes, None)) };
+        let handler = Handler::parse(&entries[entry].handler);
+        let why = self.explained(address, fault, handler).await.error(entry);
+        if entry == 0 { Err(why) } else { Ok((acknowledged.outcomes, Some(why))) }
+    }
+
+    /// What became of the delivery whose lease is gone: by the id of the lease, or else by where the message is now.
+    async fn explained(&self, address: &GroupAddress, fault: HandlerFault, handler: Option<Handler>) -> HandlerFault {
+        let Some(handler) = handler else { return fault };
+        let fault = fault.by_lease_id(handler, self.core.clock.now());
+        match fault {
+            HandlerFault::EndedOrSettled { at: Some(at) } if self.is_unacknowledged(address, handler).await => {
+                HandlerFault::LeaseEnded { at }
+            }
+            known => known,
         }
+    }
+
+    /// Whether the message waits for another delivery, or has been delivered again. No, when that cannot be found out now.
+    async fn is_unacknowledged(&self, address: &GroupAddress, handler: Handler) -> bool {
+        let Ok(_share) = self.core.pool_shares.enter(&address.project).await else { return false };
+        let found = store::leases::is_unacknowledged(&self.core.store.pool, handler.key, handler.offset).await;
+        found.inspect_err(|error| tracing::debug!(%error, "a refused handler is not explained")).unwrap_or_default()
     }
 }
 
-/// The error for a request whose first handler is bad.
-fn bad_first(handler: Option<Handler>, key: Option<SubscriptionKey>) -> Error {
-    match handler {
-        Some(handler) if Some(handler.key) != key => {
-            let message = "entries[0].handler: of another queue, group or stream than the one named";
+/// The error for dead letters of a queue that has none.
+fn without_dead_letters(entries: &[(Option<Handler>, AckStatus)]) -> Error {
+    match entries.first() {
+        Some((Some(_), _)) => {
+            let message = "entries[0].handler: of no dead letter of this group: its queue has no redrive policy";
             Error::new(ErrorKind::HandlerMismatch, message).about("entries[0].handler")
         }
-        _ => {
-            let message = "entries[0].handler: does not exist: unparsable, its lease has ended, or settled before";
-            Error::new(ErrorKind::HandlerInvalid, message).about("entries[0].handler")
-        }
+        _ => HandlerFault::Unparsable.error(0),
     }
 }

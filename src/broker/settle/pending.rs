@@ -8,7 +8,7 @@ use crate::broker::apart::{ApartWork, Attempt};
 use crate::broker::core::Core;
 use crate::broker::fate::Op;
 use crate::domain::ids::SubscriptionKey;
-use crate::domain::settle::AckOutcome;
+use crate::domain::settle::Acknowledged;
 use crate::domain::{Error, Result};
 use crate::store;
 use crate::store::connection::{Failure, FlushError, LaneConnection, try_flush};
@@ -19,7 +19,7 @@ use crate::store::leases::LeaseKey;
 pub struct Pending {
     pub(super) key: SubscriptionKey,
     pub(super) op: Op,
-    reply: Option<oneshot::Sender<Result<Vec<AckOutcome>>>>,
+    reply: Option<oneshot::Sender<Result<Acknowledged>>>,
 }
 
 impl Pending {
@@ -44,7 +44,7 @@ impl Pending {
     }
 
     /// Tells the caller, if there is one.
-    pub(super) fn answer(self, outcome: Result<Vec<AckOutcome>>) {
+    pub(super) fn answer(self, outcome: Result<Acknowledged>) {
         self.reply.into_iter().for_each(|reply| drop(reply.send(outcome.clone())));
     }
 }

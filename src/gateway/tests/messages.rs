@@ -205,7 +205,7 @@ async fn options_out_of_range_have_their_own_codes() {
 
 #[tokio::test]
 async fn acks_keep_their_order_and_default_to_success() {
-    let result = Some(pb::AckResult { success_count: 1, fail_count: 3, outcomes: vec![] });
+    let result = Some(pb::AckResult { success_count: 1, fail_count: 3, ..pb::AckResult::default() });
     let fake = Fake::answering(pb::AckMessagesResponse { result: result.clone() });
     let body = r#"{"message":[{"handler":"a","status":"success"},{"handler":"b","status":"fail"},
         {"handler":"c"},{"handler":"d","status":null}]}"#;
