@@ -28,13 +28,13 @@ impl fmt::Debug for AccessKeys {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with a list `keys`")]
 struct File {
     keys: Vec<Entry>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with access, secret, name, projects and roles")]
 struct Entry {
     access: String,
     secret: String,
@@ -44,6 +44,18 @@ struct Entry {
 }
 
 impl Entry {
+    /// Whoever signs has the key without the newline that `echo` or an editor has left.
+    fn warn_of_white_space(&self, index: usize) {
+        for (field, value) in [("access", &self.access), ("secret", &self.secret)] {
+            if value.trim() != value {
+                tracing::warn!(
+                    what = "access-keys",
+                    "keys[{index}].{field} begins or ends with white space: signatures made without it are refused"
+                );
+            }
+        }
+    }
+
     fn grant(&self) -> Grant {
         Grant { name: self.name.clone(), projects: self.projects.clone(), roles: self.roles.clone() }
     }
@@ -57,6 +69,7 @@ impl AccessKeys {
         let mut owners: HashMap<&str, (&str, Principal)> = HashMap::new();
         for (index, entry) in file.keys.iter().enumerate() {
             let place = at("keys", index);
+            entry.warn_of_white_space(index);
             if entry.access.is_empty() || entry.secret.is_empty() {
                 return Err(place(Malformed("access and secret must not be empty".into())));
             }
@@ -68,6 +81,9 @@ impl AccessKeys {
                 return Err(place(Malformed("another secret than an earlier entry of this access key".into())));
             }
             entry.grant().add_to(owner).map_err(&place)?;
+        }
+        if owners.is_empty() {
+            tracing::warn!(what = "access-keys", "the list of access keys is empty: no signature lets anybody in");
         }
         let key = |secret: &str| Key::new(HMAC_SHA256, secret.as_bytes());
         let keys =
@@ -109,7 +125,10 @@ mod tests {
             (r#"{"access":"","secret":"hunter2","#, "must not be empty"),
             (r#"{"access":"AK","secret":"","#, "must not be empty"),
             (r#"{"access":"AK","secret":"a",GRANT},{"access":"AK","secret":"hunter2","#, "keys[1]: another secret"),
-            (r#"{"access":"AK","secret":["hunter2"],"#, "not of the documented form"),
+            (
+                r#"{"access":"AK","secret":["hunter2"],"#,
+                "keys[0].secret: not of the documented form: an array, expected a string",
+            ),
             (
                 r#"{"access":"AK","secret":"hunter2","expires":1,"#,
                 "an unknown field, expected one of `access`, `secret`",

@@ -1,6 +1,7 @@
 //! What an entry of the files of tokens and keys gives: a name, projects, roles.
 
 use serde::de::DeserializeOwned;
+use serde_path_to_error::{Path, Segment};
 
 use super::principal::Principal;
 use super::rights::{Rights, Role};
@@ -9,6 +10,9 @@ use crate::watched::Malformed;
 
 /// Stands for all projects.
 const EVERY_PROJECT: &str = "*";
+
+/// The lists that files consist of.
+const KNOWN_LISTS: [&str; 2] = ["tokens", "keys"];
 
 /// Who may do what where, in the words of a file.
 #[derive(Debug, Clone)]
@@ -37,22 +41,73 @@ impl Grant {
     }
 }
 
-/// Reads JSON. The parser's own words may quote the content, so only the place is told.
+/// Reads JSON. The parser's own words may quote the content, so what is told is the place of what is wrong, and what belongs there.
 pub(super) fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Malformed> {
-    serde_json::from_slice(json).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let what = if error.is_data() { "not of the documented form" } else { "not JSON" };
-        let unknown = unknown_field(&error.to_string()).unwrap_or_default();
-        Malformed(format!("{what}{unknown}, at line {line} column {column}"))
-    })
+    let mut parser = serde_json::Deserializer::from_slice(json);
+    let value =
+        serde_path_to_error::deserialize(&mut parser).map_err(|error| malformed(error.path(), error.inner()))?;
+    parser.end().map_err(|_| Malformed("not JSON: something stands behind its end".into()))?;
+    Ok(value)
 }
 
-/// What is wrong with a field that nobody reads: its owner believes that it has an effect (`expires`, `disabled`). It is not named, for
-/// it may be a secret in the wrong place; the parser names those that there are behind it.
-fn unknown_field(error: &str) -> Option<String> {
-    let (_, known) = error.strip_prefix("unknown field `")?.rsplit_once("`, expected ")?;
-    let known = known.rsplit_once(" at line ").map_or(known, |(known, _)| known);
-    Some(format!(": an unknown field, expected {known}"))
+fn malformed(path: &Path, error: &serde_json::Error) -> Malformed {
+    let (line, column) = (error.line(), error.column());
+    if !error.is_data() {
+        return Malformed(format!("not JSON, at line {line} column {column}"));
+    }
+    let words = error.to_string();
+    let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words);
+    let (place, reason) = (place(path, words), reason(words).unwrap_or_default());
+    Malformed(format!("{place}not of the documented form{reason}, at line {line} column {column}"))
+}
+
+/// Where it is: `tokens[1].roles[0]: `. An unknown field is not named, for it may be a secret in the wrong place.
+fn place(path: &Path, words: &str) -> String {
+    let mut place = String::new();
+    for segment in path.iter() {
+        match segment {
+            Segment::Seq { index } => place += &format!("[{index}]"),
+            Segment::Map { key } if !is_unknown_field(words) || KNOWN_LISTS.contains(&key.as_str()) => {
+                place += if place.is_empty() { "" } else { "." };
+                place += key;
+            }
+            _ => {}
+        }
+    }
+    if place.is_empty() { place } else { place + ": " }
+}
+
+fn is_unknown_field(words: &str) -> bool {
+    words.starts_with("unknown field ")
+}
+
+/// What is wrong, without its value, and what belongs there instead. The last words of the parser are ours, those before may be the file's.
+fn reason(words: &str) -> Option<String> {
+    if words.starts_with("missing field ") || words.starts_with("duplicate field ") {
+        return Some(format!(": {words}"));
+    }
+    let (found, expected) = words.rsplit_once(", expected ")?;
+    let (what, _value) = found.split_once(['`', ':'])?;
+    let found = match what.trim() {
+        // Its owner believes that it has an effect (`expires`, `disabled`).
+        "unknown field" => "an unknown field",
+        "unknown variant" => "an unknown value",
+        "invalid type" => json_kind(found),
+        _ => return None,
+    };
+    Some(format!(": {found}, expected {}", expected.replace("a sequence", "an array")))
+}
+
+/// The kind of value that `invalid type: KIND ...` speaks of.
+fn json_kind(found: &str) -> &'static str {
+    match found.trim_start_matches("invalid type: ").split([' ', '`']).next() {
+        Some("map") => "an object",
+        Some("sequence") => "an array",
+        Some("integer" | "floating") => "a number",
+        Some("boolean") => "a boolean",
+        Some("null") => "null",
+        _ => "a string",
+    }
 }
 
 /// Names the entry that is wrong.

@@ -2,7 +2,8 @@
 
 use std::ops::{BitOr, BitOrAssign};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// What a method asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +19,7 @@ pub enum Right {
 }
 
 /// What a caller is in a project.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// May look.
     ReadOnly,
@@ -58,6 +58,16 @@ impl Role {
             Self::Producer => Rights(Rights::bit(Right::Read) | Rights::bit(Right::Produce)),
             Self::Admin => Rights::ALL,
         }
+    }
+}
+
+/// By its name. Anything else is refused in words that name those that there are, whatever its type.
+impl<'de> Deserialize<'de> for Role {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const NAMES: [&str; Role::ALL.len()] =
+            [Role::ReadOnly.name(), Role::Consumer.name(), Role::Producer.name(), Role::Admin.name()];
+        let name = String::deserialize(deserializer)?;
+        Self::named(&name).ok_or_else(|| D::Error::unknown_variant(&name, &NAMES))
     }
 }
 

@@ -15,6 +15,8 @@ use crate::watched::Malformed;
 /// The bytes of a digest that find its entry; the rest is compared in constant time.
 const INDEX_LEN: usize = 8;
 
+const LINE_ENDS: [&str; 2] = ["\n", "\r\n"];
+
 type Digest = [u8; SHA256_OUTPUT_LEN];
 
 /// All tokens and who has them.
@@ -22,13 +24,13 @@ type Digest = [u8; SHA256_OUTPUT_LEN];
 pub struct Tokens(HashMap<[u8; INDEX_LEN], Vec<(Digest, Arc<Principal>)>>);
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with a list `tokens`")]
 struct File {
     tokens: Vec<Entry>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with sha256, name, projects and roles")]
 struct Entry {
     sha256: String,
     name: String,
@@ -54,6 +56,9 @@ impl Tokens {
             let owner = owners.entry(digest).or_insert_with(|| Principal::new(&entry.name));
             entry.grant().add_to(owner).map_err(&place)?;
         }
+        if owners.is_empty() {
+            tracing::warn!(what = "tokens", "the list of tokens is empty: no token lets anybody in");
+        }
         let mut tokens = Self::default();
         for (digest, owner) in owners {
             tokens.0.entry(index_of(&digest)).or_default().push((digest, Arc::new(owner)));
@@ -63,8 +68,17 @@ impl Tokens {
 
     /// Who has this token.
     pub fn owner(&self, token: &str) -> Option<&Arc<Principal>> {
-        let given = digest(&SHA256, token.as_bytes());
-        let given: Digest = given.as_ref().try_into().ok()?;
+        self.of_bytes(token.as_bytes())
+    }
+
+    /// Who has this token if its digest was made of it and a newline, as `echo` writes one. Only a caller with the right token can
+    /// learn that.
+    pub fn owner_by_line(&self, token: &str) -> Option<&Arc<Principal>> {
+        LINE_ENDS.iter().find_map(|end| self.of_bytes(format!("{token}{end}").as_bytes()))
+    }
+
+    fn of_bytes(&self, token: &[u8]) -> Option<&Arc<Principal>> {
+        let given: Digest = digest(&SHA256, token).as_ref().try_into().ok()?;
         let candidates = self.0.get(&index_of(&given))?;
         candidates.iter().find(|(digest, _)| bool::from(digest.ct_eq(&given))).map(|(_, owner)| owner)
     }
@@ -72,7 +86,8 @@ impl Tokens {
 
 fn digest_of_hex(hex: &str) -> Result<Digest, Malformed> {
     let mut digest = Digest::default();
-    hex::decode_to_slice(hex, &mut digest).map_err(|_| Malformed("sha256: not 64 hexadecimal digits".into()))?;
+    hex::decode_to_slice(hex, &mut digest)
+        .map_err(|_| Malformed("sha256: not 64 hexadecimal digits, the first word that sha256sum prints".into()))?;
     Ok(digest)
 }
 
@@ -132,12 +147,39 @@ mod tests {
             (parse(&[entry(SECRET, r#""name":"n","projects":["hunter 2"],"roles":["admin"]"#)]), "nor *"),
             (parse(&[entry(SECRET, r#""name":"n","projects":[],"roles":["admin"]"#)]), "must not be empty"),
             (
-                parse(&[entry(SECRET, r#""name":"n","projects":["p"],"roles":["hunter2"]"#)]),
-                "not of the documented form",
+                parse(&[
+                    entry(SECRET, whole),
+                    entry(SECRET, r#""name":"n","projects":["p"],"roles":["admin","hunter2"]"#),
+                ]),
+                "tokens[1].roles[1]: not of the documented form: an unknown value, expected one of `read-only`, `consumer`, \
+                 `producer`, `admin`, at line 1 column",
             ),
-            (parse(&[entry(SECRET, r#""name":"n","projects":["p"]"#)]), "not of the documented form"),
-            (Tokens::parse(br#"{"tokens":"hunter2"}"#), "not of the documented form, at line 1 column 19"),
-            (Tokens::parse(br#"{"hunter2":[]}"#), "not of the documented form"),
+            (
+                parse(&[entry(SECRET, r#""name":"n","projects":["p"]"#)]),
+                "tokens[0]: not of the documented form: missing field `roles`",
+            ),
+            (
+                parse(&[entry(SECRET, r#""name":"n","projects":"hunter2, expected x","roles":["admin"]"#)]),
+                "tokens[0].projects: not of the documented form: a string, expected an array, at line 1",
+            ),
+            (
+                parse(&[entry(SECRET, r#""name":["hunter2"],"projects":["p"],"roles":["admin"]"#)]),
+                "tokens[0].name: not of the documented form: an array, expected a string",
+            ),
+            (
+                parse(&[entry(SECRET, r#""name":"n","projects":["p"],"roles":[5]"#)]),
+                "tokens[0].roles[0]: not of the documented form: a number, expected a string",
+            ),
+            (
+                parse(&[r#""hunter2""#.into()]),
+                "tokens[0]: not of the documented form: a string, expected an object with sha256",
+            ),
+            (
+                Tokens::parse(br#"{"tokens":"hunter2"}"#),
+                "tokens: not of the documented form: a string, expected an array, at line 1 column 19",
+            ),
+            (Tokens::parse(br#"{"hunter2":[]}"#), "not of the documented form: an unknown field, expected `tokens`"),
+            (Tokens::parse(br#"{"tokens":[]} hunter2"#), "not JSON: something stands behind its end"),
             (Tokens::parse(b"hunter2"), "not JSON, at line 1"),
             (Tokens::parse(b""), "not JSON"),
         ];
@@ -153,18 +195,29 @@ mod tests {
         for field in [r#""expires":"2020-01-01""#, r#""disabled":true"#, r#""hunter2":1"#, r#""SHA256":"x""#] {
             let Malformed(why) =
                 parse(&[entry(SECRET, whole), entry(SECRET, &format!("{whole},{field}"))]).unwrap_err();
-            assert!(
-                why.contains("an unknown field, expected one of `sha256`, `name`, `projects`, `roles`"),
-                "{field}: {why}"
-            );
+            let words = "an unknown field, expected one of `sha256`, `name`, `projects`, `roles`";
+            assert!(why.starts_with("tokens[1]: ") && why.contains(words), "{field}: {why}");
             assert!(!why.contains("hunter") && why.contains("at line 1 column"), "{why}");
         }
         let Malformed(why) = Tokens::parse(br#"{"tokens":[],"expires":1}"#).unwrap_err();
         assert!(why.contains("an unknown field, expected `tokens`, at line 1"), "{why}");
         for field in ["sha256", "name"] {
             let twice = parse(&[entry(SECRET, &format!(r#"{whole},"{field}":"n""#))]);
-            assert!(twice.unwrap_err().0.contains("not of the documented form"), "{field} twice");
+            let Malformed(why) = twice.unwrap_err();
+            let words = format!(": not of the documented form: duplicate field `{field}`");
+            assert!(why.starts_with("tokens[0]") && why.contains(&words), "{field} twice: {why}");
         }
+    }
+
+    #[test]
+    fn a_digest_of_a_token_and_a_newline_is_known_for_what_it_is() {
+        /// `echo secret | sha256sum`
+        const BY_ECHO: &str = "b37e50cedcd3e3f1ff64f4afc0422084ae694253cf399326868e07a35f4a45fb";
+        let rest = r#""name":"shop","projects":["p"],"roles":["producer"]"#;
+        let tokens = parse(&[entry(BY_ECHO, rest), entry(OTHER, rest)]).unwrap();
+        assert!(tokens.owner("secret").is_none(), "it lets nobody in all the same");
+        let by_line = |token| tokens.owner_by_line(token).map(|owner| owner.name());
+        assert_eq!([by_line("secret"), by_line("other"), by_line("unknown")], [Some("shop"), None, None]);
     }
 
     #[test]

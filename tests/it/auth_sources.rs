@@ -181,3 +181,25 @@ async fn a_url_that_never_answers_ends_neither_the_checks_nor_the_process_late()
     assert!(!is_good(&service, &unknown).await);
     ends_in_time(service);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_let_nobody_in_are_told_of_at_the_start() {
+    let database = TestDatabase::create().await;
+    let tokens = SecretFile::new(&tokens(&[]));
+    let entry = json!({ "access": "AK", "secret": "s\n", "name": "shop", "projects": ["*"], "roles": ["admin"] });
+    let keys = SecretFile::new(&json!({ "keys": [entry] }));
+    let flags = [
+        "--auth=tokens,aksk".to_owned(),
+        format!("--auth-tokens-file={}", tokens.0.display()),
+        format!("--auth-aksk-file={}", keys.0.display()),
+    ];
+    let service = Logged::serve(&database, flags).await;
+    for words in
+        ["the list of tokens is empty: no token lets anybody in", "keys[0].secret begins or ends with white space"]
+    {
+        assert!(service.text().contains(words), "{words}: {}", service.text());
+    }
+    keys.write(&json!({ "keys": [] }));
+    let words = "the list of access keys is empty: no signature lets anybody in";
+    eventually("it is told of later too", async || service.text().contains(words)).await;
+}

@@ -129,3 +129,15 @@ async fn tokens_are_rotated_by_writing_the_file_anew() {
     file.write(&tokens(&[]));
     eventually("nobody is let in", async || !good("new").await).await;
 }
+
+#[tokio::test]
+async fn a_token_whose_digest_was_made_with_a_newline_is_told_so() {
+    let service = TestService::guarded(by_token(&[("mine\n", &[PROJECT], ADMIN)])).await;
+    let rest = Rest::new(&service.replica);
+    let words = "its sha256 in the list of tokens is of the token and a newline: make it with printf instead of echo";
+    let (status, dms_code, message) = rest.showing("x-auth-token", "mine").get("/queues").await.error();
+    assert_eq!((status, dms_code.as_str()), (401, "DMS.10240101"));
+    assert!(message.ends_with(words), "{message}");
+    let stranger = rest.showing("x-auth-token", "other").get("/queues").await.error();
+    assert_eq!(stranger.2, "the credentials are not valid");
+}
