@@ -66,7 +66,7 @@ impl QueueService for Queues {
         let queue = QueueId::parse(&request.get_ref().queue_id)?;
         let names = convert::group_names(&request.get_ref().names)?;
         let groups = self.0.create_groups(&project, queue, names).await?;
-        let groups = groups.into_iter().map(|group| convert::group(group, None)).collect();
+        let groups = groups.into_iter().map(|group| convert::group(group.into())).collect();
         Ok(Response::new(CreateConsumerGroupsResponse { groups }))
     }
 
@@ -81,7 +81,7 @@ impl QueueService for Queues {
         let memory = self.0.answer(&project);
         let listed = self.0.list_groups(&project, queue, &page, request.include_counters, &memory).await?;
         let (queue, groups, next_page_token) = listed;
-        let groups = groups.into_iter().map(|(group, counters)| convert::group(group, counters)).collect();
+        let groups = groups.into_iter().map(convert::group).collect();
         let queue = Some(convert::queue(queue));
         Ok(holding(ListConsumerGroupsResponse { queue, groups, next_page_token }, memory))
     }

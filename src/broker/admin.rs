@@ -8,7 +8,7 @@ use crate::domain::counters::{GroupCounters, QueueQuota};
 use crate::domain::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionKey};
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::page::{GroupPage, ListPage, QueueKey};
-use crate::domain::queue::{Group, NewQueue, Queue, QueueSummary};
+use crate::domain::queue::{Group, GroupSummary, NewQueue, Queue, QueueSummary};
 use crate::memory::Answer;
 use crate::store;
 
@@ -75,16 +75,17 @@ impl Broker {
         page: &GroupPage,
         with_counters: bool,
         memory: &Answer,
-    ) -> Result<(Queue, Vec<(Group, Option<GroupCounters>)>, String)> {
+    ) -> Result<(Queue, Vec<GroupSummary>, String)> {
         let _share = self.core.pool_shares.enter(project).await?;
         let pool = &self.core.store.pool;
         let queue = store::queues::find(pool, project, queue).await?;
-        let (mut groups, mut listed) = (Vec::new(), store::groups::list(pool, queue.id).await?);
-        let next = page.cut(&mut listed);
-        for group in listed {
+        let mut groups = store::groups::summaries(pool, &queue).await?;
+        let next = page.cut(&mut groups);
+        for summary in &mut groups {
             memory.grow(GROUP_BYTES)?;
-            let counters = if with_counters { Some(self.counters(&queue, &group).await?) } else { None };
-            groups.push((group, counters));
+            if with_counters {
+                summary.counters = Some(self.counters(&queue, &summary.group).await?);
+            }
         }
         Ok((queue, groups, next))
     }

@@ -1,5 +1,7 @@
 //! Message labels (`tags` of a message) and the rule by which a group selects by them.
 
+use std::fmt;
+
 use super::error::{Error, ErrorKind, Result};
 use super::limits::{LABEL_CHARS, LABELS_MAX};
 use super::text;
@@ -24,11 +26,30 @@ pub fn check_count(field: &str, count: usize) -> Result<()> {
     Err(Error::field(ErrorKind::LabelInvalid, field, format!("{count} labels"), "at most 3 labels"))
 }
 
+/// The error for a retrieval with another rule than the one its group is bound to.
+pub fn other_rule(asked: Option<&LabelRule>, bound: Option<&LabelRule>) -> Error {
+    let shown = |rule: Option<&LabelRule>| rule.map_or_else(|| "no label".to_owned(), LabelRule::to_string);
+    let (asked, bound) = (shown(asked), shown(bound));
+    let message = format!(
+        "tags: asked for {asked}, but the first retrieval with labels has bound this group to {bound} for good; ask for that, \
+         or make a group of its own for another choice (to change this one, delete it and make it again)"
+    );
+    Error::new(ErrorKind::ConsumeFailed, message).about("tags")
+}
+
 /// Which messages a group takes. Two rules are the same when they select the same messages by the same labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelRule {
     labels: Vec<String>,
     all: bool,
+}
+
+/// In words: `'a' or 'b'`.
+impl fmt::Display for LabelRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted: Vec<String> = self.labels.iter().map(|label| text::quoted(label)).collect();
+        f.write_str(&quoted.join(if self.all { " and " } else { " or " }))
+    }
 }
 
 impl LabelRule {

@@ -11,7 +11,7 @@ use super::clock::Timestamp;
 use super::error::{Error, ErrorKind, Result};
 use super::ids::{StreamId, SubscriptionId};
 use super::limits::PAGE_SIZE;
-use super::queue::Group;
+use super::queue::GroupSummary;
 
 const VERSION: u8 = 1;
 const SUM_LEN: usize = 4;
@@ -142,7 +142,7 @@ impl GroupPage {
     }
 
     /// Leaves the page of all groups; the token of the next one, or an empty one.
-    pub fn cut(&self, groups: &mut Vec<Group>) -> String {
+    pub fn cut(&self, groups: &mut Vec<GroupSummary>) -> String {
         match self {
             Self::Numbered(size, number) => {
                 groups.drain(..size.saturating_mul(number - 1).min(groups.len()));
@@ -150,8 +150,8 @@ impl GroupPage {
                 String::new()
             }
             Self::After(page) => {
-                groups.retain(|group| page.after.is_none_or(|after| group.subscription > after));
-                page.cut(groups, |group| group.subscription)
+                groups.retain(|summary| page.after.is_none_or(|after| summary.group.subscription > after));
+                page.cut(groups, |summary| summary.group.subscription)
             }
         }
     }
@@ -180,6 +180,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::{GroupId, QueueId};
+    use crate::domain::queue::Group;
 
     fn pages(size: i32) -> Vec<Vec<i64>> {
         let (mut found, mut next) = (Vec::new(), String::new());
@@ -207,17 +208,17 @@ mod tests {
         );
     }
 
-    fn group(number: i64) -> Group {
+    fn group(number: i64) -> GroupSummary {
         let (id, queue) = (GroupId(Uuid::nil()), QueueId(Uuid::nil()));
-        Group { id, queue, name: String::new(), subscription: SubscriptionId(number), dead_letters: None }
+        Group { id, queue, name: String::new(), subscription: SubscriptionId(number), dead_letters: None }.into()
     }
 
     #[test]
     fn numbered_pages_need_both_numbers() {
         let page = |size, number| {
-            let mut groups: Vec<Group> = (1..=3).map(group).collect();
+            let mut groups: Vec<GroupSummary> = (1..=3).map(group).collect();
             assert_eq!(GroupPage::numbered(size, number).cut(&mut groups), "");
-            groups.iter().map(|group| group.subscription.0).collect::<Vec<_>>()
+            groups.iter().map(|summary| summary.group.subscription.0).collect::<Vec<_>>()
         };
         assert_eq!(page(Some(2), 1), [1, 2]);
         assert_eq!(page(Some(2), 2), [3]);

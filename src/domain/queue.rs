@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::clock::Timestamp;
+use super::counters::GroupCounters;
 use super::error::{Error, ErrorKind, Result};
 use super::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionId};
+use super::labels::LabelRule;
 use super::limits::{
     DESCRIPTION_CHARS_MAX, GROUP_NAME_CHARS, GROUPS_PER_QUEUE_MAX, MAX_CONSUME_COUNT, QUEUE_NAME_CHARS,
     RETENTION_HOURS, RETENTION_HOURS_DEFAULT, retention,
@@ -192,6 +194,25 @@ pub struct QueueSummary {
     pub produced: i64,
     /// Its groups.
     pub group_count: i32,
+}
+
+/// A group with what its list entry shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSummary {
+    /// The group.
+    pub group: Group,
+    /// The label rule that it is bound to.
+    pub rule: Option<LabelRule>,
+    /// Messages that the rule has passed over.
+    pub passed_over: i64,
+    /// Only when they were asked for.
+    pub counters: Option<GroupCounters>,
+}
+
+impl From<Group> for GroupSummary {
+    fn from(group: Group) -> Self {
+        Self { group, rule: None, passed_over: 0, counters: None }
+    }
 }
 
 /// A consumer group.

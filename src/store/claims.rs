@@ -29,6 +29,8 @@ pub struct Claim {
     pub cursor_time: Timestamp,
     /// Offsets that leave without success: expired, or passed over by the label rule.
     pub skipped: i64,
+    /// Those of them that the label rule has passed over.
+    pub passed_over: i64,
     /// These failed messages are taken (into leases, or dropped).
     pub retries: Vec<i64>,
     /// See [`SubscriptionState::retry_cursor`].
@@ -61,13 +63,13 @@ pub const CLAIM: &str = "
 WITH moved AS (
     UPDATE subscriptions AS s
     SET version = s.version + 1, cursor_offset = i.cursor_offset, cursor_time = i.cursor_time,
-        skipped = s.skipped + i.skipped, retry_cursor = i.retry_cursor, failed_next = i.failed_next
+        skipped = s.skipped + i.skipped, passed_over = s.passed_over + i.passed_over, retry_cursor = i.retry_cursor, failed_next = i.failed_next
     FROM (
         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::tid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bigint[],
                              $8::integer[], $9::integer[], $10::integer[], $11::integer[],
-                             $20::bigint[], $21::boolean[], $22::boolean[])
+                             $20::bigint[], $21::boolean[], $22::boolean[], $23::bigint[])
             AS i (stream_id, subscription_id, place, version, cursor_offset, cursor_time, skipped,
-                  first_retry, last_retry, first_lease, last_lease, retry_cursor, failed_next, exclusive)
+                  first_retry, last_retry, first_lease, last_lease, retry_cursor, failed_next, exclusive, passed_over)
         ORDER BY 1, 2
     ) AS i
     WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id AND s.subscription_id + 0 = i.subscription_id
@@ -109,7 +111,8 @@ macro_rules! claim_one_sql {
             "
 WITH moved AS (
     UPDATE subscriptions AS s
-    SET version = version + 1, cursor_offset = $5, cursor_time = $6, skipped = skipped + $7, failed_next = $15
+    SET version = version + 1, cursor_offset = $5, cursor_time = $6, skipped = skipped + $7, failed_next = $15,
+        passed_over = passed_over + $16
     WHERE ctid = $3 AND stream_id + 0 = $1 AND subscription_id + 0 = $2 AND version = $4",
             $guard,
             "
@@ -166,7 +169,8 @@ async fn claim_one(conn: &mut PgConnection, claim: &Claim) -> sqlx::Result<Vec<M
         .bind(claim.cursor)
         .bind(claim.cursor_time)
         .bind(claim.skipped);
-    bind_leases(query, || claim.leases.iter()).bind(claim.failed_next).fetch_all(conn).await
+    let query = bind_leases(query, || claim.leases.iter()).bind(claim.failed_next);
+    query.bind(claim.passed_over).fetch_all(conn).await
 }
 
 async fn claim_many(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<Vec<Moved>> {
@@ -190,6 +194,7 @@ async fn claim_many(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<V
         .bind(claims.iter().map(|claim| claim.retry_cursor).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| claim.failed_next).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| claim.exclusive).collect::<Vec<_>>())
+        .bind(claims.iter().map(|claim| claim.passed_over).collect::<Vec<_>>())
         .fetch_all(conn)
         .await
 }

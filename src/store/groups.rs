@@ -8,7 +8,8 @@ use super::rows::from_row;
 use super::{deletion, sqlstate};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionId};
-use crate::domain::queue::{Group, Queue};
+use crate::domain::labels::LabelRule;
+use crate::domain::queue::{Group, GroupSummary, Queue};
 use crate::domain::{Error, ErrorKind, Result};
 
 struct GroupRow {
@@ -47,6 +48,40 @@ pub async fn list(pool: &PgPool, queue: QueueId) -> Result<Vec<Group>> {
             .fetch_all(pool)
             .await?;
     Ok(rows.into_iter().map(Group::from).collect())
+}
+
+struct SummaryRow {
+    group: GroupRow,
+    label_tags: Option<Vec<String>>,
+    label_all: bool,
+    passed_over: i64,
+}
+
+from_row!(SummaryRow { label_tags, label_all, passed_over; group });
+
+impl From<SummaryRow> for GroupSummary {
+    fn from(row: SummaryRow) -> Self {
+        Self {
+            group: row.group.into(),
+            rule: row.label_tags.and_then(|tags| LabelRule::new(tags, row.label_all)),
+            passed_over: row.passed_over,
+            counters: None,
+        }
+    }
+}
+
+const SUMMARIES: &str = "
+SELECT g.*, s.label_tags, s.label_all, s.passed_over
+FROM consumer_groups AS g
+JOIN subscriptions AS s ON s.stream_id = $2 AND s.subscription_id = g.subscription_id
+WHERE g.queue_id = $1 ORDER BY g.subscription_id";
+
+/// The groups of a queue by creation, with their label rules, without counters.
+#[tracing::instrument(name = "groups::summaries", level = "debug", skip_all)]
+pub async fn summaries(pool: &PgPool, queue: &Queue) -> Result<Vec<GroupSummary>> {
+    let query = sqlx::query_as(SUMMARIES).bind(queue.id.0).bind(queue.stream.0);
+    let rows: Vec<SummaryRow> = query.fetch_all(pool).await?;
+    Ok(rows.into_iter().map(GroupSummary::from).collect())
 }
 
 /// Creates groups, all or none, each with a reader that begins at the earliest message that has not expired.

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use dms::broker::Settings;
 use dms_client::v1 as pb;
 use pb::TagMatch::{All, Any, Unspecified};
+use serde_json::{Value, json};
 
 use crate::support::calls::{eventually, tagged};
-use crate::support::service::{Group, TestService, attempts, bodies, code, handlers};
+use crate::support::rest::Rest;
+use crate::support::service::{Group, PROJECT, Replica, TestService, attempts, bodies, code, handlers};
 
 const OTHER_RULE: &str = "DMS.10542204";
 
@@ -92,6 +94,19 @@ async fn another_rule_or_none_is_refused_once_a_group_is_bound() {
     service.send_messages(&group.queue, vec![tagged("7", &["a"]), tagged("8", &["b", "a"])]).await.unwrap();
     for (tags, tag_match) in others {
         assert_eq!(refusal(&service, &group, tags, tag_match).await, OTHER_RULE, "{tags:?} {tag_match:?}");
+    }
+    for (tags, tag_match, asked) in
+        [(&["c", "a"][..], Any, "'a' or 'c'"), (&["a"], All, "'a'"), (&[], Unspecified, "no label")]
+    {
+        let request = group.labelled_request(tags, tag_match);
+        let refused = group.glance_at(&service.replica, request).await.unwrap_err();
+        let words = format!(
+            "tags: asked for {asked}, but the first retrieval with labels has bound this group to 'a' and 'b' for good"
+        );
+        assert!(
+            refused.message().starts_with(&words) && refused.message().contains("make a group of its own"),
+            "{refused:?}"
+        );
     }
     // The same rule in other words; a refused retrieval has taken nothing.
     assert_eq!(consume(&service, &group, &["b", "a", "b"], All).await, ["8"]);
@@ -271,4 +286,72 @@ async fn a_rule_binds_on_every_replica() {
     assert!(group.glance_at(&other, group.labelled_request(&["a"], All)).await.unwrap().is_empty());
     other.shutdown().await;
     third.shutdown().await;
+}
+
+/// The one group of a queue, as it is listed.
+async fn listed(service: &TestService, queue: &str) -> pb::ConsumerGroup {
+    let request = pb::ListConsumerGroupsRequest {
+        project_id: PROJECT.into(),
+        queue_id: queue.into(),
+        ..pb::ListConsumerGroupsRequest::default()
+    };
+    let answer = service.replica.queues.clone().list_consumer_groups(request).await.unwrap().into_inner();
+    answer.groups.into_iter().next().unwrap()
+}
+
+#[tokio::test]
+async fn a_group_is_listed_with_its_rule_and_what_that_has_passed_over() {
+    let service = TestService::start().await;
+    let rest = Rest::new(&service.replica);
+    let group = labelled(&service, "queue").await;
+    let of_rest = async || rest.get(&format!("/queues/{}/groups", group.queue)).await.ok(200)["groups"][0].clone();
+    assert!(of_rest().await.get("tag").is_none(), "as documented while there is no rule");
+    assert_eq!(consume(&service, &group, &["a", "b"], All).await, ["3", "6"]);
+    let shown = listed(&service, &group.queue).await;
+    let rule = pb::LabelRule { tags: vec!["a".into(), "b".into()], tag_match: All.into() };
+    assert_eq!((shown.label_rule, shown.passed_over_messages), (Some(rule), 4));
+    service
+        .send_messages(&group.queue, vec![tagged("7", &["a"]), tagged("8", &["b", "a"]), tagged("9", &[])])
+        .await
+        .unwrap();
+    assert_eq!(consume(&service, &group, &["a", "b"], All).await, ["8"]);
+    let entry = of_rest().await;
+    assert_eq!((&entry["tag"], &entry["tag_type"]), (&json!(["a", "b"]), &json!("and")));
+    // The last one stands behind what was delivered: it is passed over when the group looks for more.
+    let request = group.labelled_request(&["a", "b"], All);
+    assert!(group.glance_at(&service.replica, request).await.unwrap().is_empty());
+    assert_eq!(of_rest().await["passed_over_messages"], 6);
+    let other = service.another_replica().await;
+    assert_eq!(
+        rest_of(&other, &group.queue).await["passed_over_messages"],
+        6,
+        "another replica, or the same restarted"
+    );
+    other.shutdown().await;
+}
+
+async fn rest_of(replica: &Replica, queue: &str) -> Value {
+    Rest::new(replica).get(&format!("/queues/{queue}/groups")).await.ok(200)["groups"][0].clone()
+}
+
+#[tokio::test]
+async fn what_has_expired_or_fails_later_is_counted_for_what_it_is() {
+    let service = TestService::start().await;
+    let group = labelled(&service, "queue").await;
+    let batch = service.receive(&group, 3).await;
+    service.ack(&group, &handlers(&batch, false)).await.unwrap();
+    // Of the failed ones `1` is not selected, of the new ones `4` and `5`.
+    let again = group.poll_at(&service.replica, group.labelled_request(&["b"], Any)).await.unwrap();
+    assert_eq!(bodies(&again), ["6", "2", "3"]);
+    assert_eq!(listed(&service, &group.queue).await.passed_over_messages, 3);
+    service.ack(&group, &handlers(&again, true)).await.unwrap();
+    service.send_messages(&group.queue, vec![tagged("7", &["a"])]).await.unwrap();
+    service.advance(73 * 3600);
+    service.send_messages(&group.queue, vec![tagged("8", &["b"])]).await.unwrap();
+    assert_eq!(consume(&service, &group, &["b"], Any).await, ["8"]);
+    assert_eq!(
+        listed(&service, &group.queue).await.passed_over_messages,
+        3,
+        "the expired one would have been lost anyway"
+    );
 }

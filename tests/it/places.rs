@@ -90,9 +90,9 @@ async fn rows_are_found_by_place_and_not_by_key() {
         for (table, sql, parameters, look_ups) in [
             ("streams", APPEND_AT, 6, 1),
             ("streams", APPEND_ONE_AT, 6, 1),
-            ("subscriptions", CLAIM, 22, 1),
-            ("subscriptions", CLAIM_ONE, 15, 1),
-            ("subscriptions", CLAIM_ONE_FIFO, 15, 1),
+            ("subscriptions", CLAIM, 23, 1),
+            ("subscriptions", CLAIM_ONE, 16, 1),
+            ("subscriptions", CLAIM_ONE_FIFO, 16, 1),
         ] {
             let plan = plan(conn, sql, parameters).await;
             let scans: Vec<&String> = plan.iter().filter(|line| line.contains(&format!(" on {table}"))).collect();
@@ -130,9 +130,9 @@ async fn what_is_looked_up_by_key_is_looked_up_however_small_its_table_was() {
             (locks::LEASES, 3),
             (locks::DEAD_LETTERS, 2),
             (APPEND, 5),
-            (CLAIM, 22),
-            (CLAIM_ONE, 15),
-            (CLAIM_ONE_FIFO, 15),
+            (CLAIM, 23),
+            (CLAIM_ONE, 16),
+            (CLAIM_ONE_FIFO, 16),
             (retries::READ, 4),
             (READ_HOLDING, 5),
         ] {
@@ -248,6 +248,7 @@ async fn of_claims_at_one_place_one_holds() {
         cursor_time: now,
         exclusive: true,
         skipped: 0,
+        passed_over: 0,
         retries: Vec::new(),
         retry_cursor: 0,
         failed_next: true,
@@ -307,6 +308,7 @@ async fn claims_lock_readers_in_the_order_of_their_keys_whatever_comes_first() {
             cursor_time: now,
             exclusive: false,
             skipped: 0,
+            passed_over: 0,
             retries: Vec::new(),
             retry_cursor: 0,
             failed_next: true,

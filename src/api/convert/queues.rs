@@ -4,9 +4,10 @@ use dms_client::v1 as pb;
 
 use super::timestamp;
 use crate::domain::counters::{GroupCounters, QueueQuota};
+use crate::domain::labels::LabelRule;
 use crate::domain::limits::BATCH_BYTES_MAX;
 use crate::domain::page::{GroupPage, ListPage};
-use crate::domain::queue::{self, Group, NewQueue, Queue, QueueDraft, QueueMode, QueueSummary};
+use crate::domain::queue::{self, GroupSummary, NewQueue, Queue, QueueDraft, QueueMode, QueueSummary};
 use crate::domain::{Error, ErrorKind, Result};
 
 const QUOTA_TYPE: &str = "queue";
@@ -92,8 +93,20 @@ pub fn group_names(names: &[String]) -> Result<Vec<String>> {
 }
 
 /// A group.
-pub fn group(group: Group, counters: Option<GroupCounters>) -> pb::ConsumerGroup {
-    pb::ConsumerGroup { id: group.id.to_string(), name: group.name, counters: counters.map(group_counters) }
+pub fn group(summary: GroupSummary) -> pb::ConsumerGroup {
+    let GroupSummary { group, rule, passed_over, counters } = summary;
+    pb::ConsumerGroup {
+        id: group.id.to_string(),
+        name: group.name,
+        counters: counters.map(group_counters),
+        label_rule: rule.map(label_rule),
+        passed_over_messages: passed_over,
+    }
+}
+
+fn label_rule(rule: LabelRule) -> pb::LabelRule {
+    let tag_match = if rule.all() { pb::TagMatch::All } else { pb::TagMatch::Any };
+    pb::LabelRule { tags: rule.labels().to_vec(), tag_match: tag_match.into() }
 }
 
 fn group_counters(counters: GroupCounters) -> pb::GroupCounters {

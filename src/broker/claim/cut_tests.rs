@@ -34,7 +34,7 @@ fn of_sizes(sizes: &[usize], origin: impl Fn(i64) -> Origin) -> VecDeque<Candida
 }
 
 fn new_only(sizes: &[usize]) -> Deliverable {
-    let new = of_sizes(sizes, |_| Origin::New { skipped_before: 0 });
+    let new = of_sizes(sizes, |_| Origin::New { skipped_before: 0, unselected_before: 0 });
     Deliverable { new, failed: VecDeque::new(), failed_next: true }
 }
 
@@ -157,5 +157,5 @@ fn a_small_part_of_a_segment_is_copied_out_of_it() {
 }
 
 fn new() -> Origin {
-    Origin::New { skipped_before: 0 }
+    Origin::New { skipped_before: 0, unselected_before: 0 }
 }

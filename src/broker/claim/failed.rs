@@ -31,6 +31,8 @@ pub(super) struct FoundFailed {
     pub dropped: Vec<i64>,
     /// How many of them have expired.
     pub expired: i64,
+    /// How many of them the label rule does not select any more.
+    pub unselected: i64,
     /// The last failure that was looked at.
     pub last: i64,
     /// The first failure that nothing was decided about, for its message did not fit into this round.
@@ -168,9 +170,12 @@ fn found(
         }
         let at = MessageRef { attempts: message.attempts.saturating_add(1), ..*message };
         let candidate = segment.and_then(|segment| Candidate::of(segment, at, Origin::Failed { failure: *failure }));
-        match candidate.filter(|candidate| selected(rule, &candidate.message)) {
-            Some(candidate) => found.candidates.push_back(candidate),
-            None => found.dropped.push(message.offset),
+        match candidate {
+            Some(candidate) if selected(rule, &candidate.message) => found.candidates.push_back(candidate),
+            unselected => {
+                found.unselected += i64::from(unselected.is_some());
+                found.dropped.push(message.offset);
+            }
         }
     }
     found

@@ -35,6 +35,8 @@ pub(super) struct FoundNew {
     pub skipped: i64,
     /// Those of them that had expired.
     pub expired: i64,
+    /// Those of them that the label rule does not select.
+    pub unselected: i64,
     /// Whether it ended at its bounds, having found little.
     pub is_search: bool,
 }
@@ -103,8 +105,8 @@ impl ClaimLane {
         budget.looked_at(looked_at);
         let is_at_bounds = looked_at >= BYTES_MAX || segments_looked_at >= SEGMENTS_MAX;
         let is_search = is_at_bounds && scan.candidates.len() < wanted && scan.bytes < looked_at / SEARCH_SHARE;
-        let LogScan { candidates, offset: end, time, skipped, expired, .. } = scan;
-        Ok(FoundNew { candidates, end, time, skipped, expired, is_search })
+        let LogScan { candidates, offset: end, time, skipped, expired, unselected, .. } = scan;
+        Ok(FoundNew { candidates, end, time, skipped, expired, unselected, is_search })
     }
 }
 

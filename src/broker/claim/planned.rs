@@ -54,6 +54,7 @@ impl Planned {
             cursor: state.cursor,
             cursor_time: state.cursor_time,
             skipped: 0,
+            passed_over: 0,
             retries: Vec::new(),
             retry_cursor: state.retry_cursor,
             failed_next: deliverable.failed_next,
@@ -94,11 +95,11 @@ fn leases(batches: &[(LeaseKey, Timestamp, Batch)]) -> Vec<Lease> {
 
 /// To the end of the walk, but what found no consumer stays where it is.
 fn move_cursor(claim: &mut Claim, new: &FoundNew, left: Option<&Candidate>) {
-    (claim.cursor, claim.cursor_time, claim.skipped) = match left {
-        Some(Candidate { at, origin: Origin::New { skipped_before }, .. }) => {
-            (at.offset, at.appended_at, *skipped_before)
+    (claim.cursor, claim.cursor_time, claim.skipped, claim.passed_over) = match left {
+        Some(Candidate { at, origin: Origin::New { skipped_before, unselected_before }, .. }) => {
+            (at.offset, at.appended_at, *skipped_before, *unselected_before)
         }
-        _ => (new.end, new.time, new.skipped),
+        _ => (new.end, new.time, new.skipped, new.unselected),
     };
 }
 
@@ -116,6 +117,7 @@ fn take_failed(
     let delivered = batches.iter().flat_map(|(_, _, batch)| &batch.messages);
     let delivered = delivered.filter(|message| failure(message).is_some()).map(|message| message.at.offset);
     claim.skipped += i64::try_from(found.dropped.len()).unwrap_or(i64::MAX);
+    claim.passed_over += found.unselected;
     claim.retries = delivered.chain(found.dropped).collect();
     let stays = deliverable.failed.iter().filter_map(failure).chain(found.undecided_from).min();
     claim.retry_cursor = claim.retry_cursor.max(stays.map_or(found.last, |first| first - 1));

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{ClaimRequest, REFRESH};
+use crate::domain::Error;
 use crate::domain::ids::LeaseId;
-use crate::domain::labels::LabelRule;
+use crate::domain::labels::{self, LabelRule};
 use crate::domain::lease::SubscriptionState;
-use crate::domain::{Error, ErrorKind};
 use crate::store::claims::{Claim, Claimed};
 
 /// Where a reader's next messages come from.
@@ -207,11 +207,11 @@ impl Reader {
         }
         let (kept, refused): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|request| request.rule == *bound);
-        self.waiting = kept;
         for request in refused {
-            let message = "tags: not the label rule that the group is bound to by its first retrieval with labels";
-            drop(request.reply.send(Err(Error::new(ErrorKind::ConsumeFailed, message).about("tags"))));
+            let error = labels::other_rule(request.rule.as_ref(), bound.as_ref());
+            drop(request.reply.send(Err(error)));
         }
+        self.waiting = kept;
     }
 
     /// Answers consumers that were never looked after; those that were parked stay.
@@ -333,6 +333,7 @@ mod tests {
             cursor: 5,
             cursor_time,
             skipped: 0,
+            passed_over: 0,
             retries: Vec::new(),
             retry_cursor: 0,
             failed_next: true,

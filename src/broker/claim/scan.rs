@@ -28,6 +28,8 @@ pub enum Origin {
     New {
         /// Offsets passed over.
         skipped_before: i64,
+        /// Those of them that the label rule does not select.
+        unselected_before: i64,
     },
     /// Failed before; its place in the order of failures.
     Failed {
@@ -60,6 +62,8 @@ pub struct LogScan<'a> {
     pub skipped: i64,
     /// Those of them whose messages had expired.
     pub expired: i64,
+    /// Those of them that the label rule does not select.
+    pub unselected: i64,
     /// Bytes of the messages found.
     pub bytes: usize,
 }
@@ -75,6 +79,7 @@ impl<'a> LogScan<'a> {
             time: cursor_time,
             skipped: 0,
             expired: 0,
+            unselected: 0,
             bytes: 0,
         }
     }
@@ -98,15 +103,19 @@ impl<'a> LogScan<'a> {
             return self.skip_to(segment.end_offset());
         }
         while self.offset < segment.end_offset() && self.candidates.len() < enough {
-            let message = segment.message(self.offset).filter(|message| selected(self.rule, message));
             let at = MessageRef { offset: self.offset, attempts: 1, appended_at: segment.appended_at };
-            let origin = Origin::New { skipped_before: self.skipped };
-            match message.and_then(|_| Candidate::of(segment, at, origin)) {
+            let origin = Origin::New { skipped_before: self.skipped, unselected_before: self.unselected };
+            let message = segment.message(self.offset);
+            let wanted = message.filter(|message| selected(self.rule, message));
+            match wanted.and_then(|_| Candidate::of(segment, at, origin)) {
                 Some(found) => {
                     self.bytes += found.message.size_bytes();
                     self.candidates.push(found);
                 }
-                None => self.skipped += 1,
+                None => {
+                    self.unselected += i64::from(message.is_some());
+                    self.skipped += 1;
+                }
             }
             self.offset += 1;
         }
@@ -147,7 +156,7 @@ mod tests {
 
     fn found(scan: &LogScan<'_>) -> Vec<(i64, i64)> {
         let found = |candidate: &Candidate| match candidate.origin {
-            Origin::New { skipped_before } => (candidate.at.offset, skipped_before),
+            Origin::New { skipped_before, .. } => (candidate.at.offset, skipped_before),
             Origin::Failed { .. } => panic!("it has never been claimed"),
         };
         scan.candidates.iter().map(found).collect()

@@ -137,6 +137,25 @@ struct Group<'a> {
     produced_deadletters: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     available_deadletters: Option<i64>,
+    /// The documented entry knows nothing of label rules, so these are there only for a group that is bound to one.
+    #[serde(flatten)]
+    label_rule: Option<LabelRule<'a>>,
+}
+
+/// In the words that a retrieval asks for it.
+#[derive(Serialize)]
+struct LabelRule<'a> {
+    tag: &'a [String],
+    tag_type: &'static str,
+    passed_over_messages: i64,
+}
+
+impl<'a> LabelRule<'a> {
+    fn of(group: &'a pb::ConsumerGroup) -> Option<Self> {
+        let rule = group.label_rule.as_ref()?;
+        let tag_type = if rule.tag_match() == pb::TagMatch::All { "and" } else { "or" };
+        Some(Self { tag: &rule.tags, tag_type, passed_over_messages: group.passed_over_messages })
+    }
 }
 
 impl<'a> Group<'a> {
@@ -150,6 +169,7 @@ impl<'a> Group<'a> {
             available_messages: counters.available_messages,
             produced_deadletters: dead_letters.then_some(counters.produced_dead_letters),
             available_deadletters: dead_letters.then_some(counters.available_dead_letters),
+            label_rule: LabelRule::of(group),
         }
     }
 }

@@ -144,7 +144,8 @@ async fn deletes_answer_with_nothing() {
 
 #[tokio::test]
 async fn groups_are_created_in_order() {
-    let group = |id: &str, name: &str| pb::ConsumerGroup { id: id.into(), name: name.into(), counters: None };
+    let group =
+        |id: &str, name: &str| pb::ConsumerGroup { id: id.into(), name: name.into(), ..pb::ConsumerGroup::default() };
     let fake = Fake::answering(pb::CreateConsumerGroupsResponse { groups: vec![group("g-1", "a"), group("g-2", "b")] });
     let reply = call(&fake, "POST", &format!("{QUEUE}/groups"), r#"{"groups":[{"name":"a"},{"name":"b"},{}]}"#).await;
     assert_eq!(reply.status, StatusCode::CREATED);
@@ -169,7 +170,8 @@ async fn groups_are_listed_as_documented() {
         produced_dead_letters: 5,
         available_dead_letters: 2,
     };
-    let group = pb::ConsumerGroup { id: "g-1".into(), name: "a".into(), counters: Some(counters) };
+    let counters = Some(counters);
+    let group = pb::ConsumerGroup { id: "g-1".into(), name: "a".into(), counters, ..pb::ConsumerGroup::default() };
     let fake = Fake::answering(pb::ListConsumerGroupsResponse {
         queue: Some(fifo()),
         groups: vec![group],
@@ -185,7 +187,7 @@ async fn groups_are_listed_as_documented() {
 
 #[tokio::test]
 async fn counters_not_asked_for_are_zero() {
-    let group = pb::ConsumerGroup { id: "g-1".into(), name: "a".into(), counters: None };
+    let group = pb::ConsumerGroup { id: "g-1".into(), name: "a".into(), ..pb::ConsumerGroup::default() };
     let fake = Fake::answering(pb::ListConsumerGroupsResponse {
         queue: Some(fifo()),
         groups: vec![group],
