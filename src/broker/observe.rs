@@ -11,10 +11,10 @@ use super::Broker;
 use super::core::Core;
 use super::lane::LaneQueue;
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::SubscriptionKey;
+use crate::domain::ids::{GroupId, QueueId, SubscriptionKey};
 use crate::domain::limits::RETENTION_DEFAULT;
 use crate::domain::{Error, Result};
-use crate::metrics::{GroupSample, Lane, Metrics, PostgresSample};
+use crate::metrics::{GroupIds, GroupSample, Lane, Metrics, PostgresSample};
 use crate::store;
 use crate::store::observe::GroupBacklog;
 
@@ -147,7 +147,17 @@ async fn show_groups(core: &Core, groups_max: u32) -> Result<()> {
 fn sample(group: GroupBacklog, now: Timestamp) -> GroupSample {
     let oldest_seconds = group.oldest.map(|oldest| now.since(oldest).as_secs_f64());
     let kept_seconds = f64::from(group.retention_hours) * SECONDS_PER_HOUR;
+    let ids = GroupIds {
+        queue_id: QueueId(group.queue_id).to_string(),
+        group_id: GroupId(group.group_id).to_string(),
+        stream: group.stream_id,
+        subscription: group.subscription_id,
+    };
     GroupSample {
+        ids,
+        claims: group.version,
+        cursor_offset: group.cursor_offset,
+        passed_over: group.passed_over,
         project: group.project_id,
         queue: group.queue,
         group: group.name,
@@ -181,6 +191,8 @@ async fn show_postgres(core: &Core) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
@@ -190,8 +202,13 @@ mod tests {
             queue: "q".into(),
             name: "g".into(),
             retention_hours: 2,
+            queue_id: Uuid::nil(),
+            group_id: Uuid::nil(),
             stream_id: 1,
             subscription_id: 2,
+            version: 6,
+            cursor_offset: 8,
+            passed_over: 9,
             unclaimed: 5,
             expired: 4,
             leased: 3,
@@ -207,6 +224,7 @@ mod tests {
         assert_eq!((shown.backlog, shown.in_flight, shown.failed, shown.expired), (9, 3, 1, 4));
         assert_eq!((shown.oldest_seconds, shown.retention_left_seconds), (Some(3600.0), Some(3600.0)));
         assert_eq!((shown.dead_waiting, shown.dead_oldest_seconds), (2, Some(1800.0)));
+        assert_eq!((shown.claims, shown.cursor_offset, shown.passed_over), (6, 8, 9));
         let empty = sample(GroupBacklog { oldest: None, dead_oldest: None, ..group }, hour);
         let ages = (empty.oldest_seconds, empty.retention_left_seconds, empty.dead_oldest_seconds);
         assert_eq!(ages, (None, None, None));

@@ -17,6 +17,14 @@ pub struct GroupSample {
     pub queue: String,
     /// Name of the group.
     pub group: String,
+    /// What the API and the database call it.
+    pub ids: GroupIds,
+    /// Moves with every claim of a batch.
+    pub claims: i64,
+    /// Next offset that it has never had.
+    pub cursor_offset: i64,
+    /// Messages that its label rule has passed over.
+    pub passed_over: i64,
     /// Messages not acknowledged yet and not expired: never claimed, leased, or failed.
     pub backlog: i64,
     /// Messages that have expired without having been claimed, until the group consumes again.
@@ -39,6 +47,27 @@ pub struct GroupSample {
     pub retention_left_seconds: Option<f64>,
 }
 
+/// What a group is called where names do not count.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, EncodeLabelSet)]
+pub struct GroupIds {
+    /// Id of the queue, as the API has it.
+    pub queue_id: String,
+    /// Id of the group, as the API has it.
+    pub group_id: String,
+    /// Number of the stream, as log and database have it.
+    pub stream: i64,
+    /// Number of the subscription.
+    pub subscription: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Named {
+    #[prometheus(flatten)]
+    names: OfGroup,
+    #[prometheus(flatten)]
+    ids: GroupIds,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfGroup {
     project: String,
@@ -59,6 +88,10 @@ pub struct Groups {
     failed: Count,
     dead_letters: Count,
     dead_waiting: Count,
+    claims: Count,
+    cursor_offset: Count,
+    passed_over: Count,
+    ids: Family<Named, Gauge<i64, AtomicI64>>,
     dead_oldest: Seconds,
     oldest: Seconds,
     retention_left: Seconds,
@@ -79,9 +112,18 @@ impl Groups {
             ("group_failed_messages", "Messages of a group that have failed and are due again", &groups.failed),
             ("group_dead_letter_messages", "Dead letters a group has ever had", &groups.dead_letters),
             ("group_dead_letters_waiting", "Dead letters of a group that are not acknowledged", &groups.dead_waiting),
+            ("group_claims", "Moves whenever a batch is given to a group", &groups.claims),
+            ("group_cursor_offset", "Offset of the next message that a group has never had", &groups.cursor_offset),
+            (
+                "group_passed_over_messages",
+                "Messages that the label rule of a group has passed over since it was created",
+                &groups.passed_over,
+            ),
         ] {
             registry.register(name, help, metric.clone());
         }
+        let help = "Always 1: the ids of queue and group for the API, the numbers of stream and subscription for log and database";
+        registry.register("group_ids", help, groups.ids.clone());
         let help = "Messages of a group that this replica has given out again";
         registry.register("group_redelivered_messages", help, groups.redelivered.clone());
         let help = "Age of the oldest dead letter of a group that is not acknowledged";
@@ -107,9 +149,11 @@ impl Groups {
     /// Shows no group: what was read before may be true no longer.
     pub fn clear(&self) {
         let Self { backlog, expired, in_flight, failed, dead_letters, dead_waiting, .. } = self;
-        for family in [backlog, expired, in_flight, failed, dead_letters, dead_waiting] {
-            family.clear();
-        }
+        let Self { claims, cursor_offset, passed_over, .. } = self;
+        let counts =
+            [backlog, expired, in_flight, failed, dead_letters, dead_waiting, claims, cursor_offset, passed_over];
+        counts.into_iter().for_each(Family::clear);
+        self.ids.clear();
         self.redelivered.clear();
         for family in [&self.oldest, &self.retention_left, &self.dead_oldest] {
             family.clear();
@@ -133,9 +177,13 @@ impl Groups {
             (&self.failed, sample.failed),
             (&self.dead_letters, sample.dead_letters),
             (&self.dead_waiting, sample.dead_waiting),
+            (&self.claims, sample.claims),
+            (&self.cursor_offset, sample.cursor_offset),
+            (&self.passed_over, sample.passed_over),
         ] {
             family.get_or_create(&of).set(count);
         }
+        self.ids.get_or_create(&Named { names: of.clone(), ids: sample.ids.clone() }).set(1);
         // Made anew at each reading: it goes up by all that was counted.
         self.redelivered.get_or_create(&of).inc_by(sample.redelivered);
         for (family, seconds) in [

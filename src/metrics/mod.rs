@@ -25,7 +25,7 @@ pub use self::clock::{Clock, ClockStep};
 pub use self::connections::{Connections, Cut};
 pub use self::credentials::Credentials;
 pub use self::gateway::GatewayMetrics;
-pub use self::groups::{GroupSample, Groups};
+pub use self::groups::{GroupIds, GroupSample, Groups};
 pub use self::lanes::{Lane, Lanes};
 pub use self::memory::MemoryUse;
 pub use self::messages::{Expired, Messages, SettledCounts};

@@ -133,6 +133,9 @@ async fn groups_tell_what_they_have_left_and_how_long_it_will_be_there() {
     assert_eq!((value("backlog_messages"), value("in_flight_messages")), (3.0, 1.0));
     assert_eq!((value("failed_messages"), value("dead_letter_messages")), (0.0, 1.0));
     assert_eq!((value("oldest_seconds"), value("retention_left_seconds")), (3600.0, 71.0 * 3600.0));
+    assert_eq!((value("claims"), value("cursor_offset"), value("passed_over_messages")), (1.0, 2.0, 0.0));
+    let names = format!(r#"dms_group_ids{{project="{PROJECT}",queue="queue",group="group""#);
+    assert!(metrics.has(&format!(r#"{names},queue_id="{queue}",group_id="{id}",stream=""#)), "for the API");
     assert_eq!(metrics.value(&of_group("backlog_messages", "idle", "nothing")), 0.0);
     assert!(!metrics.has(&of_group("oldest_seconds", "idle", "nothing")));
 }
