@@ -25,10 +25,8 @@ pub async fn service(args: ServeArgs) -> Result<()> {
         ..options
     };
     let options = ServerOptions { grpc_tls: args.tls.grpc(&args.grpc_tls), rest_tls: args.tls.rest(), ..options };
-    let starting = async {
-        connections::say_at_start(&options.broker.database, &options.broker.settings).await?;
-        anyhow::Ok(Server::start(options).await?)
-    };
+    let starting =
+        Server::start_on(options, async |broker| connections::say_at_start(&broker.database, &broker.settings).await);
     let server = tokio::select! {
         started = starting => started?,
         // Whatever it waits for: nothing has been promised to anybody yet.

@@ -96,7 +96,15 @@ pub struct Server {
 
 impl Server {
     /// Binds the listeners, starts the broker and serves.
-    pub async fn start(mut options: ServerOptions) -> Result<Self> {
+    pub async fn start(options: ServerOptions) -> Result<Self> {
+        Self::start_on(options, async |_| Ok(())).await
+    }
+
+    /// The same on a database that `usable` has nothing against. What this machine has is looked at before: ports and files.
+    pub async fn start_on(
+        mut options: ServerOptions,
+        usable: impl AsyncFnOnce(&BrokerOptions) -> Result<()>,
+    ) -> Result<Self> {
         let mut background = Vec::new();
         let bound = Bound::bind(&mut options, &mut background).await?;
         let (grpc_addr, rest_addr) = (bound.grpc.address(), bound.rest.as_ref().map(Listener::address));
@@ -107,6 +115,7 @@ impl Server {
             rest_hosts(&options.auth, rest_addr, &options.allowed_hosts).and_pages_of(&options.rest.origins);
         let ports = Ports { grpc: Some(grpc_addr), rest: rest_addr };
         let auth = Authenticator::load(options.auth).await?;
+        usable(&options.broker).await?;
         let broker = Broker::start(options.broker).await?;
         let health = Health::new().await;
         let secrets = [bound.grpc.freshness(), bound.rest.as_ref().and_then(Listener::freshness)];

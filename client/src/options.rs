@@ -9,6 +9,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use crate::Error;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const BEGIN_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 /// The longest poll takes 60 s.
 const DEADLINE: Duration = Duration::from_secs(75);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -84,21 +85,25 @@ impl Options {
             .keep_alive_timeout(KEEPALIVE_LIMIT)
             .keep_alive_while_idle(true);
         match endpoint.uri().scheme_str() {
-            Some("https") => endpoint.tls_config(self.tls()).map_err(|error| Error::option(format!("tls: {error}"))),
+            Some("https") => endpoint.tls_config(self.tls()?).map_err(|error| Error::option(format!("tls: {error}"))),
             Some("http") => Ok(endpoint),
             _ => Err(Error::option(format!("url: '{}' is not http://HOST:PORT or https://HOST:PORT", self.url))),
         }
     }
 
-    fn tls(&self) -> ClientTlsConfig {
+    fn tls(&self) -> Result<ClientTlsConfig, Error> {
         let config = match &self.authorities {
+            // The library would take it for a list of nobody, and fail with each connection.
+            Some(authorities) if !has_certificate(authorities) => {
+                return Err(Error::option("tls: the authorities have no certificate in PEM"));
+            }
             Some(authorities) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities)),
             None => ClientTlsConfig::new().with_native_roots(),
         };
-        match &self.identity {
+        Ok(match &self.identity {
             Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
             None => config,
-        }
+        })
     }
 
     /// The metadata that shows the token.
@@ -115,6 +120,10 @@ impl Options {
         }
         Ok(value)
     }
+}
+
+fn has_certificate(pem: &[u8]) -> bool {
+    pem.windows(BEGIN_CERTIFICATE.len()).any(|window| window == BEGIN_CERTIFICATE)
 }
 
 /// Without the secrets.

@@ -1,10 +1,9 @@
 //! Findings about connections: whether Postgres lets in all that the replicas want.
 
-use anyhow::{Result, ensure};
-
 use super::server::ServerSettings;
 use super::{Finding, Verdict};
 use crate::broker::Settings;
+use crate::domain::{Error, Result};
 use crate::store::Database;
 use crate::store::diagnosis::{ConnectionLimits, Diagnosis};
 
@@ -64,10 +63,10 @@ pub(crate) async fn say_at_start(database: &Database, settings: &Settings) -> Re
     // Less the session that has asked.
     let Bound { room, used, name, advice } = narrowest(&server, &limits);
     let free = (room - used + 1).max(0);
-    ensure!(
-        room >= least,
-        "a replica takes {needed} connections, and cannot run with less than {least}; the narrowest limit is {name}: {advice}"
-    );
+    if room < least {
+        let limit = format!("cannot run with less than {least}; the narrowest limit is {name}: {advice}");
+        return Err(Error::internal(format!("a replica takes {needed} connections, and {limit}")));
+    }
     if free < needed {
         tracing::warn!(needed, free, limit = name, advice, "too few connections are free: calls will wait, and fail");
     } else {
