@@ -82,10 +82,11 @@ async fn one_token_never_has_all_calls() {
     eventually("the attacker has its share", async || in_flight(&service).await >= 300).await;
     assert!(in_flight(&service).await <= 340);
     let mut refused = 0;
-    for streams in &mut attackers[2..] {
+    for streams in &mut attackers {
         refused += streams.grpc_statuses().await.iter().filter(|status| *status == "8").count();
     }
-    assert!(refused > 300, "{refused} were refused");
+    // Of 1,200, less its share. On a slow machine the first of them have been given up for sending nothing, which lets in some more.
+    assert!(refused > 500, "{refused} were refused");
     probe.is_served(5).await;
     drop(attackers);
     eventually("all are given back", async || in_flight(&service).await <= 1).await;
