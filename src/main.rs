@@ -5,9 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use dms::app::{dev, service};
 use dms::config::{Cli, Command};
-use dms::store::Database;
-use dms::{dev, doctor, fetch, serve, store, telemetry};
+use dms::doctor;
+use dms::observe::telemetry;
+use dms::reload::http_get;
+use dms::store::{self, Database};
 use tokio::runtime::Builder;
 
 #[global_allocator]
@@ -43,16 +46,16 @@ async fn start(cli: Cli) -> anyhow::Result<()> {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve(args) => serve::service(args).await,
+        Command::Serve(args) => service::service(args).await,
         Command::Dev(args) => dev::run(args).await,
-        Command::Gateway(args) => serve::gateway(args).await,
+        Command::Gateway(args) => service::gateway(args).await,
         Command::Migrate(args) => {
             let migrated = store::schema::migrate_from(Database::from(args.database), args.from.as_ref()).await?;
             writeln!(std::io::stdout(), "{migrated}").context("cannot write")
         }
         Command::Doctor(args) => doctor::run(args).await,
         Command::Healthcheck(args) => {
-            fetch::get(&args.url).await?;
+            http_get::get(&args.url).await?;
             Ok(())
         }
         Command::PostgresBin(args) => {

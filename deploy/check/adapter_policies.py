@@ -7,7 +7,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 ADAPTER = "deploy/kubernetes/components/autoscaling-on-load/prometheus-adapter.yaml"
-METRICS = "src/metrics"
+METRICS = "src/observe/metrics"
 
 
 def read():
@@ -61,7 +61,7 @@ def metrics_are_of_the_service(texts):
     for _, rule in rules(texts):
         for name in re.findall(r"\bdms_([a-z_]+)", rule["seriesQuery"] + rule["metricsQuery"]):
             if name.removesuffix("_total") not in own:
-                yield f"{rule['name']['as']}: src/metrics has no {name}"
+                yield f"{rule['name']['as']}: src/observe/metrics has no {name}"
 
 
 POLICIES = [queries_are_well_formed, external_metrics_are_never_nothing, metrics_are_of_the_service]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from objects import at, containers, is_dms, name_of, of_kind, pods, port_names, quantity, seconds, settings
 
-# How long the broker may take to end after the calls in flight: BROKER_LIMIT in src/server.rs.
+# How long the broker may take to end after the calls in flight: BROKER_LIMIT in src/app/server.rs.
 BROKER_SECONDS = 5
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 MIB = 1024 ** 2

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dms::auth::credentials::Header;
 use dms::auth::{AuthOptions, Authenticator, Credentials, JwtOptions, JwtRules, Methods, SignatureOptions};
 use dms::domain::signed_request::SignedRequest;
-use dms::watched::Source;
+use dms::reload::Source;
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Builder;
 

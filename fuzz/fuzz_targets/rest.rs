@@ -21,7 +21,7 @@ const EMPTY_MESSAGE: [u8; 5] = [0; 5];
 thread_local! {
     static GATEWAY: RefCell<(Runtime, Router)> = RefCell::new((
         Builder::new_current_thread().enable_time().build().expect("a runtime"),
-        dms::gateway::router(tower::service_fn(silent), dms::memory::Memory::of_gateway(1 << 28).unwrap(), dms::metrics::RestRequests::default(), Arc::new(dms::net::OpenDoor)),
+        dms::gateway::router(tower::service_fn(silent), dms::memory::Memory::of_gateway(1 << 28).unwrap(), dms::observe::metrics::RestRequests::default(), Arc::new(dms::net::OpenDoor)),
     ));
 }
 

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use crate::api::TrafficLimits;
     use crate::domain::ErrorKind;
-    use crate::metrics::Metrics;
+    use crate::observe::metrics::Metrics;
 
     const SEND: &str = "http://h/dms.v1.MessageService/SendMessages";
 

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::status;
 use crate::memory::Arrival;
-use crate::metrics::{Metrics, Refusal};
+use crate::observe::metrics::{Metrics, Refusal};
 
 /// Of a piece that has come this much more is held: it is copied into a buffer that is a little larger than the request.
 const COPIED_PART: usize = 4;

@@ -16,9 +16,9 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
 use super::REQUEST_BYTES_MAX;
-use crate::compression::{Encoding, Refused};
 use crate::domain::{Error, ErrorKind, Result};
 use crate::memory::{Answer, Arrival};
+use crate::net::compression::{Encoding, Refused};
 
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");

@@ -8,8 +8,8 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use super::SERVICE_NAMES;
+use crate::net::readiness::Readiness;
 use crate::net::{self, Call};
-use crate::readiness::Readiness;
 
 /// A request names a service. Who makes it is not asked, so there is no reason to hold more.
 const REQUEST_BYTES_MAX: usize = 1024;

@@ -16,15 +16,14 @@ use uuid::Uuid;
 
 use super::trace::CallTrace;
 use super::traffic::Traffic;
-use super::{access, status};
-use super::{arrival, compression};
+use super::{access, arrival, compression, status};
 use crate::auth::{Authenticator, rights};
 use crate::domain::{Error, ErrorKind, text};
-use crate::log_limit::LogLimit;
 use crate::memory::{Answer, Arrival, Memory, Relayed, holding};
-use crate::metrics::{Metrics, Refusal};
-use crate::spans;
-use crate::traceparent::{self, TRACEPARENT};
+use crate::observe::log_limit::LogLimit;
+use crate::observe::metrics::{Metrics, Refusal};
+use crate::observe::spans;
+use crate::observe::traceparent::{self, TRACEPARENT};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 64;

@@ -6,8 +6,8 @@ use tracing::Span;
 
 use crate::domain::message::Delivery;
 use crate::domain::trace::{BEGUN_BY_GATEWAY, TraceContext};
-use crate::spans;
-use crate::traceparent::{self, TRACESTATE};
+use crate::observe::spans;
+use crate::observe::traceparent::{self, TRACESTATE};
 
 /// Where a call is in which trace: an extension of the request.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ mod tests {
     use http::HeaderName;
 
     use super::*;
-    use crate::traceparent::TRACEPARENT;
+    use crate::observe::traceparent::TRACEPARENT;
 
     const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::ids::ProjectId;
 use crate::domain::{Error, Result};
-use crate::metrics::{Metrics, Refusal};
+use crate::observe::metrics::{Metrics, Refusal};
 
 /// How far a project may be ahead of its rate.
 const AHEAD: Duration = Duration::from_secs(1);

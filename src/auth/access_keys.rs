@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::grant::{Grant, at, from_json};
 use super::principal::Principal;
 use super::rights::Role;
-use crate::watched::Malformed;
+use crate::reload::Malformed;
 
 /// All access keys and who has them.
 pub struct AccessKeys {

@@ -6,7 +6,7 @@ use serde_path_to_error::{Path, Segment};
 use super::principal::Principal;
 use super::rights::{Rights, Role};
 use crate::domain::ids::ProjectId;
-use crate::watched::Malformed;
+use crate::reload::Malformed;
 
 /// Stands for all projects.
 const EVERY_PROJECT: &str = "*";

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::grant::from_json;
 use super::jwt_memory::Memory;
 use super::jwt_provider;
-use crate::watched::Malformed;
+use crate::reload::Malformed;
 
 /// The keys that can check a token.
 #[derive(Debug)]

@@ -29,8 +29,8 @@ use self::signatures::{Received, Signatures};
 use self::tokens::Tokens;
 use crate::domain::signed_request::SignedRequest;
 use crate::domain::{Error, ErrorKind, Result};
-use crate::log_limit::LogLimit;
-use crate::watched::{Freshness, Source, Watched};
+use crate::observe::log_limit::LogLimit;
+use crate::reload::{Freshness, Source, Watched};
 
 static DIGEST_BY_LINE: LogLimit = LogLimit::new();
 

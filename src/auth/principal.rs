@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::rights::{Right, Rights};
 use crate::domain::ids::ProjectId;
 use crate::domain::{Error, ErrorKind, Result, text};
-use crate::log_limit::LogLimit;
+use crate::observe::log_limit::LogLimit;
 
 static REFUSED: LogLimit = LogLimit::new();
 

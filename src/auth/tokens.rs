@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 use super::grant::{Grant, at, from_json};
 use super::principal::Principal;
 use super::rights::Role;
-use crate::watched::Malformed;
+use crate::reload::Malformed;
 
 /// The bytes of a digest that find its entry; the rest is compared in constant time.
 const INDEX_LEN: usize = 8;

@@ -5,35 +5,16 @@
 //! ack  ----> settle lane --(failed, dead letter)------^
 //! ```
 
-mod admin;
-mod apart;
-mod append;
-mod cache;
-mod catalog;
-mod claim;
+mod ack;
+mod batching;
 pub mod clock;
 mod consume;
 mod core;
-mod delays;
-mod fate;
-mod isolation;
-mod lane;
-mod leadership;
-mod next_delay;
-mod observe;
-mod partitions;
-mod places;
-mod pool_shares;
-mod rounds;
+mod metadata;
+mod replicas;
+mod send;
 mod settings;
-mod settle;
-mod shares;
-mod single_flight;
-mod tags;
-mod timekeeping;
-mod timers;
 mod upkeep;
-mod wakeups;
 
 use std::sync::Arc;
 
@@ -41,18 +22,19 @@ use tokio_util::task::TaskTracker;
 
 pub use self::settings::Settings;
 
-use self::apart::Apart;
+use self::batching::apart::Apart;
 use self::clock::DatabaseClock;
 use self::core::Core;
 use crate::domain::Result;
 use crate::domain::clock::Clock;
 use crate::domain::ids::ProjectId;
 use crate::memory::{Answer, Memory, Owner, Use};
-use crate::metrics::Lane;
-use crate::store::clock::ClockConnection;
-use crate::store::connection::Durability;
-use crate::store::leadership::Candidate;
-use crate::store::notifications::Listener;
+use crate::observe::metrics::Lane;
+use crate::store::health::entry;
+use crate::store::session::clock::ClockConnection;
+use crate::store::session::connection::Durability;
+use crate::store::session::leadership::Candidate;
+use crate::store::session::notifications::Listener;
 use crate::store::{self, Database, Store, StoreOptions};
 
 /// How to start a broker.
@@ -86,7 +68,7 @@ impl Broker {
             statement_timeout: options.settings.statement_timeout,
         })?;
         // Says why not, when it cannot be reached: the pool would not.
-        store::entry::check(&store).await?;
+        entry::check(&store).await?;
         store::schema::check(&store.pool, store.schema()).await?;
         let (clock, own): (Arc<dyn Clock>, _) = match options.clock {
             Some(clock) => (clock, None),
@@ -102,7 +84,7 @@ impl Broker {
         let listener = Listener::connect(&core.store).await?;
         let broker = Self { core, claims: TaskTracker::new(), writes: TaskTracker::new(), loops: TaskTracker::new() };
         broker.start_lanes();
-        let candidate = leadership::first(&broker.core).await;
+        let candidate = upkeep::leadership::first(&broker.core).await;
         broker.start_loops(own, listener, candidate);
         Ok(broker)
     }
@@ -116,19 +98,19 @@ impl Broker {
             self.core.lanes.append.iter().map(|lane| (lane, Durability::Synchronous)).chain([unflushed])
         {
             let (core, lane, apart) = (core(), Arc::clone(lane), Arc::clone(&apart));
-            let run = move || append::run(Arc::clone(&core), Arc::clone(&lane), Arc::clone(&apart), durability);
-            self.writes.spawn(lane::keep_running(Lane::Append, metrics(), run));
+            let run = move || send::run(Arc::clone(&core), Arc::clone(&lane), Arc::clone(&apart), durability);
+            self.writes.spawn(batching::lane::keep_running(Lane::Append, metrics(), run));
         }
         let apart = Arc::new(Apart::new(core(), "dms-settle-apart", self.writes.clone()));
         for lane in &self.core.lanes.settle {
             let (core, lane, apart) = (core(), Arc::clone(lane), Arc::clone(&apart));
-            let run = move || settle::run(Arc::clone(&core), Arc::clone(&lane), Arc::clone(&apart));
-            self.writes.spawn(lane::keep_running(Lane::Settle, metrics(), run));
+            let run = move || ack::run(Arc::clone(&core), Arc::clone(&lane), Arc::clone(&apart));
+            self.writes.spawn(batching::lane::keep_running(Lane::Settle, metrics(), run));
         }
         for lane in &self.core.lanes.claim {
             let (core, lane) = (core(), Arc::clone(lane));
-            let run = move || claim::run(Arc::clone(&core), Arc::clone(&lane));
-            self.claims.spawn(lane::keep_running(Lane::Claim, metrics(), run));
+            let run = move || consume::run(Arc::clone(&core), Arc::clone(&lane));
+            self.claims.spawn(batching::lane::keep_running(Lane::Claim, metrics(), run));
         }
     }
 
@@ -139,16 +121,16 @@ impl Broker {
         candidate: Option<Candidate>,
     ) {
         let core = || Arc::clone(&self.core);
-        self.loops.spawn(wakeups::send_loop(core()));
-        self.loops.spawn(wakeups::receive_loop(core(), listener));
+        self.loops.spawn(replicas::wakeups::send_loop(core()));
+        self.loops.spawn(replicas::wakeups::receive_loop(core(), listener));
         self.loops.spawn(upkeep::expire_own(core()));
-        self.loops.spawn(leadership::stand(core(), candidate));
-        self.loops.spawn(leadership::lead(core(), upkeep::sweep_leases));
-        self.loops.spawn(leadership::lead(core(), delays::end_delays));
-        self.loops.spawn(leadership::lead(core(), upkeep::keep_retention));
-        self.loops.spawn(leadership::lead(core(), upkeep::freeze_partitions));
+        self.loops.spawn(upkeep::leadership::stand(core(), candidate));
+        self.loops.spawn(upkeep::leadership::lead(core(), upkeep::sweep_leases));
+        self.loops.spawn(upkeep::leadership::lead(core(), upkeep::delays::end_delays));
+        self.loops.spawn(upkeep::leadership::lead(core(), upkeep::keep_retention));
+        self.loops.spawn(upkeep::leadership::lead(core(), upkeep::freeze_partitions));
         if let Some((clock, connection)) = clock {
-            self.loops.spawn(timekeeping::set_clock(core(), clock, connection));
+            self.loops.spawn(upkeep::timekeeping::set_clock(core(), clock, connection));
         }
     }
 

@@ -12,8 +12,7 @@ use http::Uri;
 use super::units::{self, Seconds};
 use crate::auth::{AuthOptions, JwtOptions, JwtRules, Methods, SignatureOptions, SignatureRules};
 use crate::domain::hosts::HostName;
-use crate::fetch;
-use crate::watched::Source;
+use crate::reload::{Source, http_get};
 
 const CHOICE: &str = "tell how callers prove who they are: --auth or DMS_AUTH with tokens, jwt, aksk (one or more of them, with \
                       commas between) or none (anyone may do anything: for development only)";
@@ -168,7 +167,7 @@ impl AuthArgs {
 
 fn jwks_url(text: &str) -> Result<Uri, String> {
     let uri: Option<Uri> = text.parse().ok();
-    uri.filter(fetch::is_trustworthy).ok_or_else(|| "give https://..., or http:// on this machine".to_owned())
+    uri.filter(http_get::is_trustworthy).ok_or_else(|| "give https://..., or http:// on this machine".to_owned())
 }
 
 fn source(method: &str, file: Option<&PathBuf>, content: Option<&Secret>) -> Result<Source> {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::units::{self, Seconds};
+use crate::app::server::RestOptions;
 use crate::gateway::cors::Origin;
 use crate::net::NetLimits;
-use crate::server::RestOptions;
 
 /// Both listeners.
 #[derive(Debug, Clone, Args)]

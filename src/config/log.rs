@@ -3,7 +3,7 @@
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use crate::telemetry::LogFormat;
+use crate::observe::telemetry::LogFormat;
 
 /// The log on standard error.
 #[derive(Debug, Clone, Args)]

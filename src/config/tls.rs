@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::tls::TlsOptions;
-use crate::watched::Source;
+use crate::net::tls::TlsOptions;
+use crate::reload::Source;
 
 /// Certificate and key of the listeners.
 #[derive(Debug, Clone, Args)]

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Finding, Verdict};
 use crate::domain::clock::Timestamp;
 use crate::domain::limits::LEASE_SECONDS;
-use crate::store::diagnosis::Diagnosis;
+use crate::store::health::diagnosis::Diagnosis;
 
 const OFFSET_MAX: Duration = Duration::from_secs(2);
 /// Appends of one stream in quick succession may be a little ahead.

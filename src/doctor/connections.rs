@@ -5,7 +5,7 @@ use super::{Finding, Verdict};
 use crate::broker::Settings;
 use crate::domain::{Error, Result};
 use crate::store::Database;
-use crate::store::diagnosis::{ConnectionLimits, Diagnosis};
+use crate::store::health::diagnosis::{ConnectionLimits, Diagnosis};
 
 /// Something that keeps connections from being made.
 struct Bound {

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{Finding, Verdict};
-use crate::store::dead_rows::SnapshotHolder;
-use crate::store::diagnosis::Diagnosis;
+use crate::store::health::dead_rows::SnapshotHolder;
+use crate::store::health::diagnosis::Diagnosis;
 
 /// A transaction that is open for longer is worth a look.
 const OPEN_MAX_SECONDS: f64 = 60.0;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Finding, Verdict, size};
-use crate::store::diagnosis::Diagnosis;
+use crate::store::health::diagnosis::Diagnosis;
 
 /// Standbys, archive, slots without a consumer.
 pub(super) async fn findings(diagnosis: &mut Diagnosis) -> Result<Vec<Finding>> {

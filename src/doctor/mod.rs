@@ -19,7 +19,7 @@ use anyhow::{Result, bail};
 use self::server::ServerSettings;
 use crate::broker::Settings;
 use crate::config::DoctorArgs;
-use crate::store::diagnosis::Diagnosis;
+use crate::store::health::diagnosis::Diagnosis;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

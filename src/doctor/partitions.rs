@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Finding, Verdict, size};
 use crate::domain::clock::Timestamp;
 use crate::domain::limits::RETENTION_DEFAULT;
-use crate::store::diagnosis::Diagnosis;
+use crate::store::health::diagnosis::Diagnosis;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const DAY_MICROS: i64 = 86_400 * Timestamp::MICROS_PER_SECOND;

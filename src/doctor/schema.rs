@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Finding, Verdict};
-use crate::store::diagnosis::Diagnosis;
+use crate::store::health::diagnosis::Diagnosis;
 
 /// Version of the schema, migrations that have not ended, rights.
 pub(super) async fn findings(diagnosis: &mut Diagnosis) -> Result<Vec<Finding>> {

@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::{Finding, Verdict};
 use crate::domain::clock::Timestamp;
-use crate::store::diagnosis::Diagnosis;
-use crate::store::wraparound::{FreezeLimits, FrozenAge};
+use crate::store::health::diagnosis::Diagnosis;
+use crate::store::health::wraparound::{FreezeLimits, FrozenAge};
 
 /// Ids there are, of transactions as of multixacts; the last three million are kept for superusers.
 const IDS: i64 = 1 << 31;

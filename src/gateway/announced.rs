@@ -5,9 +5,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
 use super::body::{BODY_BYTES_MAX, Plane};
-use crate::compression::{Encoding, Refused};
 use crate::domain::{Error, ErrorKind, Result};
 use crate::memory::Arrival;
+use crate::net::compression::{Encoding, Refused};
 
 /// What comes out is written into the request to the service, as a body that was not compressed is.
 const COPIES: usize = 2;

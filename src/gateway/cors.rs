@@ -10,7 +10,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::ignored::X_DMS_IGNORED;
 use super::request_id::X_REQUEST_ID;
-use crate::traceparent::TRACEPARENT;
+use crate::observe::traceparent::TRACEPARENT;
 
 /// How long a browser need not ask again.
 const REMEMBERED: Duration = Duration::from_secs(600);

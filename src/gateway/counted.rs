@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::Method;
 
-use crate::metrics::RestRequests;
+use crate::observe::metrics::RestRequests;
 
 /// Methods with a name of their own among the metrics.
 const METHODS: [&str; 7] = ["GET", "POST", "DELETE", "PUT", "HEAD", "PATCH", "OPTIONS"];

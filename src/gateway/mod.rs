@@ -44,8 +44,8 @@ use self::error::Failure;
 pub use self::remote::{Remote, RemoteDoor};
 use self::upstream::Gateway;
 use crate::memory::Memory;
-use crate::metrics::RestRequests;
 use crate::net::Door;
+use crate::observe::metrics::RestRequests;
 
 /// What a handler answers with.
 type Answer = Result<Response, Failure>;

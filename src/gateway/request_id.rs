@@ -14,8 +14,8 @@ use super::error::Unanswered;
 use super::ignored::Ignored;
 use super::trace::RequestTrace;
 use crate::domain::text;
-use crate::log_limit::LogLimit;
-use crate::traceparent::{self, TRACEPARENT};
+use crate::observe::log_limit::LogLimit;
+use crate::observe::traceparent::{self, TRACEPARENT};
 
 /// The header, and the metadata key towards the gRPC service.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -5,8 +5,8 @@ use http::{HeaderMap, HeaderValue};
 use tracing::Span;
 
 use crate::domain::trace::{BEGUN_BY_GATEWAY, TRACE_STATE_BYTES_MAX, TraceContext};
-use crate::spans;
-use crate::traceparent::{self, TRACEPARENT, TRACESTATE};
+use crate::observe::spans;
+use crate::observe::traceparent::{self, TRACEPARENT, TRACESTATE};
 
 /// Where a request is in which trace: an extension of it.
 #[derive(Debug, Clone, Copy)]

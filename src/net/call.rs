@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::newcomers::{Newcomer, Newcomers};
 use super::shares::{Full, Share, Shares};
 use crate::domain::{Error, Result};
-use crate::metrics::Cut;
+use crate::observe::metrics::Cut;
 
 /// Calls of callers who are not known (yet), for each call of known ones that there may be: health checks, refusals on their way
 /// out, requests whose signature covers a body that has not come.

@@ -13,7 +13,7 @@ use super::call::{Call, InFlight};
 use super::ending::Ending;
 use super::newcomers::Newcomer;
 use super::shares::{Share, Shares};
-use crate::metrics::{Connections, Cut};
+use crate::observe::metrics::{Connections, Cut};
 
 /// A connection without a call with good credentials, and without a health check, is asked to end after this.
 const UNKNOWN_MAX: Duration = Duration::from_secs(60);

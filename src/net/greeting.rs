@@ -12,8 +12,8 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::connection::Connection;
 use super::heads::{Head, Heads};
-use crate::log_limit::LogLimit;
-use crate::metrics::Cut;
+use crate::observe::log_limit::LogLimit;
+use crate::observe::metrics::Cut;
 
 /// What a client of HTTP/2 says first. Until it has, nothing else watches the time; HTTP/1 has a limit for each header.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -156,10 +156,10 @@ mod tests {
     use tokio::time::Duration;
 
     use super::*;
-    use crate::metrics::Connections;
     use crate::net::heads::HEAD_MAX;
     use crate::net::newcomers::Newcomers;
     use crate::net::shares::Shares;
+    use crate::observe::metrics::Connections;
 
     fn heard() -> (Heard<DuplexStream>, DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(1024);

@@ -27,11 +27,11 @@ use super::shares::Shares;
 use super::signpost::{Ports, Signpost};
 use super::sweep::Present;
 use crate::domain::{Error, Result};
-use crate::log_limit::LogLimit;
 use crate::memory::{ByteBudget, CONNECTION_BYTES};
-use crate::metrics::{Connections, Cut};
-use crate::tls::Protocol;
-use crate::watched::{Freshness, Watched};
+use crate::net::tls::Protocol;
+use crate::observe::log_limit::LogLimit;
+use crate::observe::metrics::{Connections, Cut};
+use crate::reload::{Freshness, Watched};
 
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long accepting rests when the process is out of file descriptors.

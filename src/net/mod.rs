@@ -9,6 +9,7 @@
 
 mod answer;
 mod call;
+pub mod compression;
 mod connection;
 mod door;
 mod ending;
@@ -16,6 +17,7 @@ mod greeting;
 mod heads;
 mod listener;
 mod newcomers;
+pub mod readiness;
 mod request;
 mod serve;
 mod shares;
@@ -23,6 +25,7 @@ mod signpost;
 mod sweep;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 pub use self::call::{Call, Calls};
 pub use self::door::{Door, OpenDoor, health_checks};

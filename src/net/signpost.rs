@@ -10,7 +10,7 @@ use tonic::body::Body;
 
 use super::Audience;
 use crate::domain::ErrorKind;
-use crate::tls::Protocol;
+use crate::net::tls::Protocol;
 
 /// Where the other protocols are.
 #[derive(Debug, Clone, Copy, Default)]

@@ -23,8 +23,8 @@ use super::shares::Shares;
 use super::signpost::{Ports, Signpost};
 use super::sweep::Present;
 use super::{Audience, NetLimits, health_checks};
-use crate::metrics::Connections;
-use crate::tls::Protocol;
+use crate::net::tls::Protocol;
+use crate::observe::metrics::Connections;
 
 /// One tenth is for unknown callers.
 const LIMITS: NetLimits = NetLimits { connections_max: 10, calls_max: 50 };

@@ -2,41 +2,12 @@
 //!
 //! Nobody else imports sqlx. Functions take a connection or a pool and return domain types.
 
-pub mod claims;
-pub mod clock;
-pub mod codec;
-mod connect;
-pub mod connection;
-pub mod counters;
-pub mod database;
-pub mod dead_rows;
-pub mod delayed;
-pub mod deletion;
-pub mod diagnosis;
-pub mod entry;
-pub mod failed_expiry;
-pub mod groups;
-pub mod held_segments;
-pub mod leadership;
-pub mod leases;
-pub mod locks;
-pub mod notifications;
-pub mod observe;
-pub mod partitions;
-mod place;
-pub mod queues;
-mod relocation;
-pub mod retries;
-mod rows;
+pub mod health;
+pub mod log;
+pub mod metadata;
 pub mod schema;
-pub mod segments;
-pub mod settlement;
-pub mod sqlstate;
-pub mod statement;
+pub mod session;
 pub mod subscriptions;
-pub mod tags;
-mod timestamp;
-pub mod wraparound;
 
 /// In SQL, what tells the locks of one installation from those of another in the same database. In `public` it is nothing, as in versions
 /// without a schema of their own, which may run beside this one there.
@@ -54,10 +25,10 @@ use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection as _, PgPool};
 
-use self::connect::{Connector, Session};
+use self::session::connect::{Connector, Session};
 
-pub use self::connect::Database;
 pub use self::schema::migrate;
+pub use self::session::connect::Database;
 
 use crate::domain::{Error, Result};
 

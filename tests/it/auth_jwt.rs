@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dms::auth::{AuthOptions, JwtOptions, JwtRules, Methods};
-use dms::watched::Source;
+use dms::reload::Source;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

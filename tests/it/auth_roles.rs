@@ -2,7 +2,7 @@
 
 use dms::auth::rights::{NEEDED, Right, Role, needed};
 use dms::auth::{AuthOptions, Authenticator, Credentials, Methods, SignatureOptions, SignatureRules};
-use dms::watched::Source;
+use dms::reload::Source;
 use reqwest::Method;
 use uuid::Uuid;
 

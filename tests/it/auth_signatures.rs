@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use dms::auth::{AuthOptions, Methods, SignatureOptions, SignatureRules};
-use dms::metrics::RestRequests;
-use dms::watched::Source;
+use dms::observe::metrics::RestRequests;
+use dms::reload::Source;
 use reqwest::Method;
 use serde_json::json;
 use tokio::net::TcpListener;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dms::broker::{Broker, BrokerOptions, Settings};
 use dms::domain::clock::Clock as _;
 use dms::domain::ids::StreamId;
-use dms::store::segments::{Append, READ, append};
+use dms::store::log::segments::{Append, READ, append};
 use dms_client::v1 as pb;
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 

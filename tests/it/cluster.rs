@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dms::store::database;
+use dms::store::schema::database;
 use dms_postgres::{Cluster, ClusterOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use dms::compression::Encoding;
+use dms::net::compression::Encoding;
 use dms_client::v1 as pb;
 use dms_client::v1::message_service_client::MessageServiceClient;
 use h2::client::Builder;

@@ -76,7 +76,7 @@ async fn servers_are_found_at_addresses_of_ipv6_at_sockets_and_by_variables() {
     let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options)).await.unwrap().unwrap();
     let folder = cluster.socket().parent().unwrap().display().to_string();
     let encoded = folder.replace('/', "%2F");
-    store::database::create_if_absent(format!("postgres://postgres@[::1]:{port}/{DATABASE}")).await.unwrap();
+    store::schema::database::create_if_absent(format!("postgres://postgres@[::1]:{port}/{DATABASE}")).await.unwrap();
     for url in [
         format!("postgres://postgres:p%40ss@[::1]:{port}/{DATABASE}"),
         format!("postgresql://postgres@127.0.0.1:{port}/{DATABASE}?sslmode=prefer&connect_timeout=10"),
@@ -144,7 +144,7 @@ async fn a_database_that_cannot_hold_all_text_is_refused_with_what_to_do() {
         assert!(!output.status.success(), "{text}");
         assert!(text.contains("LATIN1") && text.contains("TEMPLATE template0 ENCODING 'UTF8'"), "{text}");
     }
-    store::database::drop_database(database.url(), &name).await.unwrap();
+    store::schema::database::drop_database(database.url(), &name).await.unwrap();
 }
 
 #[tokio::test]

@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dms::broker::Settings;
-use dms::store::claims::{CLAIM, CLAIM_ONE, CLAIM_ONE_FIFO};
-use dms::store::connection::{Durability, LaneConnection};
-use dms::store::held_segments::READ_HOLDING;
-use dms::store::segments::{APPEND, APPEND_AT, APPEND_ONE_AT};
-use dms::store::{Store, StoreOptions, deletion, leases, retries, subscriptions};
+use dms::store::log::held_segments::READ_HOLDING;
+use dms::store::log::segments::{APPEND, APPEND_AT, APPEND_ONE_AT};
+use dms::store::metadata::deletion;
+use dms::store::session::connection::{Durability, LaneConnection};
+use dms::store::subscriptions::claims::{CLAIM, CLAIM_ONE, CLAIM_ONE_FIFO};
+use dms::store::subscriptions::{self, leases, retries};
+use dms::store::{Store, StoreOptions};
 use dms_client::v1 as pb;
 use dms_postgres::{Cluster, ClusterOptions};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};

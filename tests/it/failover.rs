@@ -43,7 +43,7 @@ async fn a_replica_goes_to_the_standby_when_it_is_promoted_and_nothing_answered_
     std::fs::create_dir(&folder.0).unwrap();
     let primary = started(options(&folder.0.join("primary"))).await;
     let url = primary.url(DATABASE);
-    store::database::create_if_absent(&url).await.unwrap();
+    store::schema::database::create_if_absent(&url).await.unwrap();
     store::migrate(&url).await.unwrap();
     let copy = folder.0.join("standby");
     let bin = std::env::var_os("DMS_POSTGRES_BIN").map(PathBuf::from);

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use dms::app::gateway::{Standalone, StandaloneOptions};
+use dms::app::upstream::Upstream;
 use dms::config::UpstreamTlsArgs;
-use dms::standalone::{Standalone, StandaloneOptions};
-use dms::upstream::Upstream;
 use serde_json::json;
 
 use crate::rest_paths::walk;
@@ -32,7 +32,7 @@ async fn start(upstream: Upstream) -> (Standalone, Rest) {
         upstream,
         rest_addr: any,
         rest_tls: None,
-        rest: dms::server::RestOptions::default(),
+        rest: dms::app::server::RestOptions::default(),
         admin_addr: Some(any),
         allowed_hosts: Vec::new(),
         net: dms::net::NetLimits::default(),

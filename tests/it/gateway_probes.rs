@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use dms::api::health::Health;
-use dms::standalone::{Standalone, StandaloneOptions};
+use dms::app::gateway::{Standalone, StandaloneOptions};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -156,7 +156,7 @@ async fn only_from_this_machine_is_the_log_changed() {
         upstream: Endpoint::from_static("http://127.0.0.1:1").connect_lazy().into(),
         rest_addr: "127.0.0.1:0".parse().unwrap(),
         rest_tls: None,
-        rest: dms::server::RestOptions::default(),
+        rest: dms::app::server::RestOptions::default(),
         admin_addr: Some("0.0.0.0:0".parse().unwrap()),
         allowed_hosts: Vec::new(),
         net: dms::net::NetLimits::default(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dms::broker::Settings;
-use dms::store::leadership::Candidate;
+use dms::store::session::leadership::Candidate;
 use dms::store::{Store, StoreOptions};
 use sqlx::{AssertSqlSafe, Executor as _};
 

@@ -47,7 +47,7 @@ async fn service(folder: &Folder) -> (Cluster, Replica, Rest) {
     panics::watch();
     let cluster = started(folder).await;
     let url = cluster.url(DATABASE);
-    store::database::create_if_absent(&url).await.unwrap();
+    store::schema::database::create_if_absent(&url).await.unwrap();
     store::migrate(&url).await.unwrap();
     let replica = Replica::start(&url, Settings::default(), None).await;
     let rest = Rest::new(&replica);

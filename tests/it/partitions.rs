@@ -152,7 +152,7 @@ fn table_of(service: &TestService, day: i64) -> String {
 async fn unfrozen(service: &TestService) -> Vec<String> {
     let now = service.clock.now();
     let horizon = now.minus(Duration::from_secs(3 * DAY));
-    dms::store::partitions::unfrozen_days(&mut service.sql().await, now, horizon).await.unwrap()
+    dms::store::log::partitions::unfrozen_days(&mut service.sql().await, now, horizon).await.unwrap()
 }
 
 /// Far more transactions than other tests begin meanwhile on the same server.

@@ -80,7 +80,7 @@ async fn a_pool_by_transaction_is_refused_and_one_by_session_is_served() {
         ..ClusterOptions::default()
     };
     let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options)).await.unwrap().unwrap();
-    store::database::create_if_absent(cluster.url(DATABASE)).await.unwrap();
+    store::schema::database::create_if_absent(cluster.url(DATABASE)).await.unwrap();
     store::migrate(cluster.url(DATABASE)).await.unwrap();
 
     let (by_transaction, url) = pooled(program, &folder, &cluster, "transaction").await;

@@ -49,7 +49,7 @@ async fn all_connections_are_encrypted_and_the_server_is_verified() {
     let (folder, authority, stranger) = (Folder::new(), Authority::new(), Authority::new());
     let (cluster, address) = started(&folder).await;
     let plain = Cluster::url_at(address, DATABASE);
-    store::database::create_if_absent(&plain).await.unwrap();
+    store::schema::database::create_if_absent(&plain).await.unwrap();
     encrypt(&plain, &authority.sign()).await;
 
     let verified_by = |authority: &Authority, name: &str| {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dms::compression::Encoding;
+use dms::net::compression::Encoding;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! However much moves into the log at once, a segment stays small enough to be read and kept in memory.
 
-use dms::store::segments::BYTES_MAX;
+use dms::store::log::segments::BYTES_MAX;
 use dms_client::v1 as pb;
 
 use crate::support::calls::{delayed, eventually};

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use dms::domain::clock::{Clock as _, Timestamp};
 use dms::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
-use dms::store::{Store, StoreOptions, deletion, failed_expiry, queues, tags};
+use dms::store::metadata::{deletion, queues, tags};
+use dms::store::subscriptions::failed_expiry;
+use dms::store::{Store, StoreOptions};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
 use crate::support::calls::eventually;

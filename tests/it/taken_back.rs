@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dms::domain::ErrorKind;
-use dms::store::connection::{Durability, LaneConnection};
+use dms::store::session::connection::{Durability, LaneConnection};
 use dms::store::{Store, StoreOptions};
 use dms_client::v1 as pb;
 use sqlx::Executor as _;

@@ -4,10 +4,10 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use dms::api::TrafficLimits;
+use dms::app::gateway::{Standalone, StandaloneOptions};
+use dms::app::server::{Server, ServerOptions};
 use dms::auth::AuthOptions;
 use dms::broker::{BrokerOptions, Settings};
-use dms::server::{Server, ServerOptions};
-use dms::standalone::{Standalone, StandaloneOptions};
 use tonic::transport::Endpoint;
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn the_service_names_the_flag_before_it_looks_for_postgres() {
             grpc_connection_age: None,
             rest_addr: Some(rest),
             rest_tls: None,
-            rest: dms::server::RestOptions::default(),
+            rest: dms::app::server::RestOptions::default(),
             admin_addr: Some(admin),
             metrics_groups_max: 0,
             allowed_hosts: Vec::new(),
@@ -50,7 +50,7 @@ async fn the_gateway_names_the_flag() {
             upstream: Endpoint::from_static("http://127.0.0.1:1").connect_lazy().into(),
             rest_addr: rest,
             rest_tls: None,
-            rest: dms::server::RestOptions::default(),
+            rest: dms::app::server::RestOptions::default(),
             admin_addr: Some(admin),
             allowed_hosts: Vec::new(),
             net: dms::net::NetLimits::default(),

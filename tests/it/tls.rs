@@ -5,11 +5,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dms::api::TrafficLimits;
+use dms::app::server::{Server, ServerOptions};
 use dms::auth::AuthOptions;
 use dms::broker::{BrokerOptions, Settings};
-use dms::server::{Server, ServerOptions};
-use dms::tls::TlsOptions;
-use dms::watched::Source;
+use dms::net::tls::TlsOptions;
+use dms::reload::Source;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -84,7 +84,7 @@ impl Secured {
             grpc_connection_age: None,
             rest_addr: Some(any),
             rest_tls: Some(tls),
-            rest: dms::server::RestOptions::default(),
+            rest: dms::app::server::RestOptions::default(),
             admin_addr: None,
             metrics_groups_max: 0,
             allowed_hosts: Vec::new(),

@@ -17,7 +17,7 @@ pub use self::manual::ManualClock;
 use self::hands::{Hands, Reading};
 use crate::domain::Result;
 use crate::domain::clock::{Clock, Sleep, Timestamp};
-use crate::store::clock::ClockConnection;
+use crate::store::session::clock::ClockConnection;
 
 /// A first reading as good as this is taken at once; else the best of several.
 const GOOD_ERROR: Duration = Duration::from_millis(5);

@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::fake::Fake;
 use super::{QUEUE, call};
 use crate::gateway::body::BODY_BYTES_MAX;
-use crate::metrics::RestRequests;
+use crate::observe::metrics::RestRequests;
 
 /// A body in pieces, as a chunked request brings it.
 fn chunked(text: &str, size: usize) -> Body {

@@ -5,7 +5,7 @@ use tower::ServiceExt as _;
 use super::fake::Fake;
 use super::{QUEUE, TAGS};
 use crate::gateway::router;
-use crate::metrics::GatewayMetrics;
+use crate::observe::metrics::GatewayMetrics;
 
 async fn counted(requests: &[(&str, &str)]) -> String {
     let metrics = GatewayMetrics::default();

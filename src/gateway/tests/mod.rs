@@ -19,7 +19,7 @@ use tower::ServiceExt as _;
 use self::fake::Fake;
 use super::router;
 use crate::memory::Memory;
-use crate::metrics::RestRequests;
+use crate::observe::metrics::RestRequests;
 
 const QUEUE: &str = "/v1.0/p1/queues/9bf46390-38a2-462d-b392-4d5b2d519c55";
 const GROUP: &str =

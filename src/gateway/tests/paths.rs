@@ -5,7 +5,7 @@ use tower::ServiceExt as _;
 
 use super::fake::Fake;
 use super::{GROUP, QUEUE, TAGS, ask, call};
-use crate::metrics::RestRequests;
+use crate::observe::metrics::RestRequests;
 
 #[tokio::test]
 async fn every_documented_path_calls_its_rpc() {

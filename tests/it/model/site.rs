@@ -91,7 +91,7 @@ impl Site {
     pub async fn advance(&self, by: Duration) {
         self.service.clock.advance(by);
         let (begun, now) = (Instant::now(), Timestamp(self.now()));
-        while !store::leases::expired_in(&self.store.pool, now, 1).await.unwrap().is_empty() {
+        while !store::subscriptions::leases::expired_in(&self.store.pool, now, 1).await.unwrap().is_empty() {
             assert!(begun.elapsed() < PATIENCE, "leases that have ended are still there");
             tokio::time::sleep(POLL).await;
         }

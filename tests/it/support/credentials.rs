@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dms::auth::{AuthOptions, Methods};
-use dms::watched::Source;
+use dms::reload::Source;
 use http::uri::PathAndQuery;
 use prost::Message as _;
 use ring::digest::{SHA256, digest};

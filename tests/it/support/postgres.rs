@@ -36,7 +36,7 @@ impl TestServer {
         };
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options)).await.unwrap().unwrap();
         let template = cluster.url(TEMPLATE);
-        store::database::create_if_absent(&template).await.unwrap();
+        store::schema::database::create_if_absent(&template).await.unwrap();
         store::migrate(&template).await.unwrap();
         Self::Private(cluster)
     }
@@ -51,9 +51,9 @@ impl TestServer {
     async fn create(&self, name: &str) {
         let url = self.url(name);
         match self {
-            Self::Private(_) => store::database::create_from_template(&url, name, TEMPLATE).await.unwrap(),
+            Self::Private(_) => store::schema::database::create_from_template(&url, name, TEMPLATE).await.unwrap(),
             Self::Given(_) => {
-                store::database::create_if_absent(&url).await.unwrap();
+                store::schema::database::create_if_absent(&url).await.unwrap();
                 store::migrate(&url).await.unwrap();
             }
         }
@@ -79,7 +79,7 @@ impl TestDatabase {
     pub async fn create_on(cluster: &Cluster) -> Self {
         let name = format!("test_{}", Uuid::new_v4().simple());
         let url = cluster.url(&name);
-        store::database::create_if_absent(&url).await.unwrap();
+        store::schema::database::create_if_absent(&url).await.unwrap();
         store::migrate(&url).await.unwrap();
         Self { name, url }
     }
@@ -89,7 +89,7 @@ impl TestDatabase {
         let server = SERVER.get_or_init(TestServer::start).await;
         let name = format!("test_{}", Uuid::new_v4().simple());
         let url = server.url(&name);
-        store::database::create_if_absent(&url).await.unwrap();
+        store::schema::database::create_if_absent(&url).await.unwrap();
         Self { url, name }
     }
 
@@ -117,7 +117,7 @@ impl Drop for TestDatabase {
         // The runtime of the test cannot be waited for from here.
         let dropping = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(store::database::drop_database(&url, &name)).unwrap();
+            runtime.block_on(store::schema::database::drop_database(&url, &name)).unwrap();
         });
         let dropped = dropping.join();
         if !thread::panicking() {
@@ -150,6 +150,6 @@ async fn test_databases_are_apart() {
     let (first, second) = tokio::join!(TestDatabase::create(), TestDatabase::create());
     assert_ne!(first.url(), second.url());
     // Both are there: a database can be dropped under its own name only once.
-    store::database::create_if_absent(first.url()).await.unwrap();
+    store::schema::database::create_if_absent(first.url()).await.unwrap();
     store::migrate(second.url()).await.unwrap();
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dms::api::TrafficLimits;
+use dms::app::server::{Server, ServerOptions};
 use dms::auth::AuthOptions;
 use dms::broker::clock::ManualClock;
 use dms::broker::{BrokerOptions, Settings};
 use dms::domain::clock::{Clock, Timestamp};
 use dms::net::NetLimits;
-use dms::server::{Server, ServerOptions};
 use dms::store::Database;
 use dms_client::v1 as pb;
 use dms_client::v1::dead_letter_service_client::DeadLetterServiceClient;
@@ -86,7 +86,7 @@ impl Replica {
             grpc_connection_age: door.connection_age,
             rest_addr: Some(any),
             rest_tls: None,
-            rest: dms::server::RestOptions::default(),
+            rest: dms::app::server::RestOptions::default(),
             admin_addr: Some(any),
             metrics_groups_max: 2,
             allowed_hosts: Vec::new(),

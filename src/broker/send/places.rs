@@ -1,0 +1,102 @@
+//! Where an append lane last saw the rows of its streams.
+
+use std::collections::HashMap;
+
+use crate::domain::ids::StreamId;
+use crate::domain::place::Place;
+use crate::store::log::segments::{Append, Landed};
+
+/// A lane with more streams forgets them all and learns the places of those in use again.
+const STREAMS_MAX: usize = 100_000;
+
+/// Places by stream, bounded.
+#[derive(Debug, Default)]
+pub struct Places(HashMap<StreamId, Left>);
+
+/// How an append left a stream.
+#[derive(Debug)]
+struct Left {
+    /// Where its row is; `None` while another replica appends too: the row would be elsewhere by the time of the next append, and
+    /// to look for it in vain takes all the messages to Postgres twice.
+    place: Option<Place>,
+    /// Where the stream ends.
+    end: i64,
+}
+
+impl Places {
+    /// An append has landed. When it did not begin where the one before had ended, another replica was there
+    /// meanwhile.
+    pub fn remember(&mut self, landed: &Landed) {
+        let stream = landed.at.stream_id;
+        if self.0.len() >= STREAMS_MAX && !self.0.contains_key(&stream) {
+            self.0.clear();
+        }
+        let alone = self.0.get(&stream).is_none_or(|left| left.end == landed.at.base_offset);
+        self.0.insert(stream, Left { place: alone.then_some(landed.place), end: landed.end_offset });
+    }
+
+    /// Sets apart appends to streams whose place is known, with their places, from the others.
+    pub fn split(&self, appends: Vec<Append>) -> ((Vec<Append>, Vec<Place>), Vec<Append>) {
+        let (mut known, mut unknown) = ((Vec::new(), Vec::new()), Vec::new());
+        for append in appends {
+            match self.0.get(&append.stream).and_then(|left| left.place) {
+                Some(place) => known.extend([(append, place)]),
+                None => unknown.push(append),
+            }
+        }
+        (known, unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::clock::Timestamp;
+    use crate::store::log::segments::Appended;
+
+    fn append(stream: i64) -> Append {
+        Append { stream: StreamId(stream), message_count: 1, payload: Bytes::new() }
+    }
+
+    /// An append of one message that landed at this offset, with its row on this line.
+    fn landed(stream: i64, base_offset: i64, line: u16) -> Landed {
+        let at = Appended { stream_id: StreamId(stream), base_offset, appended_at: Timestamp(0) };
+        Landed { at, end_offset: base_offset + 1, place: Place { block: 1, line } }
+    }
+
+    /// Where the row of the first stream is looked for.
+    fn line(places: &Places) -> Option<u16> {
+        places.split(vec![append(1)]).0.1.first().map(|place| place.line)
+    }
+
+    #[test]
+    fn the_last_place_counts() {
+        let mut places = Places::default();
+        places.remember(&landed(1, 0, 1));
+        places.remember(&landed(1, 1, 2));
+        let ((known, at), unknown) = places.split(vec![append(1), append(2)]);
+        assert_eq!((known[0].stream, &at[..]), (StreamId(1), &[Place { block: 1, line: 2 }][..]));
+        assert_eq!((known.len(), unknown.len(), unknown[0].stream), (1, 1, StreamId(2)));
+    }
+
+    #[test]
+    fn the_row_is_not_looked_for_while_another_replica_moves_it() {
+        let mut places = Places::default();
+        for (base_offset, expected) in [(0, Some(1)), (1, Some(1)), (5, None), (9, None), (10, Some(1)), (11, Some(1))]
+        {
+            places.remember(&landed(1, base_offset, 1));
+            assert_eq!(line(&places), expected, "{base_offset}");
+        }
+    }
+
+    #[test]
+    fn there_are_never_too_many() {
+        let mut places = Places::default();
+        for stream in 0..=i64::try_from(STREAMS_MAX).expect("small") {
+            places.remember(&landed(stream, 0, 1));
+        }
+        assert_eq!(places.0.len(), 1);
+    }
+}

@@ -1,0 +1,7 @@
+//! What operators and `dms doctor` ask Postgres.
+
+pub mod dead_rows;
+pub mod diagnosis;
+pub mod entry;
+pub mod observe;
+pub mod wraparound;
