@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, ServiceDoor, TrafficLimits, health::Health};
 use crate::app::admin;
 use crate::auth::{AuthOptions, Authenticator};
-use crate::broker::{Broker, BrokerOptions};
+use crate::broker::{Broker, BrokerOptions, Settings};
 use crate::domain::hosts::HostName;
 use crate::domain::{Error, Result};
 use crate::gateway;
@@ -21,6 +21,7 @@ use crate::net::tls::{self, Protocol, TlsOptions};
 use crate::net::{Audience, Calls, IDLE_DEFAULT, Listener, NetLimits, Ports};
 use crate::observe::metrics::Credentials;
 use crate::reload::Freshness;
+use crate::store::health::diagnosis::Diagnosis;
 
 /// Probes learn within the sum of both that Postgres has gone.
 const READINESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -98,13 +99,13 @@ pub struct Server {
 impl Server {
     /// Binds the listeners, starts the broker and serves.
     pub async fn start(options: ServerOptions) -> Result<Self> {
-        Self::start_on(options, async |_| Ok(())).await
+        Self::start_on(options, async |_, _| Ok(())).await
     }
 
     /// The same on a database that `usable` has nothing against. What this machine has is looked at before: ports and files.
     pub async fn start_on(
         mut options: ServerOptions,
-        usable: impl AsyncFnOnce(&BrokerOptions) -> Result<()>,
+        usable: impl AsyncFnOnce(&mut Diagnosis, &Settings) -> Result<()>,
     ) -> Result<Self> {
         let mut background = Vec::new();
         let bound = Bound::bind(&mut options, &mut background).await?;
@@ -116,8 +117,7 @@ impl Server {
             rest_hosts(&options.auth, rest_addr, &options.allowed_hosts).and_pages_of(&options.rest.origins);
         let ports = Ports { grpc: Some(grpc_addr), rest: rest_addr };
         let auth = Authenticator::load(options.auth).await?;
-        usable(&options.broker).await?;
-        let broker = Broker::start(options.broker).await?;
+        let broker = Broker::start_if(options.broker, usable).await?;
         let health = Health::new().await;
         let secrets = [bound.grpc.freshness(), bound.rest.as_ref().and_then(Listener::freshness)];
         show_freshness(broker.metrics().credentials(), secrets.into_iter().flatten().chain(auth.freshness()));

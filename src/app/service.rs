@@ -25,8 +25,7 @@ pub async fn service(args: ServeArgs) -> Result<()> {
         ..options
     };
     let options = ServerOptions { grpc_tls: args.tls.grpc(&args.grpc_tls), rest_tls: args.tls.rest(), ..options };
-    let starting =
-        Server::start_on(options, async |broker| connections::say_at_start(&broker.database, &broker.settings).await);
+    let starting = Server::start_on(options, connections::say_at_start);
     let server = tokio::select! {
         started = starting => started?,
         // Whatever it waits for: nothing has been promised to anybody yet.

@@ -30,7 +30,7 @@ use crate::domain::clock::Clock;
 use crate::domain::ids::ProjectId;
 use crate::memory::{Answer, Memory, Owner, Use};
 use crate::observe::metrics::Lane;
-use crate::store::health::entry;
+use crate::store::health::diagnosis::Diagnosis;
 use crate::store::session::clock::ClockConnection;
 use crate::store::session::connection::Durability;
 use crate::store::session::leadership::Candidate;
@@ -62,13 +62,23 @@ pub struct Broker {
 impl Broker {
     /// Connects, and starts the lanes and the upkeep. The schema must be up to date.
     pub async fn start(options: BrokerOptions) -> Result<Self> {
+        Self::start_if(options, async |_, _| Ok(())).await
+    }
+
+    /// The same, unless `usable` finds something against the database.
+    pub async fn start_if(
+        options: BrokerOptions,
+        usable: impl AsyncFnOnce(&mut Diagnosis, &Settings) -> Result<()>,
+    ) -> Result<Self> {
         let store = Store::new(&StoreOptions {
             database: options.database,
             pool_connections: options.settings.pool_connections,
             statement_timeout: options.settings.statement_timeout,
         })?;
-        // Says why not, when it cannot be reached: the pool would not.
-        entry::check(&store).await?;
+        // Says why Postgres cannot be reached, which the pool would not.
+        let mut diagnosis = Diagnosis::at_start(&store).await?;
+        usable(&mut diagnosis, &options.settings).await?;
+        diagnosis.close().await?;
         store::schema::check(&store.pool, store.schema()).await?;
         let (clock, own): (Arc<dyn Clock>, _) = match options.clock {
             Some(clock) => (clock, None),

@@ -4,7 +4,6 @@ use super::server::ServerSettings;
 use super::{Finding, Verdict};
 use crate::broker::Settings;
 use crate::domain::{Error, Result};
-use crate::store::Database;
 use crate::store::health::diagnosis::{ConnectionLimits, Diagnosis};
 
 /// Something that keeps connections from being made.
@@ -49,16 +48,10 @@ pub(super) fn findings(
 /// Says in the log how many connections a replica takes and how many it can have, before they are missed.
 ///
 /// # Errors
-/// When the narrowest limit is less than what a replica cannot do without, or Postgres cannot be reached.
-pub(crate) async fn say_at_start(database: &Database, settings: &Settings) -> Result<()> {
-    let (mut diagnosis, entry) = Diagnosis::connect(database).await?;
-    // The start itself refuses this, and says why.
-    if entry.pooled {
-        return Ok(());
-    }
+/// When the narrowest limit is less than what a replica cannot do without.
+pub(crate) async fn say_at_start(diagnosis: &mut Diagnosis, settings: &Settings) -> Result<()> {
     let server = ServerSettings(diagnosis.settings().await?);
     let limits = diagnosis.connection_limits().await?;
-    diagnosis.close().await?;
     let (needed, least) = (needed(settings, 1), least(settings));
     // Less the session that has asked.
     let Bound { room, used, name, advice } = narrowest(&server, &limits);

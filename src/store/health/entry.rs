@@ -3,7 +3,6 @@
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use crate::domain::{Error, Result};
-use crate::store::Store;
 use crate::store::session::connect::{Connector, Session};
 
 /// The encoding that all text of the API has.
@@ -67,16 +66,19 @@ pub(in crate::store) async fn look(connector: &Connector, session: &Session) -> 
     Ok((Entry { encoding, pooled }, first))
 }
 
-/// The same for the service, which ends when it cannot use what it finds.
-pub async fn check(store: &Store) -> Result<()> {
-    check_before(&store.connector, &store.session("dms-start")).await
-}
-
-/// The same for whoever has no store.
-pub(in crate::store) async fn check_before(connector: &Connector, session: &Session) -> Result<()> {
+/// The same for callers that cannot go on with a wrong pool or encoding.
+///
+/// # Errors
+/// `Unavailable` when Postgres cannot be reached, and `Internal`, saying what to do, when the database cannot be used.
+pub(in crate::store) async fn enter(connector: &Connector, session: &Session) -> Result<PgConnection> {
     let (entry, connection) = look(connector, session).await?;
-    let _ = connection.close().await;
-    entry.check()
+    match entry.check() {
+        Ok(()) => Ok(connection),
+        Err(error) => {
+            let _ = connection.close().await;
+            Err(error)
+        }
+    }
 }
 
 async fn ask(connection: &mut PgConnection, question: &'static str) -> sqlx::Result<String> {

@@ -89,7 +89,7 @@ pub async fn migrate(database: impl Into<Database>) -> Result<Migrated> {
 pub async fn migrate_from(database: impl Into<Database>, source: Option<&SchemaName>) -> Result<Migrated> {
     let connector = database.into().connector()?;
     let session = connector.session("dms-migrate").with([("lock_timeout", LOCK_TIMEOUT)]);
-    entry::check_before(&connector, &session).await?;
+    entry::enter(&connector, &session).await?.close().await?;
     let patience = Instant::now() + LOCK_PATIENCE;
     loop {
         // A new connection each time, for no lock to stay behind.

@@ -13,7 +13,7 @@ use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::store::metadata::rows::from_row;
 use crate::store::session::{clock, sqlstate};
-use crate::store::{Database, schema};
+use crate::store::{Database, Store, schema};
 
 /// Whoever asks why something is stuck must not get stuck there too.
 const LOCK_TIMEOUT: &str = "2s";
@@ -106,6 +106,15 @@ impl Diagnosis {
         let session = connector.session("dms-doctor").with([("lock_timeout", LOCK_TIMEOUT)]);
         let (entry, connection) = entry::look(&connector, &session).await?;
         Ok((Self(connection), entry))
+    }
+
+    /// The session in which a starting service looks whether it can use its database.
+    ///
+    /// # Errors
+    /// `Unavailable` when Postgres cannot be reached, and `Internal`, saying what to do, when the database cannot be used.
+    pub async fn at_start(store: &Store) -> Result<Self> {
+        let session = store.session("dms-start").with([("lock_timeout", LOCK_TIMEOUT)]);
+        Ok(Self(entry::enter(&store.connector, &session).await?))
     }
 
     /// Settings that matter, by name.
