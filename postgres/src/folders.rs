@@ -31,7 +31,7 @@ const PREVIOUS_RUN_LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Folders {
     pub(super) root: PathBuf,
     pub(super) account: Account,
-    _lock: File,
+    lock: File,
 }
 
 impl Folders {
@@ -39,7 +39,7 @@ impl Folders {
     pub(super) fn kept(data_dir: &Path) -> Result<Self> {
         let (root, account) = place(&absolute(data_dir))?;
         let lock = lock(&root)?;
-        Ok(Self { root, account, _lock: lock })
+        Ok(Self { root, account, lock })
     }
 
     /// A new folder among the temporary files, which the server removes when it has ended.
@@ -51,7 +51,7 @@ impl Folders {
         let root = if usable { root } else { Path::new("/tmp").join(name) };
         account.make_private_folder(&root)?;
         let lock = lock(&root)?;
-        Ok(Self { root, account, _lock: lock })
+        Ok(Self { root, account, lock })
     }
 
     pub(super) fn cluster(&self) -> PathBuf {
@@ -96,6 +96,13 @@ impl Folders {
         }
         log.set_len(0).context("cannot empty the log of Postgres")?;
         Ok(log)
+    }
+}
+
+impl Drop for Folders {
+    /// Closing the file would not do: a process that was just forked has it open until it becomes another program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 
