@@ -13,8 +13,7 @@ use super::history::{Batch, Delivery, DeliveryRef, MessageId, Unanswered, Window
 use super::load::{Handled, LEASE, Load};
 use super::manners::{Move, Say, calm_moves, moves};
 use super::recorder::ReaderId;
-use crate::chaos::api::AckStatus;
-use crate::chaos::api::Source;
+use crate::chaos::api::{AckStatus, Source};
 
 /// Consumes that are given up, in a thousand: on NORMAL queues, and on FIFO queues.
 const VANISHES: (u32, u32) = (20, 2);

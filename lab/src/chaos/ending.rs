@@ -29,7 +29,7 @@ pub async fn drain(site: &Site, load: &Load) -> Result<()> {
     while empty < LOOKS && Instant::now() < deadline {
         sleep(LOOK_PAUSE).await;
         let Ok(counters) = look(site, load).await else { continue };
-        let left: i64 = counters.iter().map(|(_, c)| c.available + c.available_dead_letters).sum();
+        let left: i64 = counters.iter().map(|(_, c)| c.available_messages + c.available_dead_letters).sum();
         empty = if left == 0 { empty + 1 } else { 0 };
         if left < least {
             (least, deadline) = (left, Instant::now() + STALL_LIMIT);
@@ -56,17 +56,7 @@ async fn look(site: &Site, load: &Load) -> Result<Vec<(usize, GroupCounters)>> {
         let answer = timeout(LOOK_LIMIT, client.list_consumer_groups(request)).await?.context("no counters")?;
         let of_queue = load.topology.groups.iter().enumerate().filter(|(_, group)| group.queue == index);
         for (group, counted) in of_queue.zip(answer.groups) {
-            let counters = counted.counters.context("the answer has no counters")?;
-            all.push((
-                group.0,
-                GroupCounters {
-                    produced: counters.produced_messages,
-                    consumed: counters.consumed_messages,
-                    available: counters.available_messages,
-                    produced_dead_letters: counters.produced_dead_letters,
-                    available_dead_letters: counters.available_dead_letters,
-                },
-            ));
+            all.push((group.0, counted.counters.context("the answer has no counters")?));
         }
     }
     Ok(all)

@@ -4,8 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::chaos::api::GroupCounters;
-use crate::chaos::api::{AckOutcome, AckStatus};
+use crate::chaos::api::{AckOutcome, AckStatus, GroupCounters};
 
 /// Microseconds since the start of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -9,8 +9,7 @@ use super::checker::{Findings, Rule};
 use super::history::{
     AckCall, Allowance, Batch, GroupLog, History, Moment, QueueRules, ReaderLog, SendCall, Unanswered, Window,
 };
-use crate::chaos::api::GroupCounters;
-use crate::chaos::api::Source;
+use crate::chaos::api::{GroupCounters, Source};
 
 /// One stream of one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dms_client::v1::message_service_client::MessageServiceClient;
-use dms_client::v1::{
-    AckEntry, AckMessagesRequest, AckOutcome, ConsumeMessagesRequest, ConsumeOptions, NewMessage, SendMessagesRequest,
-};
+use dms_client::v1::{AckEntry, AckMessagesRequest, AckOutcome, ConsumeMessagesRequest, SendMessagesRequest};
 use tonic::Status;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
@@ -14,6 +12,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::{Delivered, Receipt, Topic, handlers};
 use crate::bench::consumer::{LEASE, WAIT};
+use crate::harness::grpc;
 
 /// See [`super::Client`].
 #[derive(Debug, Clone)]
@@ -42,7 +41,7 @@ impl GrpcClient {
         let request = SendMessagesRequest {
             project_id: self.project_id.clone(),
             queue_id: topic.queue_id.clone(),
-            messages: bodies.into_iter().map(|body| NewMessage { body, ..NewMessage::default() }).collect(),
+            messages: grpc::messages(bodies, Duration::ZERO),
             return_ids: false,
         };
         self.messages.send_messages(request).await.map(drop)
@@ -50,16 +49,11 @@ impl GrpcClient {
 
     /// See [`super::Client::consume`].
     pub async fn consume(&mut self, topic: &Topic, group: usize, max: u32) -> Result<Vec<Delivered>, Status> {
-        let seconds = |seconds: u64| prost_types::Duration { seconds: seconds.cast_signed(), nanos: 0 };
         let request = ConsumeMessagesRequest {
             project_id: self.project_id.clone(),
             queue_id: topic.queue_id.clone(),
             group_id: topic.group_ids[group].clone(),
-            options: Some(ConsumeOptions {
-                max_messages: Some(max.cast_signed()),
-                wait: Some(seconds(self.wait.as_secs())),
-                lease: Some(seconds(LEASE.as_secs())),
-            }),
+            options: Some(grpc::consume_options(max, self.wait, LEASE)),
             ..ConsumeMessagesRequest::default()
         };
         let messages = self.messages.consume_messages(request).await?.into_inner().messages;

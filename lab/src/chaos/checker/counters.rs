@@ -27,14 +27,14 @@ fn expected(group: &GroupView<'_>, counters: GroupCounters) -> [(&'static str, i
     let (acked, perhaps_acked) = acked(&group.normal.by_message());
     let dead_letters = group.dead_letters.by_message();
     let dead = count(dead_letters.chunk_by(|one, next| one.message == next.message).count() as u64);
-    let produced = counters.produced;
+    let produced = counters.produced_messages;
     [
         ("produced_messages", produced, surely, surely + perhaps),
-        ("available_messages", counters.available, 0, 0),
+        ("available_messages", counters.available_messages, 0, 0),
         ("produced_deadletters", counters.produced_dead_letters, dead, dead),
         ("available_deadletters", counters.available_dead_letters, 0, 0),
-        ("consumed_messages", counters.consumed, count(acked), count(acked + perhaps_acked)),
-        ("consumed_messages + produced_deadletters", counters.consumed + dead, produced, produced),
+        ("consumed_messages", counters.consumed_messages, count(acked), count(acked + perhaps_acked)),
+        ("consumed_messages + produced_deadletters", counters.consumed_messages + dead, produced, produced),
     ]
 }
 

@@ -99,7 +99,7 @@ impl Hold {
             AckOutcome::Acked => _ = self.acked.get_or_insert(window),
             AckOutcome::Failed => _ = self.failed.get_or_insert(window),
             AckOutcome::AfterFailure => self.perhaps_failed(window.began),
-            AckOutcome::InvalidHandler => {}
+            AckOutcome::InvalidHandler | AckOutcome::Unspecified => {}
         }
     }
 

@@ -7,16 +7,16 @@ use bytes::Bytes;
 use dms_client::v1::dead_letter_service_client::DeadLetterServiceClient;
 use dms_client::v1::message_service_client::MessageServiceClient;
 use dms_client::v1::{
-    self as pb, AckDeadLettersRequest, AckMessagesRequest, ConsumeDeadLettersRequest, ConsumeMessagesRequest,
-    ConsumeOptions, LeasedMessage, NewMessage, SendMessagesRequest,
+    AckDeadLettersRequest, AckEntry, AckMessagesRequest, ConsumeDeadLettersRequest, ConsumeMessagesRequest,
+    LeasedMessage, SendMessagesRequest,
 };
 use dms_client::{Client, Error, Options};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Ask, Entry, Failure, Received, Target};
-use crate::chaos::api::Source;
-use crate::chaos::api::{AckOutcome, AckStatus};
+use crate::chaos::api::{AckOutcome, Source};
+use crate::harness::grpc;
 
 /// A connection that is made when it is needed, and given up soon when nothing comes back.
 fn channel(address: SocketAddr) -> Channel {
@@ -56,19 +56,14 @@ impl GrpcCaller {
         bodies: Vec<Bytes>,
         delay: Duration,
     ) -> Result<(), Failure> {
-        let delay = (!delay.is_zero()).then(|| duration(delay));
-        let messages = bodies.into_iter().map(|body| NewMessage { body, delay, ..NewMessage::default() }).collect();
+        let messages = grpc::messages(bodies, delay);
         let (project_id, queue_id) = (project.to_owned(), queue.to_owned());
         let request = SendMessagesRequest { project_id, queue_id, messages, return_ids: false };
         self.messages.send_messages(request).await.map(drop).map_err(failure)
     }
 
     pub(super) async fn consume(&mut self, target: &Target, ask: Ask) -> Result<Vec<Received>, Failure> {
-        let options = Some(ConsumeOptions {
-            max_messages: Some(ask.max.cast_signed()),
-            wait: Some(duration(ask.wait)),
-            lease: Some(duration(ask.lease)),
-        });
+        let options = Some(grpc::consume_options(ask.max, ask.wait, ask.lease));
         let Target { project: project_id, queue: queue_id, group: group_id, source } = target.clone();
         let messages = match source {
             Source::Normal => {
@@ -96,12 +91,8 @@ impl GrpcCaller {
                 self.dead_letters.ack_dead_letters(request).await.map_err(failure)?.into_inner().result
             }
         };
-        Ok(result.unwrap_or_default().outcomes().map(outcome).collect())
+        Ok(result.unwrap_or_default().outcomes().collect())
     }
-}
-
-fn duration(duration: Duration) -> prost_types::Duration {
-    prost_types::Duration { seconds: duration.as_secs().cast_signed(), nanos: duration.subsec_nanos().cast_signed() }
 }
 
 fn received(leased: LeasedMessage) -> Received {
@@ -110,21 +101,8 @@ fn received(leased: LeasedMessage) -> Received {
     Received { body: message.body, handler: leased.handler, attempts: u8::try_from(counted).ok() }
 }
 
-fn entry(entry: &Entry) -> pb::AckEntry {
-    let status = match entry.status {
-        AckStatus::Success => pb::AckStatus::Success,
-        AckStatus::Fail => pb::AckStatus::Fail,
-    };
-    pb::AckEntry { handler: entry.handler.clone(), status: status.into() }
-}
-
-fn outcome(outcome: pb::AckOutcome) -> AckOutcome {
-    match outcome {
-        pb::AckOutcome::Acked => AckOutcome::Acked,
-        pb::AckOutcome::Failed => AckOutcome::Failed,
-        pb::AckOutcome::InvalidHandler => AckOutcome::InvalidHandler,
-        pb::AckOutcome::AfterFailure | pb::AckOutcome::Unspecified => AckOutcome::AfterFailure,
-    }
+fn entry(entry: &Entry) -> AckEntry {
+    AckEntry { handler: entry.handler.clone(), status: entry.status.into() }
 }
 
 /// Errors of the service carry their code and what REST would answer; others are the transport's.

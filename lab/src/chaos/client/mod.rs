@@ -14,8 +14,7 @@ pub use grpc::{GrpcCaller, plain};
 pub use rest::RestCaller;
 pub use roaming::{Door, Doors, Roaming};
 
-use crate::chaos::api::Source;
-use crate::chaos::api::{AckOutcome, AckStatus};
+use crate::chaos::api::{AckOutcome, AckStatus, Source};
 
 /// Longer than any answer takes when nothing is wrong, the longest poll left out.
 const CALL_LIMIT: Duration = Duration::from_secs(10);

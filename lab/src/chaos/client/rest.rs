@@ -8,8 +8,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::{Ask, Entry, Failure, Received, Target};
-use crate::chaos::api::Source;
-use crate::chaos::api::{AckOutcome, AckStatus};
+use crate::chaos::api::{AckOutcome, AckStatus, Source};
 use crate::harness::rest::{self, Acked, Leased, RestConnection};
 
 /// See [`super::Caller`].

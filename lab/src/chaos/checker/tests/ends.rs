@@ -72,6 +72,6 @@ fn counters_are_exact_at_the_end() {
     }
     assert_eq!(right().violates_at_the_end(), [Rule::Counters], "they could not be read");
     let mut left = right().counters(2, 2, 0);
-    left.0.groups[0].counters.as_mut().unwrap().available = 1;
+    left.0.groups[0].counters.as_mut().unwrap().available_messages = 1;
     assert_eq!(left.violates_at_the_end(), [Rule::Counters]);
 }

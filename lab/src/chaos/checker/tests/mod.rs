@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use super::{Findings, Rule, check};
 use crate::chaos::api::AckOutcome::{self, Acked, Failed};
-use crate::chaos::api::AckStatus;
-use crate::chaos::api::GroupCounters;
+use crate::chaos::api::{AckStatus, GroupCounters};
 use crate::chaos::history::{
     AckAnswer, AckCall, AckEntry, Allowance, Batch, Delivery, DeliveryRef, GroupLog, History, MessageId, Moment,
     QueueRules, ReaderLog, SendCall, Unanswered, Window,
@@ -107,8 +106,12 @@ impl Script {
 
     /// Counters of a group that has acknowledged so many of so many messages and has so many dead letters.
     fn counters(mut self, produced: i64, consumed: i64, dead: i64) -> Self {
-        let counters = GroupCounters { produced, consumed, produced_dead_letters: dead, ..GroupCounters::default() };
-        self.0.groups[0].counters = Some(counters);
+        self.0.groups[0].counters = Some(GroupCounters {
+            produced_messages: produced,
+            consumed_messages: consumed,
+            produced_dead_letters: dead,
+            ..GroupCounters::default()
+        });
         self
     }
 
