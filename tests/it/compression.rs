@@ -1,7 +1,5 @@
 //! Compressed gRPC: both encodings both ways, what is not taken, and what would come out too large.
 
-use std::time::Duration;
-
 use bytes::{BufMut as _, Bytes, BytesMut};
 use dms::net::compression::Encoding;
 use dms_client::v1 as pb;
@@ -14,19 +12,13 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request};
 
 use crate::support::attacker::address;
-use crate::support::panics;
-use crate::support::service::{Group, PROJECT, Replica, TestService, bodies, code};
+use crate::support::scene::Scene;
+use crate::support::service::{PROJECT, Replica, bodies, code};
 
 const SEND: &str = "dms.v1.MessageService/SendMessages";
 const CONSUME: &str = "dms.v1.MessageService/ConsumeMessages";
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
-
-struct Scene {
-    service: TestService,
-    queue: String,
-    group: Group,
-}
 
 /// An answer as it comes: headers with trailers, and the bytes of the messages.
 struct Raw {
@@ -41,26 +33,16 @@ impl Raw {
 }
 
 impl Scene {
-    async fn make() -> Self {
-        panics::watch();
-        let service = TestService::start().await;
-        let queue = service.queue("orders").await;
-        let group = service.group(&queue, "billing").await;
-        Self { service, queue, group }
-    }
-
     fn send_request(&self, body: &str) -> pb::SendMessagesRequest {
         let messages = vec![pb::NewMessage { body: body.to_owned().into(), ..Default::default() }];
         pb::SendMessagesRequest { project_id: PROJECT.into(), queue_id: self.queue.clone(), messages, return_ids: true }
     }
 
-    async fn is_well(&self) {
-        self.service.send(&self.queue, &["\"well\""]).await;
-        let consumed = async {
-            while bodies(&self.service.consume(&self.group, 10).await).last().is_none_or(|last| last != "\"well\"") {}
-        };
-        tokio::time::timeout(Duration::from_secs(60), consumed).await.expect("the message in time");
-        panics::none_seen();
+    /// Takes all that was sent: so many messages with this body.
+    async fn has_stored(&self, count: usize, body: &str) {
+        for _ in 0..count {
+            assert!(bodies(&self.next(1).await) == [body], "another body than was sent");
+        }
     }
 }
 
@@ -171,6 +153,7 @@ async fn flags_and_encodings_are_as_the_specification_has_them() {
         let found = Code::from_bytes(answer.header("grpc-status").as_bytes());
         assert_eq!(found, expected, "{headers:?} {}", answer.header("grpc-message"));
     }
+    scene.has_stored(3, "1").await;
     scene.is_well().await;
 }
 
@@ -195,5 +178,6 @@ async fn limits_hold_for_what_comes_out() {
         let sent = client.send_compressed(encoding).send_messages(scene.send_request(&large(bytes))).await;
         assert_eq!(sent.as_ref().err().map(code).as_deref(), (!taken).then_some("DMS.10540011"));
     }
+    scene.has_stored(2, &large(500_000)).await;
     scene.is_well().await;
 }

@@ -5,8 +5,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use crate::support::panics;
-use crate::support::service::{Group, PROJECT, TestService, bodies, code, message};
+use crate::support::scene::Scene;
+use crate::support::service::{PROJECT, code, message};
 
 /// Status, DMS code, field of `BadRequest`, message.
 #[track_caller]
@@ -24,21 +24,7 @@ fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, expected: (&str
     assert_eq!(code, Code::InvalidArgument, "{message}");
 }
 
-struct Scene {
-    service: TestService,
-    queue: String,
-    group: Group,
-}
-
 impl Scene {
-    async fn make() -> Self {
-        panics::watch();
-        let service = TestService::start().await;
-        let queue = service.queue("orders").await;
-        let group = service.group(&queue, "billing").await;
-        Self { service, queue, group }
-    }
-
     async fn create(&self, change: impl FnOnce(&mut pb::CreateQueueRequest)) -> Result<(), Status> {
         let mut request =
             pb::CreateQueueRequest { project_id: PROJECT.into(), name: "new".into(), ..Default::default() };
@@ -54,12 +40,6 @@ impl Scene {
         let mut request = self.group.consume_request(1);
         change(&mut request);
         self.service.replica.messages.clone().consume_messages(request).await.map(drop)
-    }
-
-    async fn is_well(&self) {
-        self.service.send(&self.queue, &["1"]).await;
-        assert_eq!(bodies(&self.service.consume(&self.group, 10).await), ["1"]);
-        panics::none_seen();
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use dms::broker::Settings;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::rest::{Rest, all};
 use crate::support::service::TestService;
@@ -61,6 +62,37 @@ async fn sends(rest: &Rest, refused: &str, healthy: &[String], message: &Value) 
     found
 }
 
+struct Polls {
+    made: usize,
+    failed: usize,
+}
+
+/// Polls a group that gets nothing until told to stop: each poll is empty or fails.
+fn poll(rest: Rest, group: String, stop: CancellationToken) -> JoinHandle<Polls> {
+    tokio::spawn(async move {
+        let mut polls = Polls { made: 0, failed: 0 };
+        while !stop.is_cancelled() {
+            let answer = rest.get(&format!("{group}/messages?time_wait=1")).await;
+            assert!(answer.status == 500 || answer.text == "[]", "{answer:?}");
+            polls.made += 1;
+            polls.failed += usize::from(answer.status == 500);
+        }
+        polls
+    })
+}
+
+/// Messages of a healthy group come at once, and again when they have failed.
+async fn is_served(rest: &Rest, queue: &str, group: &str) {
+    for number in 0..20 {
+        rest.send_bodies(queue, &[json!(number)]).await;
+        for status in ["fail", "success"] {
+            let (bodies, handlers) = rest.consume(group).await;
+            assert_eq!(bodies, [json!(number)]);
+            assert_eq!(rest.ack(group, &all(&handlers, status)).await.ok(200)[status], json!(1));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_refused_fails_no_other_send() {
     let large = "x".repeat(60_000);
@@ -97,27 +129,11 @@ async fn a_reader_whose_claims_are_refused_fails_no_other_consumer() {
     let (healthy, good) = rest.queue_and_group(&json!({ "name": "healthy" })).await;
     refuse(&service, "leases", &refused, "P0001").await;
     rest.send_bodies(&refused, &[json!("never")]).await;
-    let stop = tokio_util::sync::CancellationToken::new();
-    let trying = tokio::spawn({
-        let (rest, stop) = (rest.clone(), stop.clone());
-        async move {
-            let mut tried = 0;
-            while !stop.is_cancelled() {
-                let answer = rest.get(&format!("{bad}/messages?time_wait=1")).await;
-                assert!(answer.status == 500 || answer.text == "[]", "{answer:?}");
-                tried += 1;
-            }
-            tried
-        }
-    });
-    for number in 0..30 {
-        rest.send_bodies(&healthy, &[json!(number)]).await;
-        let (bodies, handlers) = rest.consume(&good).await;
-        assert_eq!(bodies, [json!(number)]);
-        rest.ack(&good, &all(&handlers, "success")).await.ok(200);
-    }
+    let stop = CancellationToken::new();
+    let polling = poll(rest.clone(), bad, stop.clone());
+    is_served(&rest, &healthy, &good).await;
     stop.cancel();
-    assert!(trying.await.unwrap() > 0);
+    assert!(polling.await.unwrap().made > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,31 +148,16 @@ async fn a_group_whose_row_cannot_be_read_holds_up_no_other() {
          WHERE stream_id = (SELECT stream_id FROM queues WHERE queue_id = '{broken}')"
     );
     service.sql().await.execute(AssertSqlSafe(break_row)).await.unwrap();
-    let stop = tokio_util::sync::CancellationToken::new();
-    let mut trying = JoinSet::new();
-    for _ in 0..4 {
-        let (rest, stop, bad) = (rest.clone(), stop.clone(), bad.clone());
-        trying.spawn(async move {
-            let mut refused = 0;
-            while !stop.is_cancelled() {
-                let answer = rest.get(&format!("{bad}/messages?time_wait=1")).await;
-                assert!(answer.status == 500 || answer.text == "[]", "{answer:?}");
-                refused += usize::from(answer.status == 500);
-            }
-            refused
-        });
-    }
-    for number in 0..20 {
-        rest.send_bodies(&healthy, &[json!(number)]).await;
-        // What fails has the row of its group read again, together with the broken one.
-        for status in ["fail", "success"] {
-            let (bodies, handlers) = rest.consume(&good).await;
-            assert_eq!(bodies, [json!(number)]);
-            assert_eq!(rest.ack(&good, &all(&handlers, status)).await.ok(200)[status], json!(1));
-        }
-    }
+    let stop = CancellationToken::new();
+    let polling = [0; 4].map(|_| poll(rest.clone(), bad.clone(), stop.clone()));
+    // What fails has the row of its group read again, together with the broken one.
+    is_served(&rest, &healthy, &good).await;
     stop.cancel();
-    assert!(trying.join_all().await.into_iter().sum::<usize>() > 0);
+    let mut failed = 0;
+    for polling in polling {
+        failed += polling.await.unwrap().failed;
+    }
+    assert!(failed > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +169,7 @@ async fn a_group_whose_failures_are_refused_holds_up_no_other() {
     refuse(&service, "retries", &refused, "23514").await;
     rest.send_bodies(&refused, &[json!("never")]).await;
     let (_, handlers) = rest.consume(&bad).await;
-    let stop = tokio_util::sync::CancellationToken::new();
+    let stop = CancellationToken::new();
     let failing = tokio::spawn({
         let (rest, stop, handler) = (rest.clone(), stop.clone(), handlers[0].clone());
         async move {
@@ -181,14 +182,7 @@ async fn a_group_whose_failures_are_refused_holds_up_no_other() {
             tried
         }
     });
-    for number in 0..20 {
-        rest.send_bodies(&healthy, &[json!(number)]).await;
-        for status in ["fail", "success"] {
-            let (bodies, handlers) = rest.consume(&good).await;
-            assert_eq!(bodies, [json!(number)]);
-            assert_eq!(rest.ack(&good, &all(&handlers, status)).await.ok(200)[status], json!(1));
-        }
-    }
+    is_served(&rest, &healthy, &good).await;
     stop.cancel();
     assert!(failing.await.unwrap() > 0);
 }

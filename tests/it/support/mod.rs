@@ -9,6 +9,7 @@ pub mod panics;
 pub mod postgres;
 pub mod probe;
 pub mod rest;
+pub mod scene;
 pub mod service;
 pub mod signer;
 pub mod statements;
