@@ -79,7 +79,7 @@ impl Error {
         self.http_status().is_some_and(|status| (400..500).contains(&status))
     }
 
-    /// The status as it came.
+    /// The gRPC status.
     pub fn status(&self) -> &Status {
         &self.0.status
     }
@@ -96,16 +96,23 @@ impl Error {
 
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
-        // Its own time limit is a cancellation to the library.
-        let status = if has_timed_out(&status) { Status::deadline_exceeded(TIMED_OUT) } else { status };
+        let status = unanswered(&status).unwrap_or(status);
         let details = status.get_error_details();
         Self(Box::new(Failed { status, details }))
     }
 }
 
-fn has_timed_out(status: &Status) -> bool {
-    let first = std::error::Error::source(status);
-    std::iter::successors(first, |error| error.source()).any(|error| error.is::<TimeoutExpired>())
+/// The status of a call without an answer; `None` for one that came from the service, which has no source.
+///
+/// To the library its own time limit is a cancellation, and the end of a connection a cancellation, an internal error or an unknown
+/// one, depending on the moment.
+fn unanswered(status: &Status) -> Option<Status> {
+    let causes = || std::iter::successors(std::error::Error::source(status), |error| error.source());
+    if causes().any(|error| error.is::<TimeoutExpired>()) {
+        return Some(Status::deadline_exceeded(TIMED_OUT));
+    }
+    let (message, cause) = (status.message(), causes().last()?.to_string());
+    Some(Status::unavailable(if message.contains(&cause) { message.to_owned() } else { format!("{message}: {cause}") }))
 }
 
 impl From<Error> for Status {
@@ -123,6 +130,7 @@ impl From<tonic::transport::Error> for Error {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -176,6 +184,17 @@ mod tests {
     fn a_deadline_of_the_client_is_one() {
         let error = Error::from(Status::from_error(Box::new(TimeoutExpired(()))));
         assert_eq!((error.code(), error.is_retryable()), (Code::DeadlineExceeded, true));
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_unavailable_whatever_the_library_makes_of_it() {
+        for code in [Code::Cancelled, Code::Internal, Code::Unknown] {
+            let mut status = Status::new(code, "transport error");
+            status.set_source(Arc::new(std::io::Error::other("broken pipe")));
+            let error = Error::from(status);
+            assert_eq!((error.code(), error.message()), (Code::Unavailable, "transport error: broken pipe"));
+            assert!(error.is_retryable() && !error.is_refusal());
+        }
     }
 
     #[test]

@@ -70,7 +70,60 @@ async fn a_service_that_is_away_or_silent_is_retryable() {
     let error = list(&silent).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), (Code::DeadlineExceeded, None));
     assert!(error.is_retryable() && !error.is_refusal(), "{error}");
-    drop(listener);
+    drop((listener, silent));
     let error = Client::connect(&Options::new(&url)).await.unwrap_err();
     assert!(error.is_retryable(), "{error:?}");
+}
+
+/// Serves one connection after the other, each until this step of its first call.
+async fn ending_connections(listener: TcpListener, step: Step) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        if step == Step::Connected {
+            continue;
+        }
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let Some(Ok((_request, mut answer))) = connection.accept().await else { continue };
+        let _body = match step {
+            Step::Connected | Step::Called => continue,
+            Step::Answering => {
+                let head = http::Response::builder().header("content-type", "application/grpc");
+                Some(answer.send_response(head.body(()).unwrap(), false).unwrap())
+            }
+            Step::Refused => {
+                answer.send_reset(h2::Reason::REFUSED_STREAM);
+                None
+            }
+            Step::GoneAway => {
+                connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+                None
+            }
+        };
+        // Writes what there is to write.
+        let _ended = tokio::time::timeout(Duration::from_millis(50), connection.accept()).await;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Step {
+    Connected,
+    Called,
+    Answering,
+    Refused,
+    GoneAway,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_connection_ends_is_retryable() {
+    for step in [Step::Connected, Step::Called, Step::Answering, Step::Refused, Step::GoneAway] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::lazy(&Options::new(format!("http://{}", listener.local_addr().unwrap()))).unwrap();
+        let serving = tokio::spawn(ending_connections(listener, step));
+        for _ in 0..20 {
+            let error = list(&client).await.unwrap_err();
+            assert_eq!((error.code(), error.reason()), (Code::Unavailable, None), "{step:?} {error:?}");
+            assert!(error.is_retryable(), "{step:?} {error:?}");
+        }
+        serving.abort();
+    }
 }
