@@ -36,7 +36,7 @@ fn in_runtime(cli: Cli) -> anyhow::Result<()> {
 }
 
 async fn start(cli: Cli) -> anyhow::Result<()> {
-    let export = telemetry::init(&cli.log, cli.command.traces())?;
+    let export = telemetry::init(&cli.log.filter, cli.log.format, cli.command.traces())?;
     let ended = run(cli.command).await;
     if let Some(export) = export {
         tokio::task::spawn_blocking(|| export.end()).await?;

@@ -13,12 +13,12 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::app::admin;
-use crate::app::server::{OPERATORS, RestOptions, admin_listener, drain, end, listener, show_freshness};
+use crate::app::server::{OPERATORS, admin_listener, drain, end, listener, show_freshness};
 use crate::app::upstream::Upstream;
 use crate::domain::Result;
 use crate::domain::hosts::HostName;
 use crate::gateway::hosts::{self, HostRules};
-use crate::gateway::{self, Remote, RemoteDoor, cors};
+use crate::gateway::{self, Remote, RemoteDoor, RestOptions, cors};
 use crate::memory::{Memory, Use};
 use crate::net::readiness::Readiness;
 use crate::net::tls::{Protocol, TlsOptions};

@@ -13,12 +13,11 @@ use crate::auth::{AuthOptions, Authenticator};
 use crate::broker::{Broker, BrokerOptions, Settings};
 use crate::domain::hosts::HostName;
 use crate::domain::{Error, Result};
-use crate::gateway;
-use crate::gateway::cors::{self, Origin};
 use crate::gateway::hosts::{self, HostRules};
+use crate::gateway::{self, RestOptions, cors};
 use crate::memory::Use;
 use crate::net::tls::{self, Protocol, TlsOptions};
-use crate::net::{Audience, Calls, IDLE_DEFAULT, Listener, NetLimits, Ports};
+use crate::net::{Audience, Calls, Listener, NetLimits, Ports};
 use crate::observe::metrics::Credentials;
 use crate::reload::Freshness;
 use crate::store::health::diagnosis::Diagnosis;
@@ -63,21 +62,6 @@ pub struct ServerOptions {
     pub net: NetLimits,
     /// How long calls in flight may take to end at a shutdown.
     pub shutdown_limit: Duration,
-}
-
-/// How REST is served.
-#[derive(Debug, Clone)]
-pub struct RestOptions {
-    /// How long a connection is kept without a call.
-    pub idle: Duration,
-    /// Pages of other sites that may call.
-    pub origins: Vec<Origin>,
-}
-
-impl Default for RestOptions {
-    fn default() -> Self {
-        Self { idle: IDLE_DEFAULT, origins: Vec::new() }
-    }
 }
 
 /// A running server.

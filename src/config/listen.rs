@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::units::{self, Seconds};
-use crate::app::server::RestOptions;
+use crate::gateway::RestOptions;
 use crate::gateway::cors::Origin;
 use crate::net::NetLimits;
 

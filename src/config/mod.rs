@@ -23,6 +23,7 @@ use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, S
 
 use self::units::Seconds;
 use crate::domain::schema_name::SchemaName;
+use crate::observe::telemetry::TraceOptions;
 use crate::store::Database;
 
 pub use admin::{AdminAddressArgs, AdminArgs, HostArgs};
@@ -92,12 +93,12 @@ fn secret_flag(matches: &ArgMatches) -> Option<&'static str> {
 }
 
 impl Command {
-    /// Where the spans of this command go, and as whose.
-    pub fn traces(&self) -> Option<(&'static str, &TraceArgs)> {
+    /// Where the spans of this command go, if there is a collector.
+    pub fn traces(&self) -> Option<TraceOptions> {
         match self {
-            Self::Serve(args) => Some(("dms", &args.traces)),
-            Self::Dev(args) => Some(("dms", &args.traces)),
-            Self::Gateway(args) => Some(("dms-gateway", &args.traces)),
+            Self::Serve(args) => args.traces.options("dms"),
+            Self::Dev(args) => args.traces.options("dms"),
+            Self::Gateway(args) => args.traces.options("dms-gateway"),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Findings about the way to the database, and what it takes.
 
 use super::{Finding, Verdict};
-use crate::store::health::diagnosis::Entry;
+use crate::store::schema::entry::Entry;
 
 /// Whether sessions are whole, and whether all text can be stored.
 pub(super) fn findings(entry: &Entry) -> Vec<Finding> {

@@ -1,5 +1,6 @@
 //! Queues and consumer groups: their modes, policies and name rules.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::clock::Timestamp;
@@ -88,7 +89,7 @@ impl NewQueue {
     pub fn parse(draft: &QueueDraft<'_>) -> Result<Self> {
         let mode = draft.mode.unwrap_or(QueueMode::Normal);
         Ok(Self {
-            name: text::name("name", draft.name, QUEUE_NAME_CHARS, ErrorKind::QueueNameLength)?,
+            name: name("name", draft.name, QUEUE_NAME_CHARS, ErrorKind::QueueNameLength)?,
             mode,
             description: description(draft.description)?,
             max_consume_count: max_consume_count(draft, mode)?,
@@ -147,7 +148,7 @@ pub fn check_group_count(field: &str, count: usize) -> Result<()> {
 
 /// Checks a consumer group name; `field` is its place in the request.
 pub fn group_name(field: &str, value: &str) -> Result<String> {
-    text::name(field, value, GROUP_NAME_CHARS, ErrorKind::GroupNameLength)
+    name(field, value, GROUP_NAME_CHARS, ErrorKind::GroupNameLength)
 }
 
 /// A queue.
@@ -228,4 +229,16 @@ pub struct Group {
     pub subscription: SubscriptionId,
     /// The stream of its dead letters; none when redrive is disabled.
     pub dead_letters: Option<StreamId>,
+}
+/// A name of `A-Z a-z 0-9 _ -` whose length is in range; the length has its own error code.
+fn name(field: &str, value: &str, chars: RangeInclusive<usize>, length_kind: ErrorKind) -> Result<String> {
+    let (min, max) = (chars.start(), chars.end());
+    if !chars.contains(&value.chars().count()) {
+        return Err(Error::field(length_kind, field, value, &format!("{min}-{max} characters of A-Z a-z 0-9 _ -")));
+    }
+    if !text::is_plain(value) {
+        let allowed = format!("{min}-{max} characters of A-Z a-z 0-9 _ -");
+        return Err(Error::field(ErrorKind::NameCharacters, field, value, &allowed));
+    }
+    Ok(value.to_owned())
 }

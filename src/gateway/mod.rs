@@ -32,6 +32,7 @@ mod tests;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -40,12 +41,28 @@ use axum::routing::{MethodRouter, delete, get, post};
 use tonic::body::Body;
 use tower::Service;
 
+use self::cors::Origin;
 use self::error::Failure;
 pub use self::remote::{Remote, RemoteDoor};
 use self::upstream::Gateway;
 use crate::memory::Memory;
-use crate::net::Door;
+use crate::net::{Door, IDLE_DEFAULT};
 use crate::observe::metrics::RestRequests;
+
+/// How REST is served.
+#[derive(Debug, Clone)]
+pub struct RestOptions {
+    /// How long a connection is kept without a call.
+    pub idle: Duration,
+    /// Pages of other sites that may call.
+    pub origins: Vec<Origin>,
+}
+
+impl Default for RestOptions {
+    fn default() -> Self {
+        Self { idle: IDLE_DEFAULT, origins: Vec::new() }
+    }
+}
 
 /// What a handler answers with.
 type Answer = Result<Response, Failure>;

@@ -32,7 +32,7 @@ async fn start(upstream: Upstream) -> (Standalone, Rest) {
         upstream,
         rest_addr: any,
         rest_tls: None,
-        rest: dms::app::server::RestOptions::default(),
+        rest: dms::gateway::RestOptions::default(),
         admin_addr: Some(any),
         allowed_hosts: Vec::new(),
         net: dms::net::NetLimits::default(),

@@ -156,7 +156,7 @@ async fn only_from_this_machine_is_the_log_changed() {
         upstream: Endpoint::from_static("http://127.0.0.1:1").connect_lazy().into(),
         rest_addr: "127.0.0.1:0".parse().unwrap(),
         rest_tls: None,
-        rest: dms::app::server::RestOptions::default(),
+        rest: dms::gateway::RestOptions::default(),
         admin_addr: Some("0.0.0.0:0".parse().unwrap()),
         allowed_hosts: Vec::new(),
         net: dms::net::NetLimits::default(),

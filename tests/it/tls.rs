@@ -84,7 +84,7 @@ impl Secured {
             grpc_connection_age: None,
             rest_addr: Some(any),
             rest_tls: Some(tls),
-            rest: dms::app::server::RestOptions::default(),
+            rest: dms::gateway::RestOptions::default(),
             admin_addr: None,
             metrics_groups_max: 0,
             allowed_hosts: Vec::new(),

@@ -1,6 +1,7 @@
 //! Callers who came to the wrong port are told where to go, in the protocol that they speak; and pages of other sites, where they may call.
 
-use dms::app::server::{RestOptions, Server, ServerOptions};
+use dms::app::server::{Server, ServerOptions};
+use dms::gateway::RestOptions;
 use dms_client::v1 as pb;
 use dms_client::v1::queue_service_client::QueueServiceClient;
 use reqwest::Method;

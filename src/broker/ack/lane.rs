@@ -19,8 +19,8 @@ use crate::domain::handler::Handler;
 use crate::domain::settle::{AckStatus, Acknowledged};
 use crate::observe::metrics::{Lane, SettledCounts};
 use crate::store::session::connection::{Durability, Failure, FlushError, LaneConnection, try_flush};
-use crate::store::session::locks;
 use crate::store::subscriptions::leases::{self, LeaseKey};
+use crate::store::subscriptions::locks;
 use crate::store::subscriptions::settlement::{self, Settled};
 
 /// Settles deliveries until the lane is closed and empty.

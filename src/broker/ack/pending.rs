@@ -11,8 +11,8 @@ use crate::domain::ids::SubscriptionKey;
 use crate::domain::settle::Acknowledged;
 use crate::domain::{Error, Result};
 use crate::store::session::connection::{Failure, FlushError, LaneConnection, try_flush};
-use crate::store::session::locks;
 use crate::store::subscriptions::leases::LeaseKey;
+use crate::store::subscriptions::locks;
 
 /// What a settle lane settles one by one.
 #[derive(Debug)]

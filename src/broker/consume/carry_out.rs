@@ -7,8 +7,8 @@ use crate::broker::batching::isolation::{self, Failed, Parts};
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::{Error, Result};
 use crate::store::session::connection::{Failure, FlushError, try_flush};
-use crate::store::session::locks;
 use crate::store::subscriptions::claims::{self, Claim};
+use crate::store::subscriptions::locks;
 
 /// Claims on their way.
 struct Claiming<'a> {

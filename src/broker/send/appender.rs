@@ -14,7 +14,7 @@ use crate::domain::{Error, Result};
 use crate::store::log::delayed;
 use crate::store::log::segments::{self, Landed};
 use crate::store::session::connection::{Failure, FlushError, LaneConnection, try_flush};
-use crate::store::session::locks;
+use crate::store::subscriptions::locks;
 
 /// The same error for all.
 pub(super) fn failed(streams: impl IntoIterator<Item = StreamId>, error: &Error) -> Stored {

@@ -20,7 +20,6 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 pub use self::otlp::Export;
 use self::plain::{Escape, PlainStderr};
-use crate::config::{LogArgs, TraceArgs};
 use crate::observe::spans;
 
 /// Changes the filter of the running log.
@@ -36,22 +35,31 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts the log, and the export of spans if there is a collector for them; `traces` has the name of the service beside.
-/// Fails when a log was started before. Needs a runtime.
-pub fn init(log: &LogArgs, traces: Option<(&'static str, &TraceArgs)>) -> anyhow::Result<Option<Export>> {
-    let (filter, handle) = reload::Layer::new(audited(&log.filter)?);
-    let collector = traces.and_then(|(service, args)| Some((service, args, args.otlp_endpoint.as_deref()?)));
-    let Some((service, args, endpoint)) = collector else {
+/// Spans that are sent to a collector.
+#[derive(Debug, Clone)]
+pub struct TraceOptions {
+    /// The name of the service that they are of.
+    pub service: &'static str,
+    /// The URL of the collector.
+    pub endpoint: String,
+    /// Share of calls to trace, unless the caller decides.
+    pub sample_ratio: f64,
+}
+
+/// Starts the log, and the export of spans if there is a collector for them. Fails when a log was started before. Needs a runtime.
+pub fn init(filter: &str, format: LogFormat, traces: Option<TraceOptions>) -> anyhow::Result<Option<Export>> {
+    let (filter, handle) = reload::Layer::new(audited(filter)?);
+    let Some(traces) = traces else {
         // A filter of everything costs less than one of the log alone.
-        started(tracing_subscriber::registry().with(filter).with(lines(log.format)).try_init(), handle)?;
+        started(tracing_subscriber::registry().with(filter).with(lines(format)).try_init(), handle)?;
         return Ok(None);
     };
-    let export = Export::start(service, endpoint)?;
+    let export = Export::start(traces.service, &traces.endpoint)?;
     // None of other crates: those that carry the spans away would have theirs carried away too.
     let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::DEBUG);
-    let log = lines(log.format).with_filter(filter);
+    let log = lines(format).with_filter(filter);
     started(tracing_subscriber::registry().with(log).with(export.layer().with_filter(ours)).try_init(), handle)?;
-    spans::export(args.otlp_sample_ratio);
+    spans::export(traces.sample_ratio);
     Ok(Some(export))
 }
 

@@ -2,6 +2,5 @@
 
 pub mod dead_rows;
 pub mod diagnosis;
-pub mod entry;
 pub mod observe;
 pub mod wraparound;

@@ -1,6 +1,7 @@
 //! The schema: brought up to date, and checked before it is used.
 
 pub mod database;
+pub mod entry;
 mod relocation;
 
 use std::fmt;
@@ -11,7 +12,6 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Connection as _, PgConnection, PgPool, SqlSafeStr as _};
 
 use super::Database;
-use super::health::entry;
 use super::session::connect::{Connector, Session};
 use super::session::sqlstate;
 use crate::domain::schema_name::SchemaName;

@@ -4,7 +4,6 @@ pub mod clock;
 pub(super) mod connect;
 pub mod connection;
 pub mod leadership;
-pub mod locks;
 pub mod notifications;
 pub mod sqlstate;
 pub mod statement;

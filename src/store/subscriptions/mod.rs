@@ -3,6 +3,7 @@
 pub mod claims;
 pub mod failed_expiry;
 pub mod leases;
+pub mod locks;
 pub mod retries;
 pub mod settlement;
 

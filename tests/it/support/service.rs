@@ -86,7 +86,7 @@ impl Replica {
             grpc_connection_age: door.connection_age,
             rest_addr: Some(any),
             rest_tls: None,
-            rest: dms::app::server::RestOptions::default(),
+            rest: dms::gateway::RestOptions::default(),
             admin_addr: Some(any),
             metrics_groups_max: 2,
             allowed_hosts: Vec::new(),

@@ -7,11 +7,10 @@ mod wraparound;
 use sqlx::{Connection as _, PgConnection};
 
 use super::dead_rows::{self, SnapshotHolder};
-use super::entry;
-pub use super::entry::Entry;
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::store::metadata::rows::from_row;
+use crate::store::schema::entry::{self, Entry};
 use crate::store::session::{clock, sqlstate};
 use crate::store::{Database, Store, schema};
 
