@@ -17,10 +17,20 @@ use crate::observe::metrics::{Metrics, Refusal};
 
 /// Of a piece that has come this much more is held: it is copied into a buffer that is a little larger than the request.
 const COPIED_PART: usize = 4;
+/// What gRPC puts before a message: a flag and the length. The library allocates the whole message when it has read them, and
+/// with the first bytes of the message behind them it would move those to a buffer twice as large.
+const PREFIX_BYTES: usize = 5;
 
 /// The same body within the bounds. Whoever has `arrival` decides how long the bytes are held.
 pub fn bounded(body: Body, arrival: Arc<Arrival>, metrics: Metrics) -> Body {
-    Body::from_stream(Arriving { body: body.into_data_stream(), arrival, arrived: 0, metrics, limit: None })
+    Body::from_stream(Arriving {
+        body: body.into_data_stream(),
+        arrival,
+        arrived: 0,
+        behind_prefix: Bytes::new(),
+        metrics,
+        limit: None,
+    })
 }
 
 /// A body in pieces.
@@ -28,18 +38,24 @@ struct Arriving {
     body: BodyDataStream,
     arrival: Arc<Arrival>,
     arrived: usize,
+    /// The rest of the first piece, whose first bytes are handed over alone.
+    behind_prefix: Bytes,
     metrics: Metrics,
     /// Most requests are there at once, and need no timer.
     limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl Arriving {
-    fn take(&mut self, piece: Bytes) -> Result<Bytes, Status> {
+    fn take(&mut self, mut piece: Bytes) -> Result<Bytes, Status> {
+        let is_first = self.arrived == 0;
         self.arrived += piece.len();
         self.arrival.grow(piece.len() + piece.len() / COPIED_PART).map_err(|error| {
             self.metrics.calls().refused(Refusal::Memory);
             Status::from(error)
         })?;
+        if is_first && piece.len() > PREFIX_BYTES {
+            self.behind_prefix = piece.split_off(PREFIX_BYTES);
+        }
         Ok(piece)
     }
 
@@ -58,6 +74,9 @@ impl Stream for Arriving {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.behind_prefix.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.behind_prefix))));
+        }
         match Pin::new(&mut self.body).poll_next(cx) {
             Poll::Ready(Some(Ok(piece))) => Poll::Ready(Some(self.take(piece))),
             // Its caller, or its caller's connection, is gone.

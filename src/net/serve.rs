@@ -152,6 +152,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let ends = Arc::new(Notify::new());
         let told = Arc::clone(&ends);
+        // It is large, and would be copied into each of the futures around it.
+        let stream = Box::pin(stream);
         tokio::spawn(ENDS_STREAM.scope(ends, async move {
             tokio::select! {
                 biased;

@@ -1,7 +1,8 @@
 //! Places that owners share: one owner can take most of them, but never all.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
 
 /// Of the places that are left an owner may have this many times as many: alone up to four fifths of all, two greedy ones four
 /// ninths each, and there is always a place for another.

@@ -1,9 +1,10 @@
 //! The settle lane: commits what has been settled.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::HashSet;
 use tracing::Instrument as _;
 
 use super::{Ack, DYING_BYTES_MAX, Pending, SettleRequest};
@@ -141,7 +142,7 @@ impl Parts for SettleLane {
 
 /// Sets apart acknowledgements of a whole batch with success, one per lease.
 fn split_whole(requests: Vec<SettleRequest>) -> (Vec<(LeaseKey, Ack)>, Vec<SettleRequest>) {
-    let (mut whole, mut rest, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    let (mut whole, mut rest, mut seen) = (Vec::new(), Vec::new(), HashSet::default());
     for request in requests {
         match request {
             SettleRequest::Ack(ack) => match whole_batch(&ack) {

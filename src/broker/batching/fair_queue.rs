@@ -1,7 +1,9 @@
 //! What waits in front of a lane, apart for each project, taken in turn: however much one project sends, the next flush has
 //! something of every other.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
 
 use crate::domain::ids::ProjectId;
 
@@ -31,7 +33,7 @@ pub struct Shares<T> {
 
 impl<T> Default for Shares<T> {
     fn default() -> Self {
-        Self { shares: HashMap::new(), turns: VecDeque::new(), len: 0, bytes: 0 }
+        Self { shares: HashMap::default(), turns: VecDeque::new(), len: 0, bytes: 0 }
     }
 }
 

@@ -18,10 +18,11 @@ mod scan;
 mod states;
 mod suspects;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use tokio::sync::oneshot;
 use tracing::Span;
 
@@ -135,8 +136,8 @@ pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
         session: 0,
         epoch: core.cache.epoch(),
         core,
-        readers: HashMap::new(),
-        by_stream: HashMap::new(),
+        readers: HashMap::default(),
+        by_stream: HashMap::default(),
         ready: BTreeSet::new(),
         suspects: Suspects::default(),
         failed: BTreeSet::new(),

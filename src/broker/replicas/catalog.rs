@@ -2,11 +2,12 @@
 //! checks its row, and one that finds it gone has the entry forgotten. Nothing in an entry changes while its queue and groups
 //! exist.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::single_flight::SingleFlight;
+use foldhash::HashMap;
+
 use crate::broker::batching::pool_shares::PoolShares;
 use crate::domain::ids::{GroupId, ProjectId, QueueId, StreamId};
 use crate::domain::queue::{Group, Queue};
@@ -59,7 +60,7 @@ struct Entries<T> {
 
 impl<T> Default for Entries<T> {
     fn default() -> Self {
-        Self { kept: HashMap::new(), loading: HashMap::new() }
+        Self { kept: HashMap::default(), loading: HashMap::default() }
     }
 }
 

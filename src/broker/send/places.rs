@@ -1,6 +1,6 @@
 //! Where an append lane last saw the rows of its streams.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::domain::ids::StreamId;
 use crate::domain::place::Place;

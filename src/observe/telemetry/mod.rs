@@ -6,12 +6,16 @@
 mod otlp;
 mod plain;
 
+use std::fmt::Debug;
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use tracing::Subscriber;
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload::{self, Handle};
@@ -71,9 +75,18 @@ fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(format: LogFormat) -> Box<dyn L
     };
     let lines = fmt::layer().with_writer(PlainStderr(escape));
     match format {
-        LogFormat::Pretty => lines.with_ansi(coloured).boxed(),
+        LogFormat::Pretty if coloured => lines.boxed(),
+        // What the coloured form writes, without looking for a style of each field: every call has a span with fields.
+        LogFormat::Pretty => lines.with_ansi(false).fmt_fields(debug_fn(write_field).delimited(" ")).boxed(),
         // All spans: the innermost one may be a statement, and the outermost one has the id and the trace.
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed(),
+    }
+}
+
+fn write_field(line: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    match field.name() {
+        "message" => write!(line, "{value:?}"),
+        name => write!(line, "{name}={value:?}"),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The log: appends allocate offsets under the stream's row lock, reads go forward from a cursor.
 
 use bytes::Bytes;
-use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgConnection, Row as _};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Arguments as _, FromRow, PgConnection, Row as _};
 
 use super::codec;
 use super::partitions::with_partitions;
@@ -14,6 +14,13 @@ use crate::store::metadata::rows::from_row;
 
 /// What moves messages into the log cuts them into segments of at most this size, or of one message.
 pub const BYTES_MAX: i64 = 2 * 1024 * 1024;
+
+/// Arguments of a statement that appends.
+const ARGUMENTS: usize = 6;
+/// What an argument takes in the protocol of Postgres beside its items: a length, and what an array says of itself.
+const HEADER_BYTES: usize = 32;
+/// What an append takes beside its payload: an item of each of four arrays, with their lengths.
+const APPEND_BYTES: usize = 48;
 
 /// Messages to append to one stream, already encoded.
 #[derive(Debug, Clone)]
@@ -223,11 +230,20 @@ async fn try_append_at(
     now: Timestamp,
 ) -> sqlx::Result<Vec<Landed>> {
     if let ([append], [place]) = (appends, places) {
-        let query = sqlx::query_as(APPEND_ONE_AT).bind(append.stream.0).bind(append.message_count);
+        let query =
+            sqlx::query_as_with(APPEND_ONE_AT, room_for(appends)).bind(append.stream.0).bind(append.message_count);
         let query = query.bind(append.payload.as_ref()).bind(codec::CODEC_PLAIN).bind(now).bind(place);
         return query.fetch_all(conn).await;
     }
     run(conn, APPEND_AT, appends, Some(places), now).await
+}
+
+/// Arguments with room for these appends: as they are bound, the buffer would grow by copying the payloads.
+fn room_for(appends: &[Append]) -> PgArguments {
+    let mut arguments = PgArguments::default();
+    let payloads: usize = appends.iter().map(|append| append.payload.len()).sum();
+    arguments.reserve(ARGUMENTS, payloads + ARGUMENTS * HEADER_BYTES + appends.len() * APPEND_BYTES);
+    arguments
 }
 
 async fn run(
@@ -240,7 +256,12 @@ async fn run(
     let streams: Vec<i64> = appends.iter().map(|append| append.stream.0).collect();
     let counts: Vec<i32> = appends.iter().map(|append| append.message_count).collect();
     let payloads: Vec<&[u8]> = appends.iter().map(|append| append.payload.as_ref()).collect();
-    let query = sqlx::query_as(sql).bind(streams).bind(counts).bind(payloads).bind(codec::CODEC_PLAIN).bind(now);
+    let query = sqlx::query_as_with(sql, room_for(appends))
+        .bind(streams)
+        .bind(counts)
+        .bind(payloads)
+        .bind(codec::CODEC_PLAIN)
+        .bind(now);
     match places {
         Some(places) => query.bind(places).fetch_all(conn).await,
         None => query.fetch_all(conn).await,
