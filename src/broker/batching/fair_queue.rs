@@ -43,6 +43,11 @@ impl<T> Shares<T> {
         (self.len, self.bytes)
     }
 
+    /// Projects that have items.
+    pub fn projects(&self) -> usize {
+        self.shares.len() - usize::from(self.shares.contains_key(&None))
+    }
+
     /// Whether one more item of this owner fits within its share of the limits. What the service has itself does not count.
     pub fn has_room(&self, owner: &Owner, bytes: usize, items_max: usize, bytes_max: usize) -> bool {
         let (own_items, own_bytes) = self.shares.get(owner).map_or((0, 0), |share| (share.items.len(), share.bytes));
