@@ -20,6 +20,6 @@ pub mod gateway;
 pub mod memory;
 pub mod net;
 pub mod observe;
-pub mod proto;
+mod proto;
 pub mod reload;
 pub mod store;

@@ -26,6 +26,6 @@ const INHERITED: [&str; 18] = [
 ];
 
 /// The variables that a child process may have.
-pub fn inherited() -> impl Iterator<Item = (&'static str, OsString)> {
+pub(crate) fn inherited() -> impl Iterator<Item = (&'static str, OsString)> {
     INHERITED.into_iter().filter_map(|name| Some((name, env::var_os(name)?)))
 }

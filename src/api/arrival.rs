@@ -22,7 +22,7 @@ const COPIED_PART: usize = 4;
 const PREFIX_BYTES: usize = 5;
 
 /// The same body within the bounds. Whoever has `arrival` decides how long the bytes are held.
-pub fn bounded(body: Body, arrival: Arc<Arrival>, metrics: Metrics) -> Body {
+pub(super) fn bounded(body: Body, arrival: Arc<Arrival>, metrics: Metrics) -> Body {
     Body::from_stream(Arriving {
         body: body.into_data_stream(),
         arrival,

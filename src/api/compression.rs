@@ -35,7 +35,7 @@ const COPIES: usize = 2;
 
 /// What one call has compressed.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub(super) struct Wanted {
     request: Option<Encoding>,
     answer: Option<Encoding>,
     /// Whether the caller speaks of compression at all.
@@ -46,7 +46,7 @@ pub struct Wanted {
 ///
 /// # Errors
 /// `EncodingUnknown` when its request is in no encoding of ours.
-pub fn wanted(headers: &HeaderMap) -> Result<Wanted> {
+pub(super) fn wanted(headers: &HeaderMap) -> Result<Wanted> {
     let encodings = headers.get(&ENCODING);
     let accepted = headers.contains_key(&ACCEPT_ENCODING);
     if encodings.is_none() && !accepted {
@@ -89,7 +89,7 @@ fn answer_encoding(headers: &HeaderMap, request: Option<Encoding>) -> Option<Enc
 }
 
 /// The answer to an encoding that is not taken.
-pub fn refusal(error: Error) -> Response {
+pub(super) fn refusal(error: Error) -> Response {
     let mut response: Response = Status::from(error).into_http();
     response.headers_mut().insert(ACCEPT_ENCODING, TAKEN);
     response
@@ -100,7 +100,7 @@ impl Wanted {
     ///
     /// # Errors
     /// When a message is larger than it may be, or malformed, or there is no memory for it.
-    pub async fn plain(self, request: Request, arrival: &Arrival) -> Result<Request, Status> {
+    pub(super) async fn plain(self, request: Request, arrival: &Arrival) -> Result<Request, Status> {
         let Some(encoding) = self.request else { return Ok(request) };
         let (mut parts, body) = request.into_parts();
         parts.headers.remove(&ENCODING);
@@ -110,7 +110,7 @@ impl Wanted {
     }
 
     /// The answer as the caller wants it.
-    pub fn answer(self, mut response: Response) -> Response {
+    pub(super) fn answer(self, mut response: Response) -> Response {
         if !self.said {
             return response;
         }
@@ -219,7 +219,7 @@ impl HttpBody for Compressed {
 }
 
 /// What the library says of a message with its flag set in a call without an encoding.
-pub fn is_flag_without_encoding(status: &Status) -> bool {
+pub(super) fn is_flag_without_encoding(status: &Status) -> bool {
     status.code() == Code::Internal && status.message().contains("compressed-flag but no grpc-encoding")
 }
 

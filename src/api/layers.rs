@@ -39,7 +39,7 @@ static FAILED: LogLimit = LogLimit::new();
 
 /// What the layer knows.
 #[derive(Debug, Clone)]
-pub struct Gate {
+pub(super) struct Gate {
     /// Bounds the calls in flight; beyond it they are refused at once (DMS.10240407).
     calls: Arc<Semaphore>,
     auth: Authenticator,
@@ -50,13 +50,19 @@ pub struct Gate {
 
 impl Gate {
     /// A gate for so many calls at a time, of callers with good credentials.
-    pub fn new(calls_max: usize, auth: Authenticator, traffic: Traffic, memory: Memory, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        calls_max: usize,
+        auth: Authenticator,
+        traffic: Traffic,
+        memory: Memory,
+        metrics: Metrics,
+    ) -> Self {
         Self { calls: Arc::new(Semaphore::new(calls_max)), auth, traffic, memory, metrics }
     }
 }
 
 /// The layer.
-pub async fn around(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+pub(super) async fn around(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let trace = CallTrace::of(request.headers());
     let span = call_span(&request, &id, trace);
@@ -155,7 +161,7 @@ async fn within_deadline(mut request: Request, next: Next) -> Response {
 
 /// When the caller stops waiting; an extension of the request.
 #[derive(Debug, Clone, Copy)]
-pub struct Deadline {
+pub(super) struct Deadline {
     at: Instant,
     margin: Duration,
 }
@@ -167,7 +173,7 @@ impl Deadline {
     }
 
     /// The wait cut so that an empty answer still arrives in time.
-    pub fn shorten(self, wait: Duration) -> Duration {
+    pub(super) fn shorten(self, wait: Duration) -> Duration {
         wait.min(self.at.saturating_duration_since(Instant::now()).saturating_sub(self.margin))
     }
 }

@@ -23,7 +23,7 @@ use crate::proto::v1::message_service_server::MessageService;
 
 /// Both services.
 #[derive(Clone)]
-pub struct Messages(pub Broker);
+pub(super) struct Messages(pub Broker);
 
 impl Messages {
     async fn consume(

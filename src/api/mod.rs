@@ -33,7 +33,7 @@ use crate::proto::v1::queue_service_server::{self, QueueServiceServer};
 use crate::proto::v1::tag_service_server::{self, TagServiceServer};
 
 /// The services by their full names.
-pub const SERVICE_NAMES: [&str; 4] = [
+pub(crate) const SERVICE_NAMES: [&str; 4] = [
     queue_service_server::SERVICE_NAME,
     message_service_server::SERVICE_NAME,
     dead_letter_service_server::SERVICE_NAME,
@@ -76,7 +76,7 @@ impl Door for ServiceDoor {
 }
 
 /// Adds reflection, which says nothing to callers without credentials, but nothing secret to any.
-pub fn with_reflection(routes: Routes, auth: &Authenticator) -> Result<Routes> {
+pub(crate) fn with_reflection(routes: Routes, auth: &Authenticator) -> Result<Routes> {
     let described = || {
         Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTOR_SET)

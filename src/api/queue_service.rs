@@ -17,7 +17,7 @@ use crate::domain::page::ListPage;
 use crate::proto::v1::queue_service_server::QueueService;
 
 /// The service.
-pub struct Queues(pub Broker);
+pub(super) struct Queues(pub Broker);
 
 #[tonic::async_trait]
 impl QueueService for Queues {

@@ -12,7 +12,7 @@ use super::compression;
 use crate::domain::error::{Error, ErrorKind, RpcCode};
 
 /// `google.rpc.ErrorInfo.domain` of every error.
-pub const ERROR_DOMAIN: &str = "dms";
+pub(super) const ERROR_DOMAIN: &str = "dms";
 
 const HIDDEN: &str = "internal error: the log of the service has more under the x-request-id of this answer";
 
@@ -24,14 +24,14 @@ impl From<Error> for Status {
 }
 
 /// The caller's deadline passed before there was an answer.
-pub fn deadline_exceeded() -> Status {
+pub(super) fn deadline_exceeded() -> Status {
     let error = Error::new(ErrorKind::Unavailable, "the deadline of the call passed before there was an answer");
     let details = details(&error);
     Status::with_error_details(Code::DeadlineExceeded, error.message(), details)
 }
 
 /// A code as the gRPC documentation writes it.
-pub fn name(code: Code) -> &'static str {
+pub(super) fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -54,13 +54,13 @@ pub fn name(code: Code) -> &'static str {
 }
 
 /// A call whose caller has gone away before its request was complete.
-pub fn given_up() -> Status {
+pub(super) fn given_up() -> Status {
     let text = "given up by its caller";
     Status::with_error_details(Code::Cancelled, text, details(&Error::new(ErrorKind::RequestFormat, text)))
 }
 
 /// A status that the gRPC library made itself, so without details, as one of ours.
-pub fn from_library(status: &Status) -> Status {
+pub(super) fn from_library(status: &Status) -> Status {
     let text = status.message();
     match status.code() {
         // The specification wants this code, and these words are for the caller.

@@ -17,7 +17,7 @@ use crate::domain::tag;
 use crate::proto::v1::tag_service_server::TagService;
 
 /// The service.
-pub struct Tags(pub Broker);
+pub(super) struct Tags(pub Broker);
 
 #[tonic::async_trait]
 impl TagService for Tags {

@@ -30,7 +30,7 @@ pub struct TrafficLimits {
 
 /// What all projects have asked for. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Traffic(Arc<Counted>);
+pub(super) struct Traffic(Arc<Counted>);
 
 #[derive(Debug)]
 struct Counted {
@@ -63,13 +63,13 @@ impl Project {
 
 impl Traffic {
     /// For so many calls at a time; what is refused is counted.
-    pub fn new(limits: TrafficLimits, in_flight_max: usize, metrics: Metrics) -> Self {
+    pub(super) fn new(limits: TrafficLimits, in_flight_max: usize, metrics: Metrics) -> Self {
         let projects = Projects { by_id: HashMap::new(), in_flight: 0, sweep_at: PROJECTS_MIN };
         Self(Arc::new(Counted { limits, in_flight_max, projects: Mutex::new(projects), metrics }))
     }
 
     /// Whether bytes have to be counted.
-    pub fn counts_bytes(&self) -> bool {
+    pub(super) fn counts_bytes(&self) -> bool {
         self.0.limits.bytes_per_second > 0
     }
 
@@ -77,7 +77,7 @@ impl Traffic {
     ///
     /// # Errors
     /// `Overloaded` with the time to wait, when the project is too far ahead of its rates or has too many calls in flight.
-    pub fn admit(&self, id: &ProjectId, bytes: usize, now: Instant) -> Result<InFlight> {
+    pub(super) fn admit(&self, id: &ProjectId, bytes: usize, now: Instant) -> Result<InFlight> {
         let Counted { limits, in_flight_max, .. } = *self.0;
         let mut projects = self.0.lock();
         projects.sweep(now);
@@ -131,14 +131,14 @@ fn due_after(due: Instant, now: Instant, amount: usize, per_second: usize) -> In
 
 /// A call that was taken.
 #[derive(Debug)]
-pub struct InFlight {
+pub(super) struct InFlight {
     counted: Arc<Counted>,
     project: ProjectId,
 }
 
 impl InFlight {
     /// Counts bytes of the answer, which are never refused, but later calls may be.
-    pub fn charge(&self, bytes: usize, now: Instant) {
+    pub(super) fn charge(&self, bytes: usize, now: Instant) {
         if let Some(project) = self.counted.lock().by_id.get_mut(&self.project) {
             project.bytes_due = due_after(project.bytes_due, now, bytes, self.counted.limits.bytes_per_second);
         }

@@ -21,13 +21,13 @@ struct Observed {
 }
 
 /// `GET /metrics`, `PUT /log` with a filter as its body, and the probes, of a service.
-pub fn of_service(broker: Broker, probes: Router, groups_max: u32, ports: Ports) -> Router {
+pub(crate) fn of_service(broker: Broker, probes: Router, groups_max: u32, ports: Ports) -> Router {
     let metrics = Router::new().route("/metrics", get(show_service)).with_state(Observed { broker, groups_max });
     metrics.merge(probes).route("/log", put(set_log)).fallback(async move || elsewhere(ports))
 }
 
 /// The same of a gateway on its own.
-pub fn of_gateway(metrics: GatewayMetrics, memory: Memory, probes: Router, ports: Ports) -> Router {
+pub(crate) fn of_gateway(metrics: GatewayMetrics, memory: Memory, probes: Router, ports: Ports) -> Router {
     let metrics = Router::new().route("/metrics", get(show_gateway)).with_state((metrics, memory));
     metrics.merge(probes).route("/log", put(set_log)).fallback(async move || elsewhere(ports))
 }

@@ -87,7 +87,7 @@ impl Server {
     }
 
     /// The same on a database that `usable` has nothing against. What this machine has is looked at before: ports and files.
-    pub async fn start_on(
+    pub(crate) async fn start_on(
         mut options: ServerOptions,
         usable: impl AsyncFnOnce(&mut Diagnosis, &Settings) -> Result<()>,
     ) -> Result<Self> {
@@ -149,7 +149,7 @@ impl Server {
     }
 
     /// Says in the log what runs where.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         let shown =
             |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
         let (version, database) = (env!("CARGO_PKG_VERSION"), self.broker.database());

@@ -10,19 +10,19 @@ const EXIT_INTERRUPTED: i32 = 130;
 
 /// SIGINT and SIGTERM, caught from now on.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
     /// Catches the signals.
-    pub fn catch() -> io::Result<Self> {
+    pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
     /// Waits for the first one. The second one, while the service drains, ends the process at once.
-    pub async fn first(mut self) {
+    pub(crate) async fn first(mut self) {
         self.next().await;
         tracing::info!("stopping; once more ends it at once");
         tokio::spawn(async move {
@@ -32,7 +32,7 @@ impl Signals {
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -15,7 +15,7 @@ use super::rights::Role;
 use crate::reload::Malformed;
 
 /// All access keys and who has them.
-pub struct AccessKeys {
+pub(super) struct AccessKeys {
     keys: HashMap<String, (Key, Arc<Principal>)>,
     /// For access keys that are not there, so that they take as long to refuse.
     nobody: Key,
@@ -64,7 +64,7 @@ impl Entry {
 impl AccessKeys {
     /// Reads `{"keys":[{"access":"...","secret":"...","name":"...","projects":["..."],"roles":["..."]}]}`. Entries with the same
     /// access key are one key with the rights of all; the secret is that of the first.
-    pub fn parse(json: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn parse(json: &[u8]) -> Result<Self, Malformed> {
         let file: File = from_json(json)?;
         let mut owners: HashMap<&str, (&str, Principal)> = HashMap::new();
         for (index, entry) in file.keys.iter().enumerate() {

@@ -36,7 +36,7 @@ pub struct JwtRules {
 
 impl JwtRules {
     /// Whose token this is.
-    pub fn verify(&self, keys: &JwtKeys, token: &str) -> Result<Arc<Principal>> {
+    pub(crate) fn verify(&self, keys: &JwtKeys, token: &str) -> Result<Arc<Principal>> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(invalid("too long"));
         }

@@ -12,7 +12,7 @@ use crate::reload::Malformed;
 
 /// The keys that can check a token.
 #[derive(Debug)]
-pub struct JwtKeys {
+pub(crate) struct JwtKeys {
     keys: Vec<JwtKey>,
     /// Good tokens; with the keys goes what was checked with them.
     pub(super) checked: Memory,
@@ -33,7 +33,7 @@ struct File {
 
 impl JwtKeys {
     /// Reads a JWKS. Keys of kinds that are not accepted are passed over; at least one must be left.
-    pub fn parse(json: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, Malformed> {
         jwt_provider::install();
         let file: File = from_json(json)?;
         let keys: Vec<_> = file.keys.into_iter().filter_map(usable).collect();

@@ -122,7 +122,7 @@ impl Authenticator {
     }
 
     /// Lets what is known follow its sources, for ever.
-    pub async fn follow_sources(self) {
+    pub(crate) async fn follow_sources(self) {
         let Known { tokens, jwt, signatures, .. } = &*self.0;
         tokio::join!(
             follow(tokens.as_ref()),
@@ -132,7 +132,7 @@ impl Authenticator {
     }
 
     /// How the sources do.
-    pub fn freshness(&self) -> Vec<Arc<Freshness>> {
+    pub(crate) fn freshness(&self) -> Vec<Arc<Freshness>> {
         let Known { tokens, jwt, signatures, .. } = &*self.0;
         let known = [
             tokens.as_ref().and_then(|set| set.freshness()),
@@ -164,7 +164,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// `TokenInvalid` or `TokenExpired`, whatever its body is.
-    pub fn may_be_signed(&self, authorization: &str, head: &SignedRequest) -> Result<()> {
+    pub(crate) fn may_be_signed(&self, authorization: &str, head: &SignedRequest) -> Result<()> {
         match (&self.0.anyone, &self.0.signatures) {
             (Some(_), _) => Ok(()),
             (None, Some((keys, signatures))) => {

@@ -34,7 +34,7 @@ impl Principal {
     }
 
     /// Adds rights in all projects, also those to come.
-    pub fn grant_everywhere(&mut self, rights: Rights) {
+    pub(crate) fn grant_everywhere(&mut self, rights: Rights) {
         self.everywhere |= rights;
     }
 

@@ -79,7 +79,7 @@ impl Rights {
     /// No right at all.
     pub const NONE: Self = Self(0);
     /// To look.
-    pub const READ_ONLY: Self = Self(Self::bit(Right::Read));
+    pub(crate) const READ_ONLY: Self = Self(Self::bit(Right::Read));
     /// Every right.
     pub const ALL: Self = Self(
         Self::bit(Right::Read) | Self::bit(Right::Consume) | Self::bit(Right::Produce) | Self::bit(Right::Administer),

@@ -49,23 +49,23 @@ impl Default for SignatureRules {
 
 /// Checks signatures and remembers which were used.
 #[derive(Debug)]
-pub struct Signatures {
+pub(super) struct Signatures {
     rules: SignatureRules,
     used: Mutex<Used>,
 }
 
 /// When a request was received, on both clocks.
 #[derive(Debug, Clone, Copy)]
-pub struct Received {
+pub(super) struct Received {
     /// To compare with its date.
-    pub wall: SystemTime,
+    pub(crate) wall: SystemTime,
     /// To measure time with.
-    pub steady: Instant,
+    pub(crate) steady: Instant,
 }
 
 impl Received {
     /// Just now.
-    pub fn now() -> Self {
+    pub(super) fn now() -> Self {
         Self { wall: SystemTime::now(), steady: Instant::now() }
     }
 
@@ -77,14 +77,14 @@ impl Received {
 
 impl Signatures {
     /// Nothing was used yet.
-    pub fn new(rules: SignatureRules) -> Self {
+    pub(super) fn new(rules: SignatureRules) -> Self {
         // From the first use at one end of the window to the other end.
         let used = Used::new(rules.date_window * 2, Instant::now());
         Self { rules, used: Mutex::new(used) }
     }
 
     /// Who has signed this request.
-    pub fn verify(
+    pub(super) fn verify(
         &self,
         keys: &AccessKeys,
         authorization: &str,
@@ -122,7 +122,7 @@ impl Signatures {
     ///
     /// # Errors
     /// `TokenInvalid` or `TokenExpired`. The date is looked at first, so that its error says nothing about keys.
-    pub fn check_head(
+    pub(super) fn check_head(
         &self,
         keys: &AccessKeys,
         authorization: &str,

@@ -21,7 +21,7 @@ type Digest = [u8; SHA256_OUTPUT_LEN];
 
 /// All tokens and who has them.
 #[derive(Debug, Default)]
-pub struct Tokens(HashMap<[u8; INDEX_LEN], Vec<(Digest, Arc<Principal>)>>);
+pub(super) struct Tokens(HashMap<[u8; INDEX_LEN], Vec<(Digest, Arc<Principal>)>>);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with a list `tokens`")]
@@ -47,7 +47,7 @@ impl Entry {
 impl Tokens {
     /// Reads `{"tokens":[{"sha256":"...","name":"...","projects":["..."],"roles":["..."]}]}`. Entries with the same digest are
     /// one token with the rights of all.
-    pub fn parse(json: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn parse(json: &[u8]) -> Result<Self, Malformed> {
         let file: File = from_json(json)?;
         let mut owners: HashMap<Digest, Principal> = HashMap::new();
         for (index, entry) in file.tokens.iter().enumerate() {
@@ -67,13 +67,13 @@ impl Tokens {
     }
 
     /// Who has this token.
-    pub fn owner(&self, token: &str) -> Option<&Arc<Principal>> {
+    pub(super) fn owner(&self, token: &str) -> Option<&Arc<Principal>> {
         self.of_bytes(token.as_bytes())
     }
 
     /// Who has this token if its digest was made of it and a newline, as `echo` writes one. Only a caller with the right token can
     /// learn that.
-    pub fn owner_by_line(&self, token: &str) -> Option<&Arc<Principal>> {
+    pub(super) fn owner_by_line(&self, token: &str) -> Option<&Arc<Principal>> {
         LINE_ENDS.iter().find_map(|end| self.of_bytes(format!("{token}{end}").as_bytes()))
     }
 

@@ -34,11 +34,11 @@ const FLUSH_CALLS_MAX: usize = 512;
 
 /// The queues in front of the lanes; a stream always takes the same ones.
 #[derive(Debug)]
-pub struct Lanes {
+pub(super) struct Lanes {
     /// Sends.
     pub append: Vec<Arc<LaneQueue<AppendRequest>>>,
     /// Sends to KAFKA_HT queues, answered before they are on disk.
-    pub append_unflushed: Arc<LaneQueue<AppendRequest>>,
+    pub(crate) append_unflushed: Arc<LaneQueue<AppendRequest>>,
     /// Claims.
     pub claim: Vec<Arc<LaneQueue<ClaimMessage>>>,
     /// Acknowledgements, expired leases.
@@ -64,7 +64,7 @@ impl Lanes {
     }
 
     /// Takes no more calls.
-    pub fn close_writes(&self) {
+    pub(super) fn close_writes(&self) {
         self.append.iter().for_each(|lane| lane.close());
         self.append_unflushed.close();
         self.settle.iter().for_each(|lane| lane.close());
@@ -82,27 +82,27 @@ fn of_stream<T>(lanes: &[Arc<T>], stream: StreamId) -> &Arc<T> {
 
 /// Shared by everything in a replica.
 #[derive(Debug)]
-pub struct Core {
+pub(super) struct Core {
     /// Tells this replica's wake-ups from others'.
     pub replica: Uuid,
     /// Postgres.
     pub store: Store,
     /// Who may use how much of its pool.
-    pub pool_shares: Arc<PoolShares>,
+    pub(crate) pool_shares: Arc<PoolShares>,
     /// What the operator set.
     pub settings: Settings,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Queues and groups.
-    pub catalog: Catalog,
+    pub(crate) catalog: Catalog,
     /// What it may hold in memory.
     pub memory: Memory,
     /// Recent segments.
     pub cache: SegmentCache,
     /// Leases given out here.
-    pub timers: LeaseTimers,
+    pub(crate) timers: LeaseTimers,
     /// Wake-ups for other replicas.
-    pub outbox: Outbox,
+    pub(crate) outbox: Outbox,
     /// When the next delay ends, as far as is known here.
     pub delays: NextDelay,
     /// Whether this replica does the work of all.
@@ -114,7 +114,7 @@ pub struct Core {
     /// When Postgres was last read for them.
     pub observed: LastRead,
     /// Parked consumers are answered.
-    pub stop_waiting: CancellationToken,
+    pub(crate) stop_waiting: CancellationToken,
     /// Everything ends.
     pub stop: CancellationToken,
     /// Days of the log that had a partition when Postgres was last asked.
@@ -126,7 +126,7 @@ impl Core {
     ///
     /// # Errors
     /// `Internal` when the memory is too little for the lanes.
-    pub fn new(store: Store, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub(super) fn new(store: Store, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self> {
         let metrics = Metrics::default();
         let memory = settings.memory()?;
         let pool_shares = Arc::new(PoolShares::new(settings.pool_connections));
@@ -153,7 +153,7 @@ impl Core {
     }
 
     /// The lane that commits sends to a queue.
-    pub fn append_lane(&self, queue: &Queue) -> &Arc<LaneQueue<AppendRequest>> {
+    pub(super) fn append_lane(&self, queue: &Queue) -> &Arc<LaneQueue<AppendRequest>> {
         match queue.mode {
             crate::domain::queue::QueueMode::KafkaHt => &self.lanes.append_unflushed,
             _ => of_stream(&self.lanes.append, queue.stream),
@@ -161,40 +161,40 @@ impl Core {
     }
 
     /// The lane that claims from a stream.
-    pub fn claim_lane(&self, stream: StreamId) -> &Arc<LaneQueue<ClaimMessage>> {
+    pub(super) fn claim_lane(&self, stream: StreamId) -> &Arc<LaneQueue<ClaimMessage>> {
         of_stream(&self.lanes.claim, stream)
     }
 
     /// The lane that settles deliveries of a stream.
-    pub fn settle_lane(&self, stream: StreamId) -> &Arc<LaneQueue<SettleRequest>> {
+    pub(super) fn settle_lane(&self, stream: StreamId) -> &Arc<LaneQueue<SettleRequest>> {
         of_stream(&self.lanes.settle, stream)
     }
 
     /// What was appended then or before has expired, if it is kept for so long.
-    pub fn horizon(&self, retention: Duration) -> Timestamp {
+    pub(super) fn horizon(&self, retention: Duration) -> Timestamp {
         self.clock.expiry_now().minus(retention)
     }
 
     /// No consumer has seen this batch: it is available again, and not counted.
-    pub fn release(&self, lease: LeaseKey) {
+    pub(super) fn release(&self, lease: LeaseKey) {
         let lane = self.settle_lane(lease.subscription.stream);
         lane.push_event(SettleRequest::Release(lease), LEASE_BYTES);
     }
 
     /// A segment was committed here: keep it, and wake who waits for it, here and elsewhere. `epoch` is of before the commit.
-    pub fn appended(&self, epoch: Epoch, segment: Segment) {
+    pub(super) fn appended(&self, epoch: Epoch, segment: Segment) {
         let (stream, tail) = (segment.stream, segment.end_offset());
         self.cache.insert(epoch, Arc::new(segment));
         self.tell(Wakeup::Appended(stream, tail));
     }
 
     /// A reader's state has changed other than by a claim: wake who waits for it, here and elsewhere.
-    pub fn changed(&self, key: SubscriptionKey) {
+    pub(super) fn changed(&self, key: SubscriptionKey) {
         self.tell(Wakeup::Changed(key.stream));
     }
 
     /// A FIFO batch was acknowledged whole: wake who waits for the next one, here and elsewhere.
-    pub fn freed(&self, lease: LeaseKey) {
+    pub(super) fn freed(&self, lease: LeaseKey) {
         let stream = lease.subscription.stream;
         self.tell_lane(stream, StreamNews::freed(lease));
         self.outbox.push(Wakeup::Changed(stream));
@@ -202,7 +202,7 @@ impl Core {
 
     /// A queue, or one of its groups, was deleted here, with readers of these streams: who waits for them is told, here and
     /// elsewhere, and nobody else is looked after.
-    pub fn deleted(&self, queue: QueueId, streams: impl IntoIterator<Item = StreamId>) {
+    pub(super) fn deleted(&self, queue: QueueId, streams: impl IntoIterator<Item = StreamId>) {
         self.catalog.forget(queue);
         self.outbox.push(Wakeup::Deleted(queue));
         streams.into_iter().for_each(|stream| self.tell(Wakeup::Changed(stream)));
@@ -214,7 +214,7 @@ impl Core {
     }
 
     /// Passes a wake-up to the lane it is for.
-    pub fn apply(&self, wakeup: Wakeup) {
+    pub(super) fn apply(&self, wakeup: Wakeup) {
         match wakeup {
             Wakeup::Appended(stream, tail) => self.tell_lane(stream, StreamNews::grown_to(tail)),
             Wakeup::Changed(stream) => self.tell_lane(stream, StreamNews::changed()),
@@ -232,7 +232,7 @@ impl Core {
     }
 
     /// Wake-ups of other replicas may have been missed, and Postgres may have crashed: nothing that is known is trusted.
-    pub fn missed_wakeups(&self) {
+    pub(super) fn missed_wakeups(&self) {
         self.catalog.forget_all();
         self.cache.clear();
         self.delays.look();
@@ -240,12 +240,12 @@ impl Core {
     }
 
     /// Has every parked consumer looked after again.
-    pub fn refresh_all(&self) {
+    pub(super) fn refresh_all(&self) {
         self.lanes.claim.iter().for_each(|lane| lane.push_event(ClaimMessage::Refresh, 0));
     }
 
     /// Runs a future to its end, or gives it up when the service stops.
-    pub async fn until_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn until_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         self.stop.run_until_cancelled(future).await
     }
 }

@@ -66,7 +66,7 @@ impl Broker {
     }
 
     /// The same, unless `usable` finds something against the database.
-    pub async fn start_if(
+    pub(crate) async fn start_if(
         options: BrokerOptions,
         usable: impl AsyncFnOnce(&mut Diagnosis, &Settings) -> Result<()>,
     ) -> Result<Self> {
@@ -160,7 +160,7 @@ impl Broker {
     }
 
     /// Whether Postgres answers.
-    pub async fn ping(&self) -> Result<()> {
+    pub(crate) async fn ping(&self) -> Result<()> {
         self.core.store.ping().await
     }
 
@@ -175,7 +175,7 @@ impl Broker {
     }
 
     /// First step of the end: parked consumers, and those to come, are answered at once.
-    pub fn stop_waiting(&self) {
+    pub(crate) fn stop_waiting(&self) {
         self.core.stop_waiting.cancel();
     }
 

@@ -70,12 +70,12 @@ impl Default for Settings {
 
 impl Settings {
     /// Bytes for the cache.
-    pub fn cache_bytes_max(&self) -> usize {
+    pub(crate) fn cache_bytes_max(&self) -> usize {
         self.cache_bytes.min(self.memory_max / CACHE_PART)
     }
 
     /// Bytes committed together; a single call may have more.
-    pub fn flush_bytes_max(&self) -> usize {
+    pub(crate) fn flush_bytes_max(&self) -> usize {
         (self.memory_max / FLUSH_PART).clamp(FLUSH_BYTES_MIN, FLUSH_BYTES_MAX)
     }
 

@@ -39,57 +39,57 @@ pub struct AuthArgs {
     pub auth: Vec<AuthMethod>,
     /// File of tokens (see docs/security.md), reloaded when it changes
     #[arg(long, env = "DMS_AUTH_TOKENS_FILE", value_name = "FILE")]
-    pub auth_tokens_file: Option<PathBuf>,
+    pub(crate) auth_tokens_file: Option<PathBuf>,
     /// The content of that file instead
     #[arg(long, env = "DMS_AUTH_TOKENS", value_name = "JSON", hide_env_values = true)]
     pub auth_tokens: Option<Secret>,
     /// File of access keys and secrets (see docs/security.md), reloaded when it changes
     #[arg(long, env = "DMS_AUTH_AKSK_FILE", value_name = "FILE")]
-    pub auth_aksk_file: Option<PathBuf>,
+    pub(crate) auth_aksk_file: Option<PathBuf>,
     /// The content of that file instead; as a variable only, since other accounts can read command lines
     #[arg(long, env = "DMS_AUTH_AKSK", value_name = "JSON", hide_env_values = true)]
-    pub auth_aksk: Option<Secret>,
+    pub(crate) auth_aksk: Option<Secret>,
     /// Allowed difference between the date of a signed request and the service's clock, 1m-1h
     #[arg(long, env = "DMS_AUTH_DATE_WINDOW", value_name = "TIME", default_value = "15m",
           value_parser = units::time(Duration::from_secs(60), Duration::from_secs(3600)))]
-    pub auth_date_window: Seconds,
+    pub(crate) auth_date_window: Seconds,
     /// Time in which a signature may be repeated, since equal requests of one second have the same, 1s-5m
     #[arg(long, env = "DMS_AUTH_REPLAY_WINDOW", value_name = "TIME", default_value = "5s",
           value_parser = units::time(Duration::from_secs(1), Duration::from_secs(300)))]
-    pub auth_replay_window: Seconds,
+    pub(crate) auth_replay_window: Seconds,
     /// Uses of one signature in that time for requests other than GET, 1-1000
     #[arg(long, env = "DMS_AUTH_REPLAY_MAX", value_name = "COUNT", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub auth_replay_max: u32,
+    pub(crate) auth_replay_max: u32,
     /// The same for GET, 1-100000
     #[arg(long, env = "DMS_AUTH_REPLAY_POLLS_MAX", value_name = "COUNT", default_value_t = 1000,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub auth_replay_polls_max: u32,
+    pub(crate) auth_replay_polls_max: u32,
     /// Hosts that requests may be signed for, HOST or HOST:PORT, comma-separated; any if not set
     #[arg(long, env = "DMS_AUTH_AKSK_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
-    pub auth_aksk_hosts: Vec<HostName>,
+    pub(crate) auth_aksk_hosts: Vec<HostName>,
     /// File with the public keys (JWKS) of the JWT issuer, reloaded when it changes
     #[arg(long, env = "DMS_AUTH_JWKS_FILE", value_name = "FILE")]
-    pub auth_jwks_file: Option<PathBuf>,
+    pub(crate) auth_jwks_file: Option<PathBuf>,
     /// URL of that document instead: https, or http on this machine; fetched every 5 min and for unknown keys
     #[arg(long, env = "DMS_AUTH_JWKS_URL", value_name = "URL", value_parser = jwks_url, conflicts_with = "auth_jwks_file")]
-    pub auth_jwks_url: Option<Uri>,
+    pub(crate) auth_jwks_url: Option<Uri>,
     /// Required issuer (iss) of a JWT
     #[arg(long, env = "DMS_AUTH_JWT_ISSUER", value_name = "ISSUER")]
-    pub auth_jwt_issuer: Option<String>,
+    pub(crate) auth_jwt_issuer: Option<String>,
     /// Required audience (aud) of a JWT
     #[arg(long, env = "DMS_AUTH_JWT_AUDIENCE", value_name = "AUDIENCE")]
-    pub auth_jwt_audience: Option<String>,
+    pub(crate) auth_jwt_audience: Option<String>,
     /// JWT claim with project ids; dots lead into nested claims
     #[arg(long, env = "DMS_AUTH_JWT_PROJECT_CLAIM", value_name = "CLAIM", default_value = "project_id")]
-    pub auth_jwt_project_claim: String,
+    pub(crate) auth_jwt_project_claim: String,
     /// JWT claim with roles: read-only, consumer, producer, admin; others are ignored
     #[arg(long, env = "DMS_AUTH_JWT_ROLE_CLAIM", value_name = "CLAIM", default_value = "roles")]
-    pub auth_jwt_role_claim: String,
+    pub(crate) auth_jwt_role_claim: String,
     /// Allowed clock difference to the JWT issuer, 0s-5m
     #[arg(long, env = "DMS_AUTH_JWT_LEEWAY", value_name = "TIME", default_value = "30s",
           value_parser = units::time(Duration::ZERO, Duration::from_secs(300)))]
-    pub auth_jwt_leeway: Seconds,
+    pub(crate) auth_jwt_leeway: Seconds,
 }
 
 impl AuthArgs {
@@ -118,7 +118,7 @@ impl AuthArgs {
     }
 
     /// What was chosen, or nothing asked of anybody.
-    pub fn options_or_open(&self) -> Result<AuthOptions> {
+    pub(crate) fn options_or_open(&self) -> Result<AuthOptions> {
         if self.auth.is_empty() { Ok(AuthOptions::Open) } else { self.options() }
     }
 

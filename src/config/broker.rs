@@ -52,7 +52,7 @@ pub struct BrokerArgs {
     /// Wait for the disk before answering a consume, so that a crash of Postgres loses no lease: true or false
     #[arg(long, env = "DMS_SYNCHRONOUS_LEASES", value_name = "BOOL", default_value_t = Settings::default().synchronous_leases,
           action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
-    pub synchronous_leases: bool,
+    pub(crate) synchronous_leases: bool,
     /// Interval of the search for expired leases of lost replicas and due delayed messages, 100ms-60s
     #[arg(long, env = "DMS_SWEEP_INTERVAL", value_name = "TIME", default_value_t = Seconds(Settings::default().sweep_interval),
           value_parser = units::time(Duration::from_millis(100), Duration::from_secs(60)))]

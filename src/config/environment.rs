@@ -8,6 +8,6 @@ use std::env;
 const OF_LIBPQ: [&str; 5] = ["PGHOST", "PGPORT", "PGSSLMODE", "PGTARGETSESSIONATTRS", "PGCONNECT_TIMEOUT"];
 
 /// The variables of libpq that are set.
-pub fn of_libpq() -> BTreeMap<&'static str, String> {
+pub(super) fn of_libpq() -> BTreeMap<&'static str, String> {
     OF_LIBPQ.into_iter().filter_map(|name| Some((name, env::var_os(name)?.into_string().ok()?))).collect()
 }

@@ -45,11 +45,11 @@ pub struct RestArgs {
     /// answers 502 now and then
     #[arg(long, env = "DMS_REST_IDLE", value_name = "TIME", default_value = "75s",
           value_parser = units::time(Duration::from_secs(1), Duration::from_secs(3600)))]
-    pub rest_idle: Seconds,
+    pub(crate) rest_idle: Seconds,
     /// Origins whose pages may call REST from a browser (CORS), https://HOST or https://HOST:PORT, comma-separated, or "*" for all;
     /// none if not set
     #[arg(long, env = "DMS_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
-    pub cors_origins: Vec<Origin>,
+    pub(crate) cors_origins: Vec<Origin>,
 }
 
 impl From<&RestArgs> for RestOptions {

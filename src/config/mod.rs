@@ -195,14 +195,14 @@ pub struct GatewayArgs {
     /// Connections to the service, each with up to 900 calls in flight, long polls included, 1-64
     #[arg(long, env = "DMS_UPSTREAM_CONNECTIONS", value_name = "COUNT", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub upstream_connections: u16,
+    pub(crate) upstream_connections: u16,
     /// How old such a connection gets before another one takes its place, so that calls find new replicas, 1s-24h
     #[arg(long, env = "DMS_UPSTREAM_CONNECTION_AGE", value_name = "TIME", default_value = "1m",
           value_parser = units::time(Duration::from_secs(1), Duration::from_secs(24 * 3600)))]
-    pub upstream_connection_age: Seconds,
+    pub(crate) upstream_connection_age: Seconds,
     /// How to trust the service.
     #[command(flatten)]
-    pub upstream_tls: UpstreamTlsArgs,
+    pub(crate) upstream_tls: UpstreamTlsArgs,
     /// Where to listen.
     #[command(flatten)]
     pub rest: RestArgs,

@@ -13,13 +13,13 @@ use crate::reload::Source;
 pub struct TlsArgs {
     /// Certificate chain (PEM) of the gRPC and REST listeners, reloaded when it changes; plain text if not set
     #[arg(long, env = "DMS_TLS_CERT", value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
     /// Private key (PEM) of the certificate
     #[arg(long, env = "DMS_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
     /// Authorities (PEM) of client certificates, then required on the REST port, probes included
     #[arg(long, env = "DMS_REST_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
-    pub rest_client_ca: Option<PathBuf>,
+    pub(crate) rest_client_ca: Option<PathBuf>,
 }
 
 /// The same for the gRPC listener.
@@ -28,7 +28,7 @@ pub struct TlsArgs {
 pub struct GrpcTlsArgs {
     /// Authorities (PEM) of client certificates, then required on the gRPC port, probes included
     #[arg(long, env = "DMS_GRPC_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
-    pub grpc_client_ca: Option<PathBuf>,
+    pub(crate) grpc_client_ca: Option<PathBuf>,
 }
 
 impl TlsArgs {

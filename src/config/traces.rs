@@ -11,10 +11,10 @@ use crate::observe::telemetry::TraceOptions;
 pub struct TraceArgs {
     /// OpenTelemetry collector for spans over OTLP/gRPC, such as http://collector:4317; no spans if not set
     #[arg(long, env = "DMS_OTLP_ENDPOINT", value_name = "URL", value_parser = units::upstream)]
-    pub otlp_endpoint: Option<String>,
+    pub(crate) otlp_endpoint: Option<String>,
     /// Share of calls to trace, unless the traceparent of an authenticated caller decides, 0-1; 0 turns it off for all
     #[arg(long, env = "DMS_OTLP_SAMPLE_RATIO", value_name = "SHARE", default_value = "0.01", value_parser = units::share)]
-    pub otlp_sample_ratio: f64,
+    pub(crate) otlp_sample_ratio: f64,
 }
 
 impl TraceArgs {

@@ -10,7 +10,7 @@ pub struct Timestamp(pub i64);
 
 impl Timestamp {
     /// Microseconds in a second.
-    pub const MICROS_PER_SECOND: i64 = 1_000_000;
+    pub(crate) const MICROS_PER_SECOND: i64 = 1_000_000;
 
     /// This instant plus a duration.
     #[must_use]

@@ -2,7 +2,7 @@
 
 /// Counters of a consumer group, derived from offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GroupCounters {
+pub(crate) struct GroupCounters {
     /// Messages in the queue, expired ones excluded.
     pub produced: i64,
     /// Messages acknowledged with success by this group.

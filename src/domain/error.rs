@@ -208,7 +208,7 @@ impl Error {
     }
 
     /// A bounded queue of this service is full.
-    pub fn overloaded(what: impl Into<String>) -> Self {
+    pub(crate) fn overloaded(what: impl Into<String>) -> Self {
         Self::new(ErrorKind::Overloaded, what).retry_after(Duration::from_millis(200))
     }
 
@@ -223,12 +223,12 @@ impl Error {
     }
 
     /// The field to blame, as the gRPC request names it.
-    pub fn field_name(&self) -> Option<&str> {
+    pub(crate) fn field_name(&self) -> Option<&str> {
         self.field.as_deref()
     }
 
     /// When to try again.
-    pub fn retry_hint(&self) -> Option<Duration> {
+    pub(crate) fn retry_hint(&self) -> Option<Duration> {
         self.retry_after
     }
 }

@@ -13,7 +13,7 @@ const TOO_LATE: &str = "if acknowledgements come too late, ask for a longer leas
 
 /// Why a handler in an acknowledgement was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandlerFault {
+pub(crate) enum HandlerFault {
     /// It is not a handler.
     Unparsable,
     /// It was delivered to somebody else.
@@ -41,22 +41,22 @@ pub enum HandlerFault {
 
 /// Whose a handler is that is not of the reader named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Foreign {
+pub(crate) enum Foreign {
     /// The same group's: of its dead letters instead of its messages, or the other way round.
-    OtherSource,
+    Source,
     /// Another group's of the same queue.
-    OtherGroup,
+    Group,
     /// Another queue's.
-    OtherQueue,
+    Queue,
 }
 
 impl Foreign {
     /// Compares the reader that a handler names with the one that the caller named.
-    pub fn of(handler: Handler, named: SubscriptionKey) -> Self {
+    pub(crate) fn of(handler: Handler, named: SubscriptionKey) -> Self {
         match handler.key {
-            SubscriptionKey { subscription, .. } if subscription == named.subscription => Self::OtherSource,
-            SubscriptionKey { stream, .. } if stream == named.stream => Self::OtherGroup,
-            _ => Self::OtherQueue,
+            SubscriptionKey { subscription, .. } if subscription == named.subscription => Self::Source,
+            SubscriptionKey { stream, .. } if stream == named.stream => Self::Group,
+            _ => Self::Queue,
         }
     }
 }
@@ -64,11 +64,11 @@ impl Foreign {
 impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::OtherSource => {
+            Self::Source => {
                 "messages and dead letters of a group are acknowledged apart, and this handler is of the other kind"
             }
-            Self::OtherGroup => "of another group of this queue: name the group that it was delivered to",
-            Self::OtherQueue => "of another queue: name the queue and the group that it was delivered to",
+            Self::Group => "of another group of this queue: name the group that it was delivered to",
+            Self::Queue => "of another queue: name the queue and the group that it was delivered to",
         })
     }
 }
@@ -76,7 +76,7 @@ impl fmt::Display for Foreign {
 impl HandlerFault {
     /// What becomes of [`HandlerFault::Gone`], as far as the id of the lease tells.
     #[must_use]
-    pub fn by_lease_id(self, handler: Handler, now: Timestamp) -> Self {
+    pub(crate) fn by_lease_id(self, handler: Handler, now: Timestamp) -> Self {
         match (self, handler.lease.ends_at()) {
             (Self::Gone, Some(at)) if now < at => Self::Settled,
             (Self::Gone, at) => Self::EndedOrSettled { at },
@@ -85,7 +85,7 @@ impl HandlerFault {
     }
 
     /// The error for the entry at an index of the request.
-    pub fn error(self, entry: usize) -> Error {
+    pub(crate) fn error(self, entry: usize) -> Error {
         let kind = match self {
             Self::Foreign(_) => ErrorKind::HandlerMismatch,
             _ => ErrorKind::HandlerInvalid,
@@ -151,7 +151,7 @@ mod tests {
     fn a_handler_of_somebody_else_is_told_whose() {
         let named = handler(1, 1, LeaseId(Uuid::nil())).key;
         let of = |stream, subscription| Foreign::of(handler(stream, subscription, LeaseId(Uuid::nil())), named);
-        assert_eq!([of(2, 1), of(1, 2), of(2, 2)], [Foreign::OtherSource, Foreign::OtherGroup, Foreign::OtherQueue]);
+        assert_eq!([of(2, 1), of(1, 2), of(2, 2)], [Foreign::Source, Foreign::Group, Foreign::Queue]);
     }
 
     #[test]
@@ -168,6 +168,6 @@ mod tests {
             assert_eq!((error.kind(), error.field_name()), (ErrorKind::HandlerInvalid, Some("entries[2].handler")));
             assert!(error.message().starts_with("entries[2].handler: ") && error.message().contains(words), "{error}");
         }
-        assert_eq!(HandlerFault::Foreign(Foreign::OtherGroup).error(0).kind(), ErrorKind::HandlerMismatch);
+        assert_eq!(HandlerFault::Foreign(Foreign::Group).error(0).kind(), ErrorKind::HandlerMismatch);
     }
 }

@@ -43,13 +43,13 @@ impl HostName {
     }
 
     /// Whether a request that names this one means `self`: the same host and, where `self` names one, the same port.
-    pub fn covers(&self, named: &Self) -> bool {
+    pub(crate) fn covers(&self, named: &Self) -> bool {
         self.host == named.host && (self.port.is_none() || self.port == named.port)
     }
 
     /// Whether it is an address or a name inside of a network: of those no stranger has a name server that could lead a browser here. A
     /// name without a dot, of this machine or of a service beside it, or one below a domain that nobody can buy.
-    pub fn is_inside(&self) -> bool {
+    pub(crate) fn is_inside(&self) -> bool {
         let address = self.host.trim_start_matches('[').trim_end_matches(']');
         let (_, top) = self.host.rsplit_once('.').unwrap_or_default();
         address.parse::<IpAddr>().is_ok() || !self.host.contains('.') || INSIDE.contains(&top)

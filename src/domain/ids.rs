@@ -111,7 +111,7 @@ const LEASE_END_AT: usize = 10;
 
 impl LeaseId {
     /// A new one, of a lease that is to end at this time.
-    pub fn ending(at: Timestamp) -> Self {
+    pub(crate) fn ending(at: Timestamp) -> Self {
         let mut bytes = Uuid::new_v4().into_bytes();
         let [_, _, millis @ ..] = at.as_millis().to_be_bytes();
         bytes[LEASE_END_AT..].copy_from_slice(&millis);
@@ -119,7 +119,7 @@ impl LeaseId {
     }
 
     /// When the lease was to end, rounded down to milliseconds.
-    pub fn ends_at(self) -> Option<Timestamp> {
+    pub(crate) fn ends_at(self) -> Option<Timestamp> {
         let mut millis = [0; 8];
         millis[2..].copy_from_slice(&self.0.as_bytes()[LEASE_END_AT..]);
         let known = self.0.get_version_num() == LEASE_ID_VERSION;

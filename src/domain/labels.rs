@@ -7,7 +7,7 @@ use super::limits::{LABEL_CHARS, LABELS_MAX};
 use super::text;
 
 /// Checks the labels of a message or of a rule: at most 3, each 1-64 plain characters (DMS.10240004).
-pub fn parse(field: &str, labels: &[String]) -> Result<()> {
+pub(crate) fn parse(field: &str, labels: &[String]) -> Result<()> {
     check_count(field, labels.len())?;
     for label in labels {
         if !LABEL_CHARS.contains(&label.len()) || !text::is_plain(label) {
@@ -19,7 +19,7 @@ pub fn parse(field: &str, labels: &[String]) -> Result<()> {
 }
 
 /// Checks how many labels a message or a rule has: at most 3.
-pub fn check_count(field: &str, count: usize) -> Result<()> {
+pub(crate) fn check_count(field: &str, count: usize) -> Result<()> {
     if count <= LABELS_MAX {
         return Ok(());
     }
@@ -27,7 +27,7 @@ pub fn check_count(field: &str, count: usize) -> Result<()> {
 }
 
 /// The error for a retrieval with another rule than the one its group is bound to.
-pub fn other_rule(asked: Option<&LabelRule>, bound: Option<&LabelRule>) -> Error {
+pub(crate) fn other_rule(asked: Option<&LabelRule>, bound: Option<&LabelRule>) -> Error {
     let shown = |rule: Option<&LabelRule>| rule.map_or_else(|| "no label".to_owned(), LabelRule::to_string);
     let (asked, bound) = (shown(asked), shown(bound));
     let message = format!(

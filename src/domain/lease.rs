@@ -57,9 +57,9 @@ pub struct SubscriptionState {
     /// The label rule the group is bound to.
     pub rule: Option<super::labels::LabelRule>,
     /// The end of the stream when the row was read.
-    pub tail: i64,
+    pub(crate) tail: i64,
     /// Whether failed messages wait.
-    pub has_retries: bool,
+    pub(crate) has_retries: bool,
     /// No failed message at or before this place in the order of failures waits.
     pub retry_cursor: i64,
     /// Whether a failed message may be delivered before the next new one, where both share the deliveries.

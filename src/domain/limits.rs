@@ -4,73 +4,73 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Characters of a queue name.
-pub const QUEUE_NAME_CHARS: RangeInclusive<usize> = 1..=64;
+pub(crate) const QUEUE_NAME_CHARS: RangeInclusive<usize> = 1..=64;
 /// Characters of a consumer group name.
-pub const GROUP_NAME_CHARS: RangeInclusive<usize> = 1..=32;
+pub(crate) const GROUP_NAME_CHARS: RangeInclusive<usize> = 1..=32;
 /// Characters of a project id.
-pub const PROJECT_ID_CHARS: RangeInclusive<usize> = 1..=64;
+pub(crate) const PROJECT_ID_CHARS: RangeInclusive<usize> = 1..=64;
 /// Characters of a queue description.
-pub const DESCRIPTION_CHARS_MAX: usize = 160;
+pub(crate) const DESCRIPTION_CHARS_MAX: usize = 160;
 /// Counted deliveries before a message becomes a dead letter.
-pub const MAX_CONSUME_COUNT: RangeInclusive<i32> = 1..=100;
+pub(crate) const MAX_CONSUME_COUNT: RangeInclusive<i32> = 1..=100;
 /// Retention of Kafka queues, hours.
-pub const RETENTION_HOURS: RangeInclusive<i32> = 1..=72;
+pub(crate) const RETENTION_HOURS: RangeInclusive<i32> = 1..=72;
 /// Retention of NORMAL and FIFO queues, of dead letters, and the default of Kafka queues.
-pub const RETENTION_HOURS_DEFAULT: i32 = 72;
+pub(crate) const RETENTION_HOURS_DEFAULT: i32 = 72;
 /// The same as a duration: nothing is kept longer.
-pub const RETENTION_DEFAULT: Duration = retention(RETENTION_HOURS_DEFAULT);
+pub(crate) const RETENTION_DEFAULT: Duration = retention(RETENTION_HOURS_DEFAULT);
 
 /// How long a message is kept.
-pub const fn retention(hours: i32) -> Duration {
+pub(crate) const fn retention(hours: i32) -> Duration {
     Duration::from_secs(hours.unsigned_abs() as u64 * 3600)
 }
 /// Messages in one send.
-pub const SEND_MESSAGES: RangeInclusive<usize> = 1..=10;
+pub(crate) const SEND_MESSAGES: RangeInclusive<usize> = 1..=10;
 /// Bodies, attributes and labels of one message, of one send, of one consume answer, bytes.
-pub const BATCH_BYTES_MAX: usize = 512 * 1024;
+pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
 /// Labels of one message, and of one label rule.
-pub const LABELS_MAX: usize = 3;
+pub(crate) const LABELS_MAX: usize = 3;
 /// Characters of a label.
-pub const LABEL_CHARS: RangeInclusive<usize> = 1..=64;
+pub(crate) const LABEL_CHARS: RangeInclusive<usize> = 1..=64;
 /// Delay of a message, milliseconds (7 days).
-pub const DELAY_MILLIS: RangeInclusive<i64> = 0..=604_800_000;
+pub(crate) const DELAY_MILLIS: RangeInclusive<i64> = 0..=604_800_000;
 /// Messages in one consume answer.
-pub const CONSUME_MESSAGES: RangeInclusive<i32> = 1..=10;
+pub(crate) const CONSUME_MESSAGES: RangeInclusive<i32> = 1..=10;
 /// Messages in one consume answer when nothing is said.
-pub const CONSUME_MESSAGES_DEFAULT: i32 = 10;
+pub(crate) const CONSUME_MESSAGES_DEFAULT: i32 = 10;
 /// Long poll, seconds.
-pub const WAIT_SECONDS: RangeInclusive<i64> = 1..=60;
+pub(crate) const WAIT_SECONDS: RangeInclusive<i64> = 1..=60;
 /// Long poll when nothing is said.
-pub const WAIT_DEFAULT: Duration = Duration::from_secs(3);
+pub(crate) const WAIT_DEFAULT: Duration = Duration::from_secs(3);
 /// Lease, seconds.
-pub const LEASE_SECONDS: RangeInclusive<i64> = 15..=300;
+pub(crate) const LEASE_SECONDS: RangeInclusive<i64> = 15..=300;
 /// Lease when nothing is said.
-pub const LEASE_DEFAULT: Duration = Duration::from_secs(30);
+pub(crate) const LEASE_DEFAULT: Duration = Duration::from_secs(30);
 /// Entries in one acknowledgement. DMS names no number; ours keeps one call bounded.
-pub const ACK_ENTRIES: RangeInclusive<usize> = 1..=1000;
+pub(crate) const ACK_ENTRIES: RangeInclusive<usize> = 1..=1000;
 /// Queues of a project, unless configured.
-pub const QUEUES_PER_PROJECT_DEFAULT: i32 = 30;
+pub(crate) const QUEUES_PER_PROJECT_DEFAULT: i32 = 30;
 /// The largest queue quota an operator may set.
-pub const QUEUES_PER_PROJECT_MAX: i32 = 100_000;
+pub(crate) const QUEUES_PER_PROJECT_MAX: i32 = 100_000;
 /// Groups of a queue, unless configured.
-pub const GROUPS_PER_QUEUE_DEFAULT: i32 = 3;
+pub(crate) const GROUPS_PER_QUEUE_DEFAULT: i32 = 3;
 /// The largest group quota an operator may set.
-pub const GROUPS_PER_QUEUE_MAX: i32 = 100;
+pub(crate) const GROUPS_PER_QUEUE_MAX: i32 = 100;
 /// Tags of a queue.
-pub const QUEUE_TAGS_MAX: usize = 10;
+pub(crate) const QUEUE_TAGS_MAX: usize = 10;
 /// Characters of a tag key.
-pub const TAG_KEY_CHARS: RangeInclusive<usize> = 1..=36;
+pub(crate) const TAG_KEY_CHARS: RangeInclusive<usize> = 1..=36;
 /// Characters of a tag value.
-pub const TAG_VALUE_CHARS_MAX: usize = 43;
+pub(crate) const TAG_VALUE_CHARS_MAX: usize = 43;
 /// Keys in one list of a search, and values of one key.
-pub const SEARCH_KEYS_MAX: usize = 10;
+pub(crate) const SEARCH_KEYS_MAX: usize = 10;
 /// Characters of a key in a search.
-pub const SEARCH_KEY_CHARS_MAX: usize = 127;
+pub(crate) const SEARCH_KEY_CHARS_MAX: usize = 127;
 /// Characters of a value in a search.
-pub const SEARCH_VALUE_CHARS_MAX: usize = 255;
+pub(crate) const SEARCH_VALUE_CHARS_MAX: usize = 255;
 /// Items on one page of a list, where pages are asked for.
-pub const PAGE_SIZE: RangeInclusive<usize> = 1..=1000;
+pub(crate) const PAGE_SIZE: RangeInclusive<usize> = 1..=1000;
 /// Queues in one search answer.
-pub const SEARCH_LIMIT: RangeInclusive<i32> = 1..=1000;
+pub(crate) const SEARCH_LIMIT: RangeInclusive<i32> = 1..=1000;
 /// Queues in one search answer when nothing is said.
-pub const SEARCH_LIMIT_DEFAULT: i32 = 1000;
+pub(crate) const SEARCH_LIMIT_DEFAULT: i32 = 1000;

@@ -29,19 +29,19 @@ pub struct NewMessage {
 
 impl NewMessage {
     /// Bytes that count against the 512 KB limits.
-    pub fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         self.body.len() + self.attributes.len() + self.tags.iter().map(String::len).sum::<usize>()
     }
 
     /// Made in this trace, unless it says itself where it was made.
     #[must_use]
-    pub fn in_trace(self, trace: Option<TraceContext>) -> Self {
+    pub(crate) fn in_trace(self, trace: Option<TraceContext>) -> Self {
         Self { trace: self.trace.or(trace), ..self }
     }
 }
 
 /// Checks how many messages a send has: 1-10.
-pub fn check_count(field: &str, count: usize) -> Result<()> {
+pub(crate) fn check_count(field: &str, count: usize) -> Result<()> {
     if SEND_MESSAGES.contains(&count) {
         return Ok(());
     }
@@ -49,7 +49,7 @@ pub fn check_count(field: &str, count: usize) -> Result<()> {
 }
 
 /// The rules that need the whole batch: 1-10 messages, 512 KB, labels, delays by queue mode.
-pub fn check_batch(messages: &[NewMessage]) -> Result<()> {
+pub(crate) fn check_batch(messages: &[NewMessage]) -> Result<()> {
     check_count("messages", messages.len())?;
     let bytes: usize = messages.iter().map(NewMessage::size_bytes).sum();
     if bytes > BATCH_BYTES_MAX {
@@ -68,7 +68,7 @@ pub fn check_batch(messages: &[NewMessage]) -> Result<()> {
 }
 
 /// Makes a batch fit the mode of its queue: Kafka queues refuse delays (DMS.10540010) and drop attributes.
-pub fn fit_mode(mode: QueueMode, messages: &mut [NewMessage]) -> Result<()> {
+pub(crate) fn fit_mode(mode: QueueMode, messages: &mut [NewMessage]) -> Result<()> {
     if !mode.is_kafka() {
         return Ok(());
     }
@@ -101,7 +101,7 @@ pub struct Message {
 
 impl Message {
     /// Bytes that count against the 512 KB limit of a consume answer.
-    pub fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         self.body.len() + self.attributes.len() + self.tags.iter().map(String::len).sum::<usize>()
     }
 }
@@ -193,7 +193,7 @@ pub struct Delivery {
     /// The token to acknowledge it with.
     pub handler: String,
     /// When the lease ends.
-    pub lease_expires_at: Timestamp,
+    pub(crate) lease_expires_at: Timestamp,
     /// Counted deliveries, this one included.
     pub attempt: i32,
 }

@@ -4,25 +4,25 @@
 
 mod checksum;
 pub mod clock;
-pub mod counters;
+pub(crate) mod counters;
 pub mod error;
 pub mod handler;
-pub mod handler_fault;
-pub mod hosts;
+pub(crate) mod handler_fault;
+pub(crate) mod hosts;
 pub mod ids;
-pub mod labels;
+pub(crate) mod labels;
 pub mod lease;
-pub mod limits;
+pub(crate) mod limits;
 pub mod message;
-pub mod page;
+pub(crate) mod page;
 pub mod place;
-pub mod queue;
-pub mod schema_name;
-pub mod search;
-pub mod settle;
+pub(crate) mod queue;
+pub(crate) mod schema_name;
+pub(crate) mod search;
+pub(crate) mod settle;
 pub mod signed_request;
-pub mod tag;
-pub mod text;
-pub mod trace;
+pub(crate) mod tag;
+pub(crate) mod text;
+pub(crate) mod trace;
 
 pub use error::{Error, ErrorKind, Result};

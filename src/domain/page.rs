@@ -112,7 +112,7 @@ impl<K: PageKey> ListPage<K> {
     }
 
     /// How many items to read: one more than wanted, which shows that there is another page.
-    pub fn items_to_read(&self) -> Option<i64> {
+    pub(crate) fn items_to_read(&self) -> Option<i64> {
         self.size.and_then(|size| i64::try_from(size + 1).ok())
     }
 
@@ -126,7 +126,7 @@ impl<K: PageKey> ListPage<K> {
 
 /// Which groups of a queue are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GroupPage {
+pub(crate) enum GroupPage {
     /// By number, as DMS has it: so many a page, and the page, from 1.
     Numbered(usize, usize),
     /// Behind the page before.
@@ -135,14 +135,14 @@ pub enum GroupPage {
 
 impl GroupPage {
     /// A page by its number when both numbers are valid; all when one of them is not, or there is none.
-    pub fn numbered(size: Option<i32>, number: i32) -> Self {
+    pub(crate) fn numbered(size: Option<i32>, number: i32) -> Self {
         let positive = |number: i32| usize::try_from(number).ok().filter(|number| *number > 0);
         let both = size.and_then(positive).zip(positive(number));
         both.map_or(Self::Numbered(usize::MAX, 1), |(size, number)| Self::Numbered(size, number))
     }
 
     /// Leaves the page of all groups; the token of the next one, or an empty one.
-    pub fn cut(&self, groups: &mut Vec<GroupSummary>) -> String {
+    pub(crate) fn cut(&self, groups: &mut Vec<GroupSummary>) -> String {
         match self {
             Self::Numbered(size, number) => {
                 groups.drain(..size.saturating_mul(number - 1).min(groups.len()));

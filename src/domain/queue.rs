@@ -136,7 +136,7 @@ fn retention_hours(draft: &QueueDraft<'_>, mode: QueueMode) -> Result<i32> {
 }
 
 /// Checks how many groups are created at a time: 1-100. How many more a queue may have is known to whoever knows the queue.
-pub fn check_group_count(field: &str, count: usize) -> Result<()> {
+pub(crate) fn check_group_count(field: &str, count: usize) -> Result<()> {
     match usize::try_from(GROUPS_PER_QUEUE_MAX) {
         Ok(max) if count > max => {
             Err(Error::field(ErrorKind::TooManyGroups, field, format!("{count} names"), &format!("1-{max} names")))
@@ -147,7 +147,7 @@ pub fn check_group_count(field: &str, count: usize) -> Result<()> {
 }
 
 /// Checks a consumer group name; `field` is its place in the request.
-pub fn group_name(field: &str, value: &str) -> Result<String> {
+pub(crate) fn group_name(field: &str, value: &str) -> Result<String> {
     name(field, value, GROUP_NAME_CHARS, ErrorKind::GroupNameLength)
 }
 
@@ -199,7 +199,7 @@ pub struct QueueSummary {
 
 /// A group with what its list entry shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupSummary {
+pub(crate) struct GroupSummary {
     /// The group.
     pub group: Group,
     /// The label rule that it is bound to.

@@ -21,7 +21,7 @@ impl SchemaName {
     }
 
     /// As an identifier in SQL. Quoted, for it may be a word of SQL.
-    pub fn quoted(&self) -> String {
+    pub(crate) fn quoted(&self) -> String {
         format!("\"{}\"", self.0)
     }
 
@@ -31,7 +31,7 @@ impl SchemaName {
     }
 
     /// Whether it is the schema that every database has.
-    pub fn is_public(&self) -> bool {
+    pub(crate) fn is_public(&self) -> bool {
         self.0 == PUBLIC
     }
 }

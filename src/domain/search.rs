@@ -32,7 +32,7 @@ pub struct Filter {
     /// None may hold.
     pub not_tags_any: Vec<TagValues>,
     /// The name contains this text, in any case.
-    pub name_part: String,
+    pub(crate) name_part: String,
 }
 
 impl Filter {
@@ -69,7 +69,7 @@ pub struct Page {
 
 impl Page {
     /// No queues, just their count.
-    pub const COUNT_ONLY: Self = Self { limit: 0, offset: 0 };
+    pub(crate) const COUNT_ONLY: Self = Self { limit: 0, offset: 0 };
 
     /// Checks the range of both (DMS.10240042, 10240043).
     pub fn parse(limit: Option<i32>, offset: Option<i32>) -> Result<Self> {
@@ -94,14 +94,14 @@ pub struct Found {
 }
 
 /// Filters the queues of a project, given by creation time.
-pub fn search(mut queues: Vec<TaggedQueue>, filter: &Filter, page: Page) -> Found {
+pub(crate) fn search(mut queues: Vec<TaggedQueue>, filter: &Filter, page: Page) -> Found {
     queues.retain(|queue| filter.matches(queue));
     let total = queues.len();
     Found { queues: queues.into_iter().skip(page.offset).take(page.limit).collect(), total }
 }
 
 /// Checks how many keys a list of a search has: at most 10.
-pub fn check_keys_count(field: &str, count: usize) -> Result<()> {
+pub(crate) fn check_keys_count(field: &str, count: usize) -> Result<()> {
     if count <= SEARCH_KEYS_MAX {
         return Ok(());
     }
@@ -109,7 +109,7 @@ pub fn check_keys_count(field: &str, count: usize) -> Result<()> {
 }
 
 /// Checks how many values a key of a search has: at most 10.
-pub fn check_values_count(field: &str, count: usize) -> Result<()> {
+pub(crate) fn check_values_count(field: &str, count: usize) -> Result<()> {
     if count <= SEARCH_KEYS_MAX {
         return Ok(());
     }

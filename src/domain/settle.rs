@@ -23,7 +23,7 @@ pub struct AckEntry {
 }
 
 /// Checks how many entries an acknowledgement has: 1-1000.
-pub fn check_count(field: &str, count: usize) -> Result<()> {
+pub(crate) fn check_count(field: &str, count: usize) -> Result<()> {
     if ACK_ENTRIES.contains(&count) {
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub enum AckOutcome {
 
 /// What became of an acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Acknowledged {
+pub(crate) struct Acknowledged {
     /// Of each entry.
     pub outcomes: Vec<AckOutcome>,
     /// Why the walk ended at a handler, if it did: there is one [`AckOutcome::InvalidHandler`] at most.
@@ -54,18 +54,18 @@ pub struct Acknowledged {
 
 impl Acknowledged {
     /// All entries with success.
-    pub fn all(entries: usize) -> Self {
+    pub(crate) fn all(entries: usize) -> Self {
         Self { outcomes: vec![AckOutcome::Acked; entries], fault: None }
     }
 
     /// The entry whose handler ended the walk, and why.
-    pub fn invalid(&self) -> Option<(usize, HandlerFault)> {
+    pub(crate) fn invalid(&self) -> Option<(usize, HandlerFault)> {
         self.outcomes.iter().position(|outcome| *outcome == AckOutcome::InvalidHandler).zip(self.fault)
     }
 }
 
 /// Walks the entries: `valid` says whether the handler at each index fits a live lease and was not named before.
-pub fn walk(statuses: &[AckStatus], mut valid: impl FnMut(usize) -> bool) -> Vec<AckOutcome> {
+pub(crate) fn walk(statuses: &[AckStatus], mut valid: impl FnMut(usize) -> bool) -> Vec<AckOutcome> {
     let mut ended = false;
     let mut step = |(index, status): (usize, &AckStatus)| {
         let outcome = match (ended, valid(index), status) {

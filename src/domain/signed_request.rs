@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 
 /// The scheme in `Authorization` of a signed request.
-pub const SIGNED_SCHEME: &str = "SDK-HMAC-SHA256";
+pub(crate) const SIGNED_SCHEME: &str = "SDK-HMAC-SHA256";
 
 /// What a signature covers, as it came over the wire: nothing is decoded.
 #[derive(Clone, Default)]

@@ -68,7 +68,7 @@ impl TagBatch {
 }
 
 /// Checks the size of a batch before its tags: 1-10 (DMS.10540010, 10240044).
-pub fn check_count(field: &str, count: usize) -> Result<()> {
+pub(crate) fn check_count(field: &str, count: usize) -> Result<()> {
     match count {
         0 => Err(Error::missing(ErrorKind::RequestFormat, field, "1-10 tags")),
         1..=QUEUE_TAGS_MAX => Ok(()),
@@ -77,12 +77,12 @@ pub fn check_count(field: &str, count: usize) -> Result<()> {
 }
 
 /// More tags than a queue may have.
-pub fn too_many(len: i64) -> Error {
+pub(crate) fn too_many(len: i64) -> Error {
     Error::field(ErrorKind::TooManyTags, "tags", format!("{len} tags"), "at most 10 tags on one queue")
 }
 
 /// Checks a tag key: 1-36 characters (DMS.10240035), none of them forbidden (10240036).
-pub fn check_key(field: &str, key: &str) -> Result<()> {
+pub(crate) fn check_key(field: &str, key: &str) -> Result<()> {
     if !TAG_KEY_CHARS.contains(&key.chars().count()) {
         return Err(Error::field(ErrorKind::TagKeyLength, field, key, "1-36 characters"));
     }
@@ -90,7 +90,7 @@ pub fn check_key(field: &str, key: &str) -> Result<()> {
 }
 
 /// Checks a tag value: at most 43 characters (DMS.10240038), none of them forbidden (10240039).
-pub fn check_value(field: &str, value: &str) -> Result<()> {
+pub(crate) fn check_value(field: &str, value: &str) -> Result<()> {
     if value.chars().count() > TAG_VALUE_CHARS_MAX {
         return Err(Error::field(ErrorKind::TagValueLength, field, value, "0-43 characters"));
     }

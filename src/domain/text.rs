@@ -3,7 +3,7 @@
 const SHOWN_CHARS_MAX: usize = 80;
 
 /// The value with control characters escaped, cut after 80 characters: safe in logs. Double quotes stay, for [`quoted`] uses single ones.
-pub fn escaped(value: &str) -> String {
+pub(crate) fn escaped(value: &str) -> String {
     let mut shown = String::new();
     for char in value.chars().take(SHOWN_CHARS_MAX) {
         if char == '"' {
@@ -17,11 +17,11 @@ pub fn escaped(value: &str) -> String {
 }
 
 /// The same in quotes, for messages.
-pub fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     format!("'{}'", escaped(value))
 }
 
 /// Whether the text has only `A-Z a-z 0-9 _ -`.
-pub fn is_plain(value: &str) -> bool {
+pub(crate) fn is_plain(value: &str) -> bool {
     value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }

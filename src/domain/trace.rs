@@ -5,11 +5,11 @@ use std::fmt;
 use uuid::Uuid;
 
 /// What the gateway says in `tracestate` of a trace that it has begun: nobody before it was in one.
-pub const BEGUN_BY_GATEWAY: &str = "dms=gateway";
+pub(crate) const BEGUN_BY_GATEWAY: &str = "dms=gateway";
 /// The longest `tracestate` that is passed on.
-pub const TRACE_STATE_BYTES_MAX: usize = 512;
+pub(crate) const TRACE_STATE_BYTES_MAX: usize = 512;
 /// What a trace context takes in a record.
-pub const STORED_BYTES: usize = 25;
+pub(crate) const STORED_BYTES: usize = 25;
 
 /// `{version}-{trace id}-{span id}-{flags}`
 const TEXT_BYTES: usize = 55;
@@ -43,7 +43,7 @@ impl TraceContext {
     }
 
     /// Whether those in the trace are asked to keep their spans.
-    pub fn is_sampled(self) -> bool {
+    pub(crate) fn is_sampled(self) -> bool {
         self.flags & SAMPLED != 0
     }
 
@@ -55,7 +55,7 @@ impl TraceContext {
 
     /// The same span, of which nothing is kept.
     #[must_use]
-    pub fn unsampled(self) -> Self {
+    pub(crate) fn unsampled(self) -> Self {
         Self { flags: 0, ..self }
     }
 
@@ -73,7 +73,7 @@ impl TraceContext {
     }
 
     /// Reads the values of a `traceparent` header. Nobody can say which one is meant when there are several.
-    pub fn of_header<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+    pub(crate) fn of_header<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let value = values.next()?;
         if values.next().is_some() { None } else { Self::parse(value) }
     }

@@ -12,11 +12,11 @@ use crate::net::compression::{Encoding, Refused};
 /// What comes out is written into the request to the service, as a body that was not compressed is.
 const COPIES: usize = 2;
 /// What a body may be compressed with, as an answer names it.
-pub const TAKEN: HeaderValue = HeaderValue::from_static("gzip, identity");
+pub(super) const TAKEN: HeaderValue = HeaderValue::from_static("gzip, identity");
 
 /// A body that is worth reading.
 #[derive(Debug, Clone, Copy)]
-pub struct Announced(Option<Encoding>);
+pub(super) struct Announced(Option<Encoding>);
 
 impl Announced {
     /// What the headers say.
@@ -24,7 +24,7 @@ impl Announced {
     /// # Errors
     /// `EncodingUnknown` when the body is compressed with anything but gzip, and `BodyTooLarge` when it is too large and its sender asks
     /// before it sends it. One who does not ask is answered after the body, for it would not read before.
-    pub fn of(headers: &HeaderMap) -> Result<Self> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self> {
         let asks = headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let length = headers.get(CONTENT_LENGTH).filter(|_| asks).and_then(|length| length.to_str().ok());
         if let Some(length) = length.and_then(|length| length.parse::<u64>().ok())
@@ -37,7 +37,7 @@ impl Announced {
     }
 
     /// The body as it was before it was compressed.
-    pub fn plain(self, body: Bytes, plane: Plane, arrival: &Arrival) -> Result<Bytes> {
+    pub(super) fn plain(self, body: Bytes, plane: Plane, arrival: &Arrival) -> Result<Bytes> {
         let Some(encoding) = self.0 else { return Ok(body) };
         encoding.decompress(&body, BODY_BYTES_MAX, arrival, COPIES).map_err(|refused| match refused {
             Refused::TooLarge => {

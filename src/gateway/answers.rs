@@ -26,7 +26,7 @@ const COPIES: usize = 3;
 const FREE_BYTES: usize = 1024;
 
 /// The layer around every REST call.
-pub async fn held(mut request: Request, next: Next) -> Response {
+pub(super) async fn held(mut request: Request, next: Next) -> Response {
     let relayed = Relayed::by(peer::owner(request.extensions()));
     request.extensions_mut().insert(relayed.clone());
     let response = next.run(request).await;
@@ -37,7 +37,11 @@ pub async fn held(mut request: Request, next: Next) -> Response {
 }
 
 /// The answer of a service, counted unless the service is in this process and has done so.
-pub fn counted(response: http::Response<Body>, relayed: Option<&Relayed>, memory: &Memory) -> http::Response<Body> {
+pub(super) fn counted(
+    response: http::Response<Body>,
+    relayed: Option<&Relayed>,
+    memory: &Memory,
+) -> http::Response<Body> {
     let Some(relayed) = relayed.filter(|relayed| relayed.answer().is_none()) else { return response };
     let answer = relayed.answer_from_afar(memory);
     response.map(|body| Body::new(Arriving { body, answer, arrived: 0 }))

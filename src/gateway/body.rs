@@ -9,7 +9,7 @@ use crate::domain::{Error, ErrorKind, Result};
 use crate::memory::Arrival;
 
 /// The largest body taken: a full batch of 512 KB with room for JSON around it.
-pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// How much of a body that is too large is read and dropped, so that its sender gets the answer and not a reset.
 const DRAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -19,7 +19,7 @@ const BUFFER_BYTES_MIN: usize = 16 * 1024;
 
 /// The two families of calls; each has codes of its own for a bad body.
 #[derive(Debug, Clone, Copy)]
-pub enum Plane {
+pub(super) enum Plane {
     /// Queues, groups, tags.
     Control,
     /// Messages and acknowledgements.
@@ -28,7 +28,7 @@ pub enum Plane {
 
 impl Plane {
     /// A body that is no JSON at all.
-    pub fn not_json(self) -> ErrorKind {
+    pub(super) fn not_json(self) -> ErrorKind {
         match self {
             Self::Control => ErrorKind::ControlBodyInvalid,
             Self::Data => ErrorKind::DataBodyInvalid,
@@ -43,7 +43,7 @@ impl Plane {
     }
 
     /// A value of the wrong JSON type, or missing, where the field has no code of its own.
-    pub fn bad_field(self) -> ErrorKind {
+    pub(super) fn bad_field(self) -> ErrorKind {
         match self {
             Self::Control => ErrorKind::ControlBodyInvalid,
             Self::Data => ErrorKind::MessageFields,
@@ -52,7 +52,7 @@ impl Plane {
 }
 
 /// Reads a body of at most [`BODY_BYTES_MAX`] bytes into memory that is reserved for it.
-pub async fn read(body: Body, plane: Plane, arrival: &Arrival) -> Result<Bytes> {
+pub(super) async fn read(body: Body, plane: Plane, arrival: &Arrival) -> Result<Bytes> {
     let mut arriving = Arriving::new(plane, arrival, &body);
     let mut stream = body.into_data_stream();
     loop {

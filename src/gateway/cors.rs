@@ -57,7 +57,7 @@ impl FromStr for Origin {
 
 impl Origin {
     /// Whether a request that names this origin is of such a page.
-    pub fn covers(&self, named: &HeaderValue) -> bool {
+    pub(crate) fn covers(&self, named: &HeaderValue) -> bool {
         match self {
             Self::Any => true,
             Self::Of(origin) => origin == named,
@@ -66,7 +66,7 @@ impl Origin {
 }
 
 /// Lets pages of these origins call, if there are any. What needs credentials needs them from pages, too.
-pub fn allowing(app: Router, origins: &[Origin]) -> Router {
+pub(crate) fn allowing(app: Router, origins: &[Origin]) -> Router {
     if origins.is_empty() {
         return app;
     }

@@ -15,7 +15,7 @@ const METHODS: [&str; 7] = ["GET", "POST", "DELETE", "PUT", "HEAD", "PATCH", "OP
 const OTHER: &str = "other";
 
 /// By the path of the table that was matched, with the names of its ids in braces.
-pub async fn every_answer(State(requests): State<RestRequests>, request: Request, next: Next) -> Response {
+pub(super) async fn every_answer(State(requests): State<RestRequests>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let method = name(request.method());
     let path = request.extensions().get::<MatchedPath>().cloned();

@@ -15,14 +15,14 @@ use crate::domain::{Error, ErrorKind};
 
 /// An error on its way to the caller.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     error: Error,
     unanswered: Option<Unanswered>,
 }
 
 /// What the transport said where no service did, for the log: an extension of the answer.
 #[derive(Debug, Clone)]
-pub struct Unanswered {
+pub(super) struct Unanswered {
     /// The status that the transport made up.
     pub code: Code,
     /// Its words.
@@ -123,17 +123,17 @@ fn rest_name(kind: ErrorKind, field: &str) -> String {
 }
 
 /// The answer to a path that is not in the table.
-pub fn path_not_found(path: &str) -> Error {
+pub(super) fn path_not_found(path: &str) -> Error {
     Error::field(ErrorKind::PathNotFound, "url", path, "a path of this API")
 }
 
 /// Fallback for unknown paths.
-pub async fn no_such_path(request: Request) -> Failure {
+pub(super) async fn no_such_path(request: Request) -> Failure {
     path_not_found(request.uri().path()).into()
 }
 
 /// Fallback for unknown methods; axum adds the `Allow` header.
-pub async fn method_not_allowed() -> Failure {
+pub(super) async fn method_not_allowed() -> Failure {
     let message = "method: not allowed on this URL; the Allow header names those that are";
     Error::new(ErrorKind::MethodNotAllowed, message).into()
 }

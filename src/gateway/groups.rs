@@ -17,7 +17,7 @@ use super::upstream::Upstream;
 use crate::domain::{ErrorKind, Result};
 
 /// `POST /queues/{queue_id}/groups`
-pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+pub(super) async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
     let names = group_names(&Object::parse(&body, Plane::Control)?, &upstream.ignored)?;
     let request = pb::CreateConsumerGroupsRequest { project_id: target.project_id, queue_id: target.queue_id, names };
@@ -26,7 +26,7 @@ pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answe
 }
 
 /// `GET /queues/{queue_id}/groups?include_deadletter&include_messages_num&page_size&current_page`
-pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
+pub(super) async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
     let include_deadletter = query.flag("include_deadletter", false)?;
     let (page_size, current_page) = query.page().unzip();
     let request = pb::ListConsumerGroupsRequest {
@@ -43,7 +43,7 @@ pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
 }
 
 /// `DELETE /queues/{queue_id}/groups/{group_id}`
-pub async fn delete(upstream: Upstream, target: Target) -> Answer {
+pub(super) async fn delete(upstream: Upstream, target: Target) -> Answer {
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = pb::DeleteConsumerGroupRequest { project_id, queue_id, group_id };
     upstream.queues().delete_consumer_group(upstream.request(request)?).await?;

@@ -22,7 +22,7 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The hosts that requests may be for. Clones share them.
 #[derive(Debug, Clone)]
-pub struct HostRules {
+pub(crate) struct HostRules {
     names: Option<Arc<[HostName]>>,
     /// Pages that may call, from wherever they are.
     origins: Arc<[Origin]>,
@@ -30,18 +30,18 @@ pub struct HostRules {
 
 impl HostRules {
     /// Any: callers show credentials, which a page of a stranger has not.
-    pub fn any() -> Self {
+    pub(crate) fn any() -> Self {
         Self { names: None, origins: Arc::default() }
     }
 
     /// Addresses, names inside of a network, and these; the same for the page that a request is from.
-    pub fn inside_and(names: &[HostName]) -> Self {
+    pub(crate) fn inside_and(names: &[HostName]) -> Self {
         Self { names: Some(names.into()), origins: Arc::default() }
     }
 
     /// Pages of these origins, too.
     #[must_use]
-    pub fn and_pages_of(self, origins: &[Origin]) -> Self {
+    pub(crate) fn and_pages_of(self, origins: &[Origin]) -> Self {
         Self { origins: origins.into(), ..self }
     }
 
@@ -105,7 +105,7 @@ fn origin_of(origin: &HeaderValue) -> Option<HostName> {
 }
 
 /// Lets only requests pass that name a host as they should. To be put around everything that a listener serves.
-pub fn guarded(app: Router, rules: HostRules) -> Router {
+pub(crate) fn guarded(app: Router, rules: HostRules) -> Router {
     app.layer(from_fn_with_state(rules, guard))
 }
 

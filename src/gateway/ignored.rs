@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 /// The header: names with commas between, such as `max_consume_cnt, messages[0].bdy, ?wait`.
-pub const X_DMS_IGNORED: HeaderName = HeaderName::from_static("x-dms-ignored");
+pub(super) const X_DMS_IGNORED: HeaderName = HeaderName::from_static("x-dms-ignored");
 
 const NAMES_MAX: usize = 16;
 /// Of a longer name the beginning is shown.
@@ -19,7 +19,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-').remove(b'
 
 /// What was not read of one request: an extension of it. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Ignored(Arc<Mutex<Names>>);
+pub(super) struct Ignored(Arc<Mutex<Names>>);
 
 #[derive(Debug, Default)]
 struct Names {
@@ -31,29 +31,29 @@ struct Names {
 
 impl Ignored {
     /// A key in this place of the body.
-    pub fn key(&self, place: impl Display, name: &[u8]) {
+    pub(super) fn key(&self, place: impl Display, name: &[u8]) {
         self.lock().add(place, name);
     }
 
     /// A parameter of the URL.
-    pub fn parameter(&self, name: &str) {
+    pub(super) fn parameter(&self, name: &str) {
         self.lock().add('?', name.as_bytes());
     }
 
     /// A request that is handled; its parameters are ignored unless somebody says otherwise.
-    pub fn expect_no_query(&self, uri: &Uri) {
+    pub(super) fn expect_no_query(&self, uri: &Uri) {
         if uri.query().is_some() {
             self.lock().uri = Some(uri.clone());
         }
     }
 
     /// Somebody looks at its parameters, and says which they ignore.
-    pub fn query_is_read(&self) {
+    pub(super) fn query_is_read(&self) {
         self.lock().uri = None;
     }
 
     /// Adds the header, if there is anything to name.
-    pub fn show(&self, headers: &mut HeaderMap) {
+    pub(super) fn show(&self, headers: &mut HeaderMap) {
         let mut names = self.lock();
         if let Some(uri) = names.uri.take() {
             let parameters = Parameters::<Vec<(String, String)>>::try_from_uri(&uri);

@@ -31,7 +31,7 @@ const INVALID_HANDLER: HeaderName = HeaderName::from_static("x-dms-invalid-handl
 const FIELDS: ErrorKind = ErrorKind::MessageFields;
 
 /// `POST /queues/{queue_id}/messages`
-pub async fn send(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+pub(super) async fn send(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Data).await?;
     // The body itself is not kept until the answer.
     let request = send_request(target, &body, &upstream.ignored)?;
@@ -41,7 +41,7 @@ pub async fn send(mut upstream: Upstream, target: Target, body: Body) -> Answer 
 }
 
 /// `GET /queues/{queue_id}/groups/{group_id}/messages?max_msgs&time_wait&ack_wait&tag&tag_type`
-pub async fn consume(upstream: Upstream, target: Target, query: Query) -> Answer {
+pub(super) async fn consume(upstream: Upstream, target: Target, query: Query) -> Answer {
     let (options, deadline) = consume_options(&query)?;
     let Target { project_id, queue_id, group_id, .. } = target;
     let tags = query.all("tag").map(str::to_owned).collect();
@@ -57,7 +57,7 @@ pub async fn consume(upstream: Upstream, target: Target, query: Query) -> Answer
 }
 
 /// `GET /queues/{queue_id}/groups/{group_id}/deadletters?max_msgs&time_wait&ack_wait`
-pub async fn consume_dead_letters(upstream: Upstream, target: Target, query: Query) -> Answer {
+pub(super) async fn consume_dead_letters(upstream: Upstream, target: Target, query: Query) -> Answer {
     let (options, deadline) = consume_options(&query)?;
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = pb::ConsumeDeadLettersRequest { project_id, queue_id, group_id, options: Some(options) };
@@ -70,7 +70,7 @@ pub async fn consume_dead_letters(upstream: Upstream, target: Target, query: Que
 }
 
 /// `POST /queues/{queue_id}/groups/{group_id}/ack`
-pub async fn ack(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+pub(super) async fn ack(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let entries = ack_entries(&mut upstream, body).await?;
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = upstream.request(pb::AckMessagesRequest { project_id, queue_id, group_id, entries })?;
@@ -79,7 +79,7 @@ pub async fn ack(mut upstream: Upstream, target: Target, body: Body) -> Answer {
 }
 
 /// `POST /queues/{queue_id}/groups/{group_id}/deadletters/ack`
-pub async fn ack_dead_letters(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+pub(super) async fn ack_dead_letters(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let entries = ack_entries(&mut upstream, body).await?;
     let Target { project_id, queue_id, group_id, .. } = target;
     let request = upstream.request(pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries })?;

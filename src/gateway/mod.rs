@@ -6,11 +6,11 @@
 mod announced;
 mod answers;
 mod body;
-pub mod cors;
+pub(crate) mod cors;
 mod counted;
 mod error;
 mod groups;
-pub mod hosts;
+pub(crate) mod hosts;
 mod ignored;
 mod json;
 mod messages;

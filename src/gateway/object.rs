@@ -24,7 +24,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A JSON object whose values are still text. Of a repeated key the last value counts.
 #[derive(Debug)]
-pub struct Object<'a> {
+pub(super) struct Object<'a> {
     place: Place,
     /// The first [`FIELDS_MAX`].
     fields: Vec<Field<'a>>,
@@ -58,7 +58,7 @@ impl fmt::Display for Place {
 
 impl<'a> Object<'a> {
     /// The body as an object.
-    pub fn parse(body: &'a [u8], plane: Plane) -> Result<Self> {
+    pub(super) fn parse(body: &'a [u8], plane: Plane) -> Result<Self> {
         let not_json = |reason: &dyn fmt::Display| Error::new(plane.not_json(), format!("body: not JSON: {reason}"));
         let text = std::str::from_utf8(body).map_err(|error| not_json(&error))?;
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
@@ -78,7 +78,7 @@ impl<'a> Object<'a> {
     }
 
     /// The text of a value, `null` included.
-    pub fn raw(&self, key: &str) -> Option<&'a RawValue> {
+    pub(super) fn raw(&self, key: &str) -> Option<&'a RawValue> {
         let field = self.field(key)?;
         field.read.set(true);
         Some(field.value)
@@ -89,39 +89,39 @@ impl<'a> Object<'a> {
     }
 
     /// A key that was read, and does not matter beside the others.
-    pub fn pass_over(&self, key: &str) {
+    pub(super) fn pass_over(&self, key: &str) {
         self.field(key).into_iter().for_each(|field| field.read.set(false));
     }
 
     /// Tells of the keys that nobody has read.
-    pub fn tell_unread(&self, ignored: &Ignored) {
+    pub(super) fn tell_unread(&self, ignored: &Ignored) {
         let unread = self.fields.iter().filter(|field| !field.read.get());
         unread.for_each(|field| ignored.key(self.place, &field.name));
     }
 
     /// A value of a type, `None` when it is absent or `null`; `kind` and `allowed` speak of any other type.
-    pub fn read<T: Deserialize<'a>>(&self, key: &str, kind: ErrorKind, allowed: &str) -> Result<Option<T>> {
+    pub(super) fn read<T: Deserialize<'a>>(&self, key: &str, kind: ErrorKind, allowed: &str) -> Result<Option<T>> {
         let Some(raw) = self.raw(key) else { return Ok(None) };
         serde_json::from_str(raw.get()).map_err(|_| self.wrong(key, kind, shown(raw), allowed))
     }
 
     /// A value of a type that must be there.
-    pub fn require<T: Deserialize<'a>>(&self, key: &str, kind: ErrorKind, allowed: &str) -> Result<T> {
+    pub(super) fn require<T: Deserialize<'a>>(&self, key: &str, kind: ErrorKind, allowed: &str) -> Result<T> {
         self.read(key, kind, allowed)?.ok_or_else(|| self.missing(key, kind, allowed))
     }
 
     /// An object that must be there.
-    pub fn object(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Self> {
+    pub(super) fn object(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Self> {
         Self { place: Place::Field(key), ..self.require(key, kind, allowed)? }.bounded(key, kind)
     }
 
     /// An array of objects that must be there.
-    pub fn items(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Vec<Self>> {
+    pub(super) fn items(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Vec<Self>> {
         self.items_if_any(key, kind, allowed)?.ok_or_else(|| self.missing(key, kind, allowed))
     }
 
     /// An array of objects.
-    pub fn items_if_any(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Option<Vec<Self>>> {
+    pub(super) fn items_if_any(&self, key: &'static str, kind: ErrorKind, allowed: &str) -> Result<Option<Vec<Self>>> {
         let Some(items) = self.first::<Self>(key, kind, allowed)? else { return Ok(None) };
         let numbered =
             |(index, item)| Self { place: Place::Item(key, index), ..item }.bounded(&format!("{key}[{index}]"), kind);
@@ -129,7 +129,7 @@ impl<'a> Object<'a> {
     }
 
     /// An array of texts.
-    pub fn texts(&self, key: &str, kind: ErrorKind, allowed: &str) -> Result<Vec<String>> {
+    pub(super) fn texts(&self, key: &str, kind: ErrorKind, allowed: &str) -> Result<Vec<String>> {
         Ok(self.first(key, kind, allowed)?.unwrap_or_default())
     }
 
@@ -140,12 +140,12 @@ impl<'a> Object<'a> {
     }
 
     /// The error for a value that is not allowed.
-    pub fn wrong(&self, key: &str, kind: ErrorKind, value: impl fmt::Display, allowed: &str) -> Error {
+    pub(super) fn wrong(&self, key: &str, kind: ErrorKind, value: impl fmt::Display, allowed: &str) -> Error {
         Error::field(kind, &format!("{}{key}", self.place), value, allowed)
     }
 
     /// The error for a value that is not there.
-    pub fn missing(&self, key: &str, kind: ErrorKind, allowed: &str) -> Error {
+    pub(super) fn missing(&self, key: &str, kind: ErrorKind, allowed: &str) -> Error {
         Error::missing(kind, &format!("{}{key}", self.place), allowed)
     }
 }
@@ -210,7 +210,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<'_, T> {
 
 /// A value as an error may show it: nothing of what an array or an object holds, and a string in quotes but without the escapes of JSON,
 /// for the error has its own.
-pub fn shown(value: &RawValue) -> Cow<'_, str> {
+pub(super) fn shown(value: &RawValue) -> Cow<'_, str> {
     match value.get().as_bytes().first() {
         Some(b'{') => "{...}".into(),
         Some(b'[') => "[...]".into(),

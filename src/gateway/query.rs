@@ -17,7 +17,7 @@ const PARAMETERS_MAX: usize = 100;
 
 /// The parameters of one request, decoded, in their order. When it is dropped, it tells which nobody read.
 #[derive(Debug)]
-pub struct Query {
+pub(super) struct Query {
     parameters: Vec<Parameter>,
     ignored: Ignored,
 }
@@ -56,12 +56,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 
 impl Query {
     /// All values of a repeatable parameter.
-    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.named(key).inspect(|parameter| parameter.read.set(true)).map(|parameter| parameter.value.as_str())
     }
 
     /// The value of a parameter; the first one when it is repeated.
-    pub fn get(&self, key: &str) -> Option<&str> {
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
         let parameter = self.named(key).next()?;
         parameter.read.set(true);
         Some(&parameter.value)
@@ -76,7 +76,7 @@ impl Query {
     }
 
     /// A boolean in any case; SDKs send `True` as well as `true`.
-    pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
         match self.get(key) {
             None => Ok(default),
             Some(value) if value.eq_ignore_ascii_case("true") => Ok(true),
@@ -86,7 +86,7 @@ impl Query {
     }
 
     /// An integer in a range; anything else has an error code of its own.
-    pub fn integer<N>(&self, key: &str, range: RangeInclusive<N>, kind: ErrorKind) -> Result<Option<N>>
+    pub(super) fn integer<N>(&self, key: &str, range: RangeInclusive<N>, kind: ErrorKind) -> Result<Option<N>>
     where
         N: FromStr + PartialOrd + Display,
     {
@@ -97,7 +97,7 @@ impl Query {
     }
 
     /// `page_size` and `current_page`: used only when both are valid, that is 1 or more.
-    pub fn page(&self) -> Option<(i32, i32)> {
+    pub(super) fn page(&self) -> Option<(i32, i32)> {
         let page = (self.positive("page_size")?, self.positive("current_page")?);
         // Only now they are of use.
         let _read = (self.get("page_size"), self.get("current_page"));

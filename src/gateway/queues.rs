@@ -16,7 +16,7 @@ use super::upstream::Upstream;
 use crate::domain::{ErrorKind, Result};
 
 /// `POST /queues`
-pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+pub(super) async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
     let queue = Object::parse(&body, Plane::Control)?;
     let request = create_request(target.project_id, &queue)?;
@@ -29,7 +29,7 @@ pub async fn create(mut upstream: Upstream, target: Target, body: Body) -> Answe
 }
 
 /// `GET /queues?include_deadletter&include_messages_num`; counts come whether asked for or not.
-pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
+pub(super) async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
     let include_deadletter = query.flag("include_deadletter", false)?;
     query.flag("include_messages_num", false)?;
     let request = pb::ListQueuesRequest { project_id: target.project_id, ..Default::default() };
@@ -38,7 +38,7 @@ pub async fn list(upstream: Upstream, target: Target, query: Query) -> Answer {
 }
 
 /// `GET /queues/{queue_id}?include_deadletter`
-pub async fn show(upstream: Upstream, target: Target, query: Query) -> Answer {
+pub(super) async fn show(upstream: Upstream, target: Target, query: Query) -> Answer {
     let include_deadletter = query.flag("include_deadletter", false)?;
     let request = pb::GetQueueRequest { project_id: target.project_id, queue_id: target.queue_id };
     let answer = upstream.queues().get_queue(upstream.request(request)?).await?.into_inner();
@@ -46,7 +46,7 @@ pub async fn show(upstream: Upstream, target: Target, query: Query) -> Answer {
 }
 
 /// `DELETE /queues/{queue_id}`
-pub async fn delete(upstream: Upstream, target: Target) -> Answer {
+pub(super) async fn delete(upstream: Upstream, target: Target) -> Answer {
     let request = pb::DeleteQueueRequest { project_id: target.project_id, queue_id: target.queue_id };
     upstream.queues().delete_queue(upstream.request(request)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

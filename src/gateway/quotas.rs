@@ -10,7 +10,7 @@ use super::target::Target;
 use super::upstream::Upstream;
 
 /// `GET /quotas/dms` and `GET /quotas`
-pub async fn show(upstream: Upstream, target: Target) -> Answer {
+pub(super) async fn show(upstream: Upstream, target: Target) -> Answer {
     let request = pb::GetQuotasRequest { project_id: target.project_id };
     let answer = upstream.queues().get_quotas(upstream.request(request)?).await?.into_inner();
     Ok(Json(Quotas::from(&answer.quotas[..])).into_response())

@@ -18,14 +18,14 @@ use crate::observe::log_limit::LogLimit;
 use crate::observe::traceparent::{self, TRACEPARENT};
 
 /// The header, and the metadata key towards the gRPC service.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const CHARS_MAX: usize = 64;
 
 static UNANSWERED: LogLimit = LogLimit::new();
 
 /// Keeps the caller's id when it is 1-64 characters of `A-Z a-z 0-9 _ -`, else makes a new one.
-pub async fn on_every_answer(mut request: Request, next: Next) -> Response {
+pub(super) async fn on_every_answer(mut request: Request, next: Next) -> Response {
     let id = request.headers().get(&X_REQUEST_ID).filter(|id| is_plain(id)).cloned().unwrap_or_else(new_id);
     request.headers_mut().insert(X_REQUEST_ID, id.clone());
     let trace = RequestTrace::of(request.headers());

@@ -11,7 +11,7 @@ use http::request::Parts;
 use crate::domain::signed_request::{SIGNED_SCHEME, SignedRequest};
 
 /// What the signature of this request covers, but for the body; `None` when it has no signature.
-pub fn head(parts: &Parts) -> Option<SignedRequest> {
+pub(super) fn head(parts: &Parts) -> Option<SignedRequest> {
     let authorization = parts.headers.get(AUTHORIZATION)?;
     authorization.as_bytes().starts_with(SIGNED_SCHEME.as_bytes()).then_some(())?;
     // Routing has taken the version and the project off the path.

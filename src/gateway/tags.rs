@@ -19,7 +19,7 @@ const FIELDS: ErrorKind = ErrorKind::ControlBodyInvalid;
 const TEXT: &str = "a string";
 
 /// `POST /queue/{queue_id}/tags`
-pub async fn add(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+pub(super) async fn add(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
     let tag = new_tag(&Object::parse(&body, Plane::Control)?, &upstream.ignored)?;
     let request = pb::AddQueueTagRequest { project_id: target.project_id, queue_id: target.queue_id, tag: Some(tag) };
@@ -28,7 +28,7 @@ pub async fn add(mut upstream: Upstream, target: Target, body: Body) -> Answer {
 }
 
 /// `DELETE /queue/{queue_id}/tags/{key}`
-pub async fn delete(upstream: Upstream, target: Target) -> Answer {
+pub(super) async fn delete(upstream: Upstream, target: Target) -> Answer {
     let Target { project_id, queue_id, key, .. } = target;
     let request = pb::DeleteQueueTagRequest { project_id, queue_id, key };
     upstream.tags().delete_queue_tag(upstream.request(request)?).await?;
@@ -36,12 +36,12 @@ pub async fn delete(upstream: Upstream, target: Target) -> Answer {
 }
 
 /// `DELETE /queue/{queue_id}/tags/action`: the tag with the key `action`.
-pub async fn delete_action(upstream: Upstream, target: Target) -> Answer {
+pub(super) async fn delete_action(upstream: Upstream, target: Target) -> Answer {
     delete(upstream, Target { key: "action".to_owned(), ..target }).await
 }
 
 /// `POST /queue/{queue_id}/tags/action`
-pub async fn batch(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+pub(super) async fn batch(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
     let root = Object::parse(&body, Plane::Control)?;
     let tags = root.items("tags", FIELDS, "an array of objects with key and value")?;
@@ -57,21 +57,21 @@ pub async fn batch(mut upstream: Upstream, target: Target, body: Body) -> Answer
 }
 
 /// `GET /queue/{queue_id}/tags`
-pub async fn list_of_queue(upstream: Upstream, target: Target) -> Answer {
+pub(super) async fn list_of_queue(upstream: Upstream, target: Target) -> Answer {
     let request = pb::ListQueueTagsRequest { project_id: target.project_id, queue_id: target.queue_id };
     let answer = upstream.tags().list_queue_tags(upstream.request(request)?).await?.into_inner();
     Ok(Json(QueueTags::from(&answer.tags[..])).into_response())
 }
 
 /// `GET /queue/tags`
-pub async fn list_of_project(upstream: Upstream, target: Target) -> Answer {
+pub(super) async fn list_of_project(upstream: Upstream, target: Target) -> Answer {
     let request = pb::ListProjectTagsRequest { project_id: target.project_id, ..Default::default() };
     let answer = upstream.tags().list_project_tags(upstream.request(request)?).await?.into_inner();
     Ok(Json(ProjectTags::from(&answer.tags[..])).into_response())
 }
 
 /// `POST /queue/resource_instances/action`
-pub async fn search(mut upstream: Upstream, target: Target, body: Body) -> Answer {
+pub(super) async fn search(mut upstream: Upstream, target: Target, body: Body) -> Answer {
     let body = upstream.read(body, Plane::Control).await?;
     let root = Object::parse(&body, Plane::Control)?;
     let request = search_request(target.project_id, &root, &upstream.ignored)?;

@@ -7,7 +7,7 @@ use super::error::{Failure, path_not_found};
 
 /// The ids in the path, percent-decoded and not checked; empty where the path has none.
 #[derive(Debug, Default)]
-pub struct Target {
+pub(super) struct Target {
     /// The project.
     pub project_id: String,
     /// The queue.

@@ -10,7 +10,7 @@ use crate::observe::traceparent::{self, TRACEPARENT, TRACESTATE};
 
 /// Where a request is in which trace: an extension of it.
 #[derive(Debug, Clone, Copy)]
-pub struct RequestTrace {
+pub(super) struct RequestTrace {
     /// The span of the request when spans are exported, else the caller's; the first of a new trace when the caller is in none.
     pub at: TraceContext,
     /// The caller's span, if it is in a trace.
@@ -21,7 +21,7 @@ pub struct RequestTrace {
 
 impl RequestTrace {
     /// Of a request with these headers.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
         let parent = traceparent::read(headers);
         let joined = parent.is_none_or(spans::joins);
         let at = match parent {
@@ -34,7 +34,7 @@ impl RequestTrace {
     }
 
     /// Gives the span of the request its place.
-    pub fn place(self, span: &Span) {
+    pub(super) fn place(self, span: &Span) {
         match self.joined {
             true => spans::place(span, self.at, self.parent),
             false => spans::place(span, self.at.unsampled(), None),
@@ -42,7 +42,7 @@ impl RequestTrace {
     }
 
     /// Adds what goes along with a call; `headers` are the caller's.
-    pub fn pass_on(self, headers: &HeaderMap, metadata: &mut HeaderMap) {
+    pub(super) fn pass_on(self, headers: &HeaderMap, metadata: &mut HeaderMap) {
         metadata.insert(TRACEPARENT, traceparent::value(self.at));
         if self.parent.is_none() {
             metadata.insert(TRACESTATE, HeaderValue::from_static(BEGUN_BY_GATEWAY));

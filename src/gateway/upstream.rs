@@ -52,7 +52,7 @@ const FORWARDED_BYTES_MAX: usize = 8 * 1024;
 
 /// The state of the router.
 #[derive(Clone)]
-pub struct Gateway {
+pub(super) struct Gateway {
     transport: Transport,
     memory: Memory,
     door: Arc<dyn Door>,
@@ -60,7 +60,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway to whatever is behind the transport, for those whom the door lets through.
-    pub fn new<T>(transport: T, memory: Memory, door: Arc<dyn Door>) -> Self
+    pub(super) fn new<T>(transport: T, memory: Memory, door: Arc<dyn Door>) -> Self
     where
         T: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
         T::Error: Into<StdError> + Send,
@@ -81,7 +81,7 @@ impl Gateway {
 }
 
 /// The service, called on behalf of one REST caller.
-pub struct Upstream {
+pub(super) struct Upstream {
     transport: Transport,
     door: Arc<dyn Door>,
     call: Option<Call>,
@@ -138,7 +138,7 @@ fn within_bounds(name: &HeaderName, metadata: &HeaderMap) -> Result<()> {
 
 impl Upstream {
     /// Reads the body of the caller's request; a signature covers it as it comes, compressed or not.
-    pub async fn read(&mut self, body: axum::body::Body, plane: Plane) -> Result<Bytes> {
+    pub(super) async fn read(&mut self, body: axum::body::Body, plane: Plane) -> Result<Bytes> {
         self.door.before_body(&self.metadata, self.signed.as_ref(), self.call.as_ref())?;
         let announced = self.announced.clone()?;
         let body = body::read(body, plane, &self.arrival).await?;
@@ -149,12 +149,12 @@ impl Upstream {
     }
 
     /// A request with the caller's metadata and the usual deadline, if the caller may make one now.
-    pub fn request<M>(&self, message: M) -> Result<tonic::Request<M>> {
+    pub(super) fn request<M>(&self, message: M) -> Result<tonic::Request<M>> {
         self.request_within(DEADLINE, message)
     }
 
     /// A request with the caller's metadata and a deadline, if the caller may make one now.
-    pub fn request_within<M>(&self, deadline: Duration, message: M) -> Result<tonic::Request<M>> {
+    pub(super) fn request_within<M>(&self, deadline: Duration, message: M) -> Result<tonic::Request<M>> {
         self.door.before_call(&self.metadata, self.call.as_ref())?;
         let metadata = MetadataMap::from_headers(self.metadata.clone());
         let mut request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), message);
@@ -172,7 +172,7 @@ impl Upstream {
 
     /// What comes of a call that may wait for long, or `None` when its caller has ended its direction of the connection meanwhile: most
     /// callers who did are gone, and nothing may be leased to them.
-    pub async fn while_caller_listens<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn while_caller_listens<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
         let Some(call) = &self.call else { return Some(answer.await) };
         let begun = Instant::now();
         let left = async {
@@ -187,22 +187,22 @@ impl Upstream {
     }
 
     /// Queues, groups, quotas.
-    pub fn queues(&self) -> QueueServiceClient<Transport> {
+    pub(super) fn queues(&self) -> QueueServiceClient<Transport> {
         QueueServiceClient::new(self.transport.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Normal messages.
-    pub fn messages(&self) -> MessageServiceClient<Transport> {
+    pub(super) fn messages(&self) -> MessageServiceClient<Transport> {
         MessageServiceClient::new(self.transport.clone())
     }
 
     /// Dead letters.
-    pub fn dead_letters(&self) -> DeadLetterServiceClient<Transport> {
+    pub(super) fn dead_letters(&self) -> DeadLetterServiceClient<Transport> {
         DeadLetterServiceClient::new(self.transport.clone())
     }
 
     /// Resource tags.
-    pub fn tags(&self) -> TagServiceClient<Transport> {
+    pub(super) fn tags(&self) -> TagServiceClient<Transport> {
         TagServiceClient::new(self.transport.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 }

@@ -22,7 +22,7 @@ impl Answer {
     ///
     /// # Errors
     /// `Overloaded` when there is not enough, or not enough for its owner.
-    pub fn grow(&self, bytes: usize) -> Result<()> {
+    pub(crate) fn grow(&self, bytes: usize) -> Result<()> {
         self.0.grow(bytes)
     }
 
@@ -30,7 +30,7 @@ impl Answer {
     ///
     /// # Errors
     /// `Overloaded` when there is no room for a small answer.
-    pub fn can_begin(&self) -> Result<()> {
+    pub(crate) fn can_begin(&self) -> Result<()> {
         self.0.could_grow(LEAST_BYTES)
     }
 }
@@ -61,7 +61,7 @@ impl Relayed {
     }
 
     /// What the answer of a service in another process holds here.
-    pub fn answer_from_afar(&self, memory: &Memory) -> Answer {
+    pub(crate) fn answer_from_afar(&self, memory: &Memory) -> Answer {
         self.answer.get_or_init(|| Answer::new(memory.part(Use::Answers), self.caller)).clone()
     }
 

@@ -42,7 +42,7 @@ impl Arrival {
     ///
     /// # Errors
     /// `Overloaded` when there is not enough, or not enough for its owner.
-    pub fn grow(&self, bytes: usize) -> Result<()> {
+    pub(crate) fn grow(&self, bytes: usize) -> Result<()> {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let between = |low: usize, high: usize| (before + bytes).min(high).saturating_sub(before.max(low));
         self.small.grow(between(FREE_REQUEST_BYTES, SMALL_REQUEST_BYTES))?;
@@ -50,7 +50,7 @@ impl Arrival {
     }
 
     /// What has come of it is kept by somebody else from now on, or by nobody.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.small.shrink_to(0);
         self.large.shrink_to(0);
     }
@@ -62,7 +62,7 @@ impl Arrival {
     }
 
     /// The rate in words, for who was slower.
-    pub fn least_rate() -> String {
+    pub(crate) fn least_rate() -> String {
         let (grace, rate) = (GRACE.as_secs(), BYTES_PER_SECOND_MIN / 1024);
         format!("{grace} s without the least rate of {rate} KiB/s")
     }

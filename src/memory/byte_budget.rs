@@ -23,7 +23,7 @@ pub struct Owner(u64);
 
 impl Owner {
     /// A caller whose credentials were good.
-    pub fn principal(name: &str) -> Self {
+    pub(crate) fn principal(name: &str) -> Self {
         Self::hashed(("principal", name))
     }
 
@@ -100,7 +100,7 @@ impl ByteBudget {
     ///
     /// # Errors
     /// `Overloaded` when so many are not free, or would be more than the owner's share.
-    pub fn reserve(&self, owner: Option<Owner>, bytes: usize) -> Result<Reservation> {
+    pub(crate) fn reserve(&self, owner: Option<Owner>, bytes: usize) -> Result<Reservation> {
         let reservation = self.reservation(owner);
         reservation.grow(bytes)?;
         Ok(reservation)
@@ -170,7 +170,7 @@ impl Reservation {
     ///
     /// # Errors
     /// `Overloaded`, see [`ByteBudget::reserve`]; it keeps what it had.
-    pub fn grow(&self, bytes: usize) -> Result<()> {
+    pub(crate) fn grow(&self, bytes: usize) -> Result<()> {
         if bytes > 0 {
             self.budget.take(self.owner, bytes)?;
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -182,13 +182,13 @@ impl Reservation {
     ///
     /// # Errors
     /// `Overloaded` when it could not.
-    pub fn could_grow(&self, bytes: usize) -> Result<()> {
+    pub(crate) fn could_grow(&self, bytes: usize) -> Result<()> {
         let has_room = self.budget.lock().has_room(self.owner, bytes, self.budget.0.max);
         if has_room { Ok(()) } else { Err(self.budget.refused()) }
     }
 
     /// Reserves more also when there is none: for what cannot be refused any more.
-    pub fn grow_anyway(&self, bytes: usize) {
+    pub(crate) fn grow_anyway(&self, bytes: usize) {
         if bytes > 0 {
             self.budget.lock().add(self.owner, bytes);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -196,7 +196,7 @@ impl Reservation {
     }
 
     /// Gives back all but so many bytes.
-    pub fn shrink_to(&self, bytes: usize) {
+    pub(crate) fn shrink_to(&self, bytes: usize) {
         let before = self.bytes.fetch_min(bytes, Ordering::Relaxed);
         if before > bytes {
             self.budget.lock().give_back(self.owner, before - bytes);

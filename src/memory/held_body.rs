@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 /// The same body; `held` is dropped when neither the body nor any piece of it is left.
-pub fn holding<T: Send + Sync + 'static>(body: Body, held: T) -> Body {
+pub(crate) fn holding<T: Send + Sync + 'static>(body: Body, held: T) -> Body {
     Body::new(HeldBody { body, held: Arc::new(held) })
 }
 

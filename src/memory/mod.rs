@@ -11,7 +11,7 @@ mod held_body;
 pub use self::answer::{Answer, Relayed};
 pub use self::arrival::Arrival;
 pub use self::byte_budget::{ByteBudget, Owner, Reservation};
-pub use self::held_body::holding;
+pub(crate) use self::held_body::holding;
 
 use crate::domain::{Error, Result};
 
@@ -24,14 +24,14 @@ pub const MIN: usize = 128 * MIB;
 const PROGRAM: usize = 32 * MIB;
 
 /// What an open call costs beside the bytes of its request and of its answer: the stream, its task, its headers, a parked consumer.
-pub const CALL_BYTES: usize = 14 * KIB;
+pub(crate) const CALL_BYTES: usize = 14 * KIB;
 /// What an open connection costs beside its calls: its task, the buffers of HTTP, what its last headers leave behind. Measured: 37 KiB
 /// idle, 49 KiB behind a request with headers of 60 KB, which few have.
-pub const CONNECTION_BYTES: usize = 40 * KIB;
+pub(crate) const CONNECTION_BYTES: usize = 40 * KIB;
 /// The first bytes of a request, its headers included, that are part of what a call costs.
-pub const FREE_REQUEST_BYTES: usize = KIB;
+pub(crate) const FREE_REQUEST_BYTES: usize = KIB;
 /// The first bytes of each request come out of a part of their own: large requests of others do not keep small ones out.
-pub const SMALL_REQUEST_BYTES: usize = 64 * KIB;
+pub(crate) const SMALL_REQUEST_BYTES: usize = 64 * KIB;
 
 /// Who uses memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Memory {
     ///
     /// # Errors
     /// `Internal` when too little is left to divide.
-    pub fn of_service(max: usize, set_aside: usize) -> Result<Self> {
+    pub(crate) fn of_service(max: usize, set_aside: usize) -> Result<Self> {
         Self::divided(max, set_aside, SERVICE)
     }
 

@@ -17,7 +17,7 @@ const PIECES_MAX: usize = 4;
 
 /// A body on its way to its caller.
 #[derive(Debug)]
-pub struct Answer {
+pub(super) struct Answer {
     body: Body,
     call: Call,
     /// What is left of the last bytes of the body.
@@ -28,7 +28,7 @@ pub struct Answer {
 
 impl Answer {
     /// The answer of this call.
-    pub fn new(body: Body, call: Call) -> Self {
+    pub(super) fn new(body: Body, call: Call) -> Self {
         Self { body, call, rest: Bytes::new(), large: false }
     }
 
@@ -79,7 +79,7 @@ impl HttpBody for Answer {
 
 /// Bytes that hold the place of their call.
 #[derive(Debug)]
-pub struct Piece {
+pub(super) struct Piece {
     bytes: Bytes,
     call: Call,
 }

@@ -111,7 +111,7 @@ impl Call {
     ///
     /// # Errors
     /// `Overloaded` when the owner has its share of the calls in flight.
-    pub fn belongs_to(&self, owner: &str) -> Result<()> {
+    pub(crate) fn belongs_to(&self, owner: &str) -> Result<()> {
         if self.0.known.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -125,19 +125,19 @@ impl Call {
     }
 
     /// The call was answered to somebody whose credentials are good.
-    pub fn was_known(&self, owner: &str) {
+    pub(crate) fn was_known(&self, owner: &str) {
         self.0.connection.settle(owner);
     }
 
     /// It has turned out that the credentials are not good: what is left of the call counts among those of its address.
-    pub fn belongs_to_nobody(&self) {
+    pub(crate) fn belongs_to_nobody(&self) {
         let (place, _) = self.0.pools.unknown.enter(self.0.connection.peer().ip(), Arc::clone(&self.0.ends));
         *self.place() = Place::Unknown(place);
         self.0.known.store(false, Ordering::Release);
     }
 
     /// Returns when its caller has ended its direction of the connection, on HTTP/1: it only waits for the answer, or is gone.
-    pub async fn was_left(&self) {
+    pub(crate) async fn was_left(&self) {
         self.0.connection.ending().has_come().await;
     }
 
@@ -152,7 +152,7 @@ impl Call {
     }
 
     /// The call was a health check, which needs no credentials.
-    pub fn was_health_check(&self) {
+    pub(crate) fn was_health_check(&self) {
         self.0.connection.is_alive();
     }
 

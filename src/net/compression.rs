@@ -45,7 +45,7 @@ impl Encoding {
     }
 
     /// What comes out of compressed bytes, at most `limit`. Memory is reserved for it `copies` times.
-    pub fn decompress(
+    pub(crate) fn decompress(
         self,
         compressed: &[u8],
         limit: usize,

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One connection, for its listener, its calls and whoever serves it.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     peer: SocketAddr,
     /// Cuts it.
     must_go: Arc<Notify>,
@@ -65,7 +65,7 @@ enum Place {
 impl Connection {
     /// Of a caller at this address. `settled` is for connections of known callers; one that is `trusted` has no need of them.
     /// Why it is ended, if it is, is counted in `cuts`.
-    pub fn new(
+    pub(super) fn new(
         peer: SocketAddr,
         must_go: Arc<Notify>,
         place: Newcomer,
@@ -92,13 +92,13 @@ impl Connection {
     }
 
     /// It, or a call of it, is ended.
-    pub fn is_cut(&self, reason: Cut) {
+    pub(super) fn is_cut(&self, reason: Cut) {
         self.cuts.cut(reason);
     }
 
     /// With an end when it has had no call for this time.
     #[must_use]
-    pub fn ending_idle(self, idle_max: Option<Duration>) -> Self {
+    pub(super) fn ending_idle(self, idle_max: Option<Duration>) -> Self {
         Self { idle_max, ..self }
     }
 
@@ -108,27 +108,27 @@ impl Connection {
     }
 
     /// Where the caller is.
-    pub fn peer(&self) -> SocketAddr {
+    pub(super) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
     /// What cuts it.
-    pub fn must_go(&self) -> Arc<Notify> {
+    pub(super) fn must_go(&self) -> Arc<Notify> {
         Arc::clone(&self.must_go)
     }
 
     /// Returns when the connection is asked to end.
-    pub async fn should_go(&self) {
+    pub(super) async fn should_go(&self) {
         self.should_go.notified().await;
     }
 
     /// Requests whose headers are complete, and whether one is being answered.
-    pub fn heads(&self) -> (u64, bool) {
+    pub(super) fn heads(&self) -> (u64, bool) {
         (self.heads.load(Ordering::Acquire), self.calls.load(Ordering::Acquire) > 0)
     }
 
     /// A call with good credentials came: the connection counts among those of their owner, if there is a place.
-    pub fn settle(&self, owner: &str) {
+    pub(super) fn settle(&self, owner: &str) {
         if self.is_settled.load(Ordering::Acquire) {
             return;
         }
@@ -139,7 +139,7 @@ impl Connection {
     }
 
     /// A health check was answered.
-    pub fn is_alive(&self) {
+    pub(super) fn is_alive(&self) {
         if !self.is_settled.load(Ordering::Acquire) {
             self.standing().alive_at = Instant::now();
         }

@@ -40,7 +40,7 @@ impl Door for OpenDoor {
 }
 
 /// Routes that are health checks: their connections may stay without credentials.
-pub fn health_checks(routes: Router) -> Router {
+pub(crate) fn health_checks(routes: Router) -> Router {
     async fn marked(request: Request, next: Next) -> Response {
         request.extensions().get::<Call>().into_iter().for_each(Call::was_health_check);
         next.run(request).await

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 /// The end of what a caller sends.
 #[derive(Debug, Default)]
-pub struct Ending {
+pub(super) struct Ending {
     seen: AtomicBool,
     /// A body waits for more, which will not come.
     cut_off: AtomicBool,
@@ -20,7 +20,7 @@ pub struct Ending {
 
 impl Ending {
     /// Nothing more will be read. Ready when the HTTP library may know.
-    pub fn poll_shown(&self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
+    pub(super) fn poll_shown(&self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
         if !busy || self.cut_off.load(Ordering::Acquire) {
             return Poll::Ready(());
         }
@@ -34,14 +34,14 @@ impl Ending {
     }
 
     /// A body is not complete. If the end was seen, it never will be.
-    pub fn body_waits(&self) {
+    pub(super) fn body_waits(&self) {
         if self.seen.load(Ordering::Acquire) && !self.cut_off.swap(true, Ordering::AcqRel) {
             self.read_again();
         }
     }
 
     /// Something has changed for who reads.
-    pub fn read_again(&self) {
+    pub(super) fn read_again(&self) {
         if self.seen.load(Ordering::Acquire) {
             let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
             reader.into_iter().for_each(Waker::wake);
@@ -49,7 +49,7 @@ impl Ending {
     }
 
     /// Returns when the end has come: the caller waits for its answer, or is gone.
-    pub async fn has_come(&self) {
+    pub(super) async fn has_come(&self) {
         let told = self.told.notified();
         if !self.seen.load(Ordering::Acquire) {
             told.await;

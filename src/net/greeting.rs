@@ -27,7 +27,7 @@ static TLS_TO_PLAIN: LogLimit = LogLimit::new();
 
 /// A stream of bytes from a caller.
 #[derive(Debug)]
-pub struct Heard<S> {
+pub(super) struct Heard<S> {
     stream: S,
     connection: Arc<Connection>,
     greeting: Option<Greeting>,
@@ -59,7 +59,7 @@ impl Greeting {
 
 impl<S> Heard<S> {
     /// What comes on this connection.
-    pub fn new(stream: S, connection: Arc<Connection>, heads: Heads) -> Self {
+    pub(super) fn new(stream: S, connection: Arc<Connection>, heads: Heads) -> Self {
         let greeting = Greeting { heard: 0, limit: Box::pin(tokio::time::sleep(GREETING_MAX)) };
         Self { stream, connection, greeting: Some(greeting), head: Some(Head::new(heads)), head_limit: None }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long the headers of a request may take from their first byte on.
-pub const HEAD_MAX: Duration = Duration::from_secs(20);
+pub(super) const HEAD_MAX: Duration = Duration::from_secs(20);
 /// Headers of a request that is not complete: what is above it is taken from the budget of the listener.
 const FREE_BYTES: usize = 16 * 1024;
 /// All unfinished headers of a listener may have so many bytes above that.
@@ -15,7 +15,7 @@ const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The budget of a listener for headers that are not complete. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Heads(Arc<AtomicUsize>);
+pub(super) struct Heads(Arc<AtomicUsize>);
 
 impl Heads {
     fn take(&self, bytes: usize) -> bool {
@@ -30,7 +30,7 @@ impl Heads {
 
 /// The headers that a connection is sending.
 #[derive(Debug)]
-pub struct Head {
+pub(super) struct Head {
     heads: Heads,
     /// How many were complete before.
     number: u64,
@@ -41,12 +41,12 @@ pub struct Head {
 
 impl Head {
     /// Of a new connection.
-    pub fn new(heads: Heads) -> Self {
+    pub(super) fn new(heads: Heads) -> Self {
         Self { heads, number: 0, bytes: 0, taken: 0, begun: None }
     }
 
     /// More is about to be read, so what came is not complete. False when there is no room for more of it.
-    pub fn may_grow(&mut self, (number, busy): (u64, bool)) -> bool {
+    pub(super) fn may_grow(&mut self, (number, busy): (u64, bool)) -> bool {
         if busy || number != self.number {
             self.end(number);
         }
@@ -59,7 +59,7 @@ impl Head {
     }
 
     /// So many bytes came; a body or what follows an answer is no head.
-    pub fn came(&mut self, bytes: usize, busy: bool) {
+    pub(super) fn came(&mut self, bytes: usize, busy: bool) {
         if bytes > 0 && !busy {
             self.bytes += bytes;
             self.begun.get_or_insert_with(Instant::now);
@@ -67,7 +67,7 @@ impl Head {
     }
 
     /// When it must be complete.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.begun.map(|begun| begun + HEAD_MAX)
     }
 

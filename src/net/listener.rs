@@ -40,7 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// How long an idle connection is kept unless told otherwise: longer than balancers keep theirs, which is a minute in most.
-pub const IDLE_DEFAULT: Duration = Duration::from_secs(75);
+pub(crate) const IDLE_DEFAULT: Duration = Duration::from_secs(75);
 
 static CROWDED: LogLimit = LogLimit::new();
 
@@ -98,19 +98,19 @@ impl Listener {
     }
 
     /// How its certificates do, if it has any.
-    pub fn freshness(&self) -> Option<Arc<Freshness>> {
+    pub(crate) fn freshness(&self) -> Option<Arc<Freshness>> {
         self.tls.as_ref().and_then(|tls| tls.freshness())
     }
 
     /// For others than anybody.
     #[must_use]
-    pub fn for_audience(self, audience: Audience) -> Self {
+    pub(crate) fn for_audience(self, audience: Audience) -> Self {
         Self { audience, ..self }
     }
 
     /// Keeps connections without a call for this time.
     #[must_use]
-    pub fn idling(self, idle_max: Duration) -> Self {
+    pub(crate) fn idling(self, idle_max: Duration) -> Self {
         Self { idle_max: Some(idle_max), ..self }
     }
 
@@ -123,19 +123,19 @@ impl Listener {
     /// Asks clients for a new connection when theirs is about this old, if there is a limit: up to a tenth more or less, other in each process,
     /// so that the clients of all replicas do not come at once. Only for HTTP/2, where no call is cut by it.
     #[must_use]
-    pub fn renewing(self, age: Option<Duration>) -> Self {
+    pub(crate) fn renewing(self, age: Option<Duration>) -> Self {
         Self { age: age.map(|age| age.mul_f64(rand::random_range(0.9..=1.1))), ..self }
     }
 
     /// Counts the memory of its connections in this budget, which has room for as many as there may be.
     #[must_use]
-    pub fn reserving(self, memory: &ByteBudget) -> Self {
+    pub(crate) fn reserving(self, memory: &ByteBudget) -> Self {
         Self { memory: Some(memory.clone()), ..self }
     }
 
     /// Counts there which connections it ends.
     #[must_use]
-    pub fn counting(self, cuts: &Connections) -> Self {
+    pub(crate) fn counting(self, cuts: &Connections) -> Self {
         Self { cuts: cuts.clone(), ..self }
     }
 

@@ -17,7 +17,7 @@ mod greeting;
 mod heads;
 mod listener;
 mod newcomers;
-pub mod readiness;
+pub(crate) mod readiness;
 mod request;
 mod serve;
 mod shares;
@@ -28,8 +28,10 @@ mod tests;
 pub mod tls;
 
 pub use self::call::{Call, Calls};
-pub use self::door::{Door, OpenDoor, health_checks};
-pub use self::listener::{Audience, IDLE_DEFAULT, Listener};
+pub(crate) use self::door::health_checks;
+pub use self::door::{Door, OpenDoor};
+pub(crate) use self::listener::IDLE_DEFAULT;
+pub use self::listener::{Audience, Listener};
 pub use self::signpost::Ports;
 use crate::memory::Memory;
 

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 /// So many places.
 #[derive(Debug)]
-pub struct Newcomers {
+pub(super) struct Newcomers {
     max: usize,
     present: Mutex<Present>,
 }
@@ -25,12 +25,12 @@ struct Present {
 
 impl Newcomers {
     /// With this many places.
-    pub fn new(max: usize) -> Arc<Self> {
+    pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max: max.max(1), present: Mutex::default() })
     }
 
     /// A place, until it is dropped or `must_go` is notified. The second value is whether another one had to go for it.
-    pub fn enter(self: &Arc<Self>, address: IpAddr, must_go: Arc<Notify>) -> (Newcomer, bool) {
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, must_go: Arc<Notify>) -> (Newcomer, bool) {
         let address = network_of(address);
         let mut present = self.lock();
         let crowded = present.total >= self.max && present.send_away_the_oldest();
@@ -81,7 +81,7 @@ fn network_of(address: IpAddr) -> IpAddr {
 
 /// A place, free again when it is dropped.
 #[derive(Debug)]
-pub struct Newcomer {
+pub(super) struct Newcomer {
     newcomers: Arc<Newcomers>,
     address: IpAddr,
     number: u64,

@@ -9,16 +9,16 @@ use http::StatusCode;
 
 /// Not ready at first; set by who knows, asked by probes. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub(crate) struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
     /// Tells probes from now on; whether that is a change.
-    pub fn set(&self, ready: bool) -> bool {
+    pub(crate) fn set(&self, ready: bool) -> bool {
         self.0.swap(ready, Ordering::Relaxed) != ready
     }
 
     /// `/healthz`: the process is alive; `/readyz`: calls are welcome.
-    pub fn probes(&self) -> Router {
+    pub(crate) fn probes(&self) -> Router {
         let ready = Arc::clone(&self.0);
         let readyz = async move || match ready.load(Ordering::Relaxed) {
             true => (StatusCode::OK, "ready\n"),

@@ -10,14 +10,14 @@ use super::call::Call;
 
 /// A body that may wait for more.
 #[derive(Debug)]
-pub struct Arriving {
+pub(super) struct Arriving {
     body: Incoming,
     call: Call,
 }
 
 impl Arriving {
     /// That of this call.
-    pub fn new(body: Incoming, call: Call) -> Self {
+    pub(super) fn new(body: Incoming, call: Call) -> Self {
         Self { body, call }
     }
 }

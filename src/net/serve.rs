@@ -27,7 +27,7 @@ use super::signpost::Signpost;
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Calls at a time on one connection. Each has a cost before anybody knows whose it is; a client with more long polls opens more
 /// connections.
-pub const CALLS_PER_CONNECTION_MAX: u32 = 1_000;
+pub(super) const CALLS_PER_CONNECTION_MAX: u32 = 1_000;
 /// The HTTP/2 library ends a connection when the small frames that wait unread, counted with up to 256 bytes each, exceed half
 /// of this window. A burst of all the calls above must fit; and so much may wait for handlers that do not read.
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
@@ -45,7 +45,7 @@ const HEAD_AWAITED_MAX: Duration = Duration::from_secs(10);
 
 /// How the connections of a listener are served. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Http {
+pub(super) struct Http {
     builder: Builder<Streams>,
     routes: Routes,
     calls: Calls,
@@ -54,7 +54,7 @@ pub struct Http {
 
 impl Http {
     /// With these routes; `calls` are those of the process. Where gRPC is spoken, HTTP/1 is only for the answer of the signpost.
-    pub fn new(routes: Routes, calls: Calls, signpost: Signpost, idle_max: Option<Duration>) -> Self {
+    pub(super) fn new(routes: Routes, calls: Calls, signpost: Signpost, idle_max: Option<Duration>) -> Self {
         let mut builder = Builder::new(Streams);
         builder
             .http2()
@@ -76,8 +76,13 @@ impl Http {
     }
 
     /// Serves until the end, or until told to stop: then until the calls have ended.
-    pub async fn serve<S>(&self, stream: S, connection: Arc<Connection>, age: Option<Duration>, stop: CancellationToken)
-    where
+    pub(super) async fn serve<S>(
+        &self,
+        stream: S,
+        connection: Arc<Connection>,
+        age: Option<Duration>,
+        stop: CancellationToken,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request| {

@@ -10,7 +10,7 @@ const SHARE: usize = 4;
 
 /// So many places.
 #[derive(Debug)]
-pub struct Shares {
+pub(super) struct Shares {
     max: usize,
     taken: Mutex<Taken>,
 }
@@ -23,7 +23,7 @@ struct Taken {
 
 /// Why there was no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
+pub(super) enum Full {
     /// None is left.
     ForAll,
     /// The owner has its share.
@@ -32,12 +32,12 @@ pub enum Full {
 
 impl Shares {
     /// With this many places.
-    pub fn new(max: usize) -> Arc<Self> {
+    pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, taken: Mutex::default() })
     }
 
     /// A place for this owner, until it is dropped.
-    pub fn take(self: &Arc<Self>, owner: &str) -> Result<Share, Full> {
+    pub(super) fn take(self: &Arc<Self>, owner: &str) -> Result<Share, Full> {
         let mut taken = self.lock();
         let left = self.max.saturating_sub(taken.total);
         let own = taken.by_owner.get_key_value(owner).map(|(owner, own)| (Arc::clone(owner), *own));
@@ -61,7 +61,7 @@ impl Shares {
 
 /// A place, free again when it is dropped.
 #[derive(Debug)]
-pub struct Share {
+pub(super) struct Share {
     shares: Arc<Shares>,
     owner: Arc<str>,
 }

@@ -39,7 +39,7 @@ fn place(address: SocketAddr) -> String {
 
 /// Stands at one port.
 #[derive(Debug, Clone, Copy)]
-pub struct Signpost {
+pub(super) struct Signpost {
     protocol: Protocol,
     audience: Audience,
     ports: Ports,
@@ -47,12 +47,12 @@ pub struct Signpost {
 
 impl Signpost {
     /// At a port where this is spoken, to these.
-    pub fn new(protocol: Protocol, audience: Audience, ports: Ports) -> Self {
+    pub(super) fn new(protocol: Protocol, audience: Audience, ports: Ports) -> Self {
         Self { protocol, audience, ports }
     }
 
     /// The answer to a request of another protocol.
-    pub fn answer<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+    pub(super) fn answer<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         match self.protocol {
             Protocol::Grpc if is_other_http(request) => Some(self.to_rest(request.version())),
             Protocol::Rest if content_type(request).is_some_and(is_grpc) => Some(self.to_grpc()),

@@ -13,21 +13,21 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 /// All connections of a listener.
 #[derive(Debug, Default)]
-pub struct Present {
+pub(super) struct Present {
     next: AtomicU64,
     connections: Mutex<HashMap<u64, Weak<Connection>>>,
 }
 
 impl Present {
     /// Looks after this one until what is returned is dropped.
-    pub fn enter(self: &Arc<Self>, connection: &Arc<Connection>) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, connection: &Arc<Connection>) -> Entry {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Arc::downgrade(connection));
         Entry { present: Arc::clone(self), number }
     }
 
     /// For ever.
-    pub async fn look_after(&self) {
+    pub(super) async fn look_after(&self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
             let connections: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
@@ -43,7 +43,7 @@ impl Present {
 
 /// A connection that is looked after.
 #[derive(Debug)]
-pub struct Entry {
+pub(super) struct Entry {
     present: Arc<Present>,
     number: u64,
 }

@@ -9,7 +9,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// Counts the lines of one kind.
 #[derive(Debug)]
-pub struct LogLimit(Mutex<Counted>);
+pub(crate) struct LogLimit(Mutex<Counted>);
 
 #[derive(Debug)]
 struct Counted {
@@ -26,12 +26,12 @@ impl Default for LogLimit {
 
 impl LogLimit {
     /// Nothing said yet.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Mutex::new(Counted { since: None, lines: 0, left_out: 0 }))
     }
 
     /// Whether one more line may be written now, and how many were left out before it.
-    pub fn admits(&self) -> Option<u64> {
+    pub(crate) fn admits(&self) -> Option<u64> {
         self.admits_at(Instant::now())
     }
 

@@ -1,7 +1,7 @@
 //! What operators see: metrics, the log, traces.
 
-pub mod log_limit;
+pub(crate) mod log_limit;
 pub mod metrics;
-pub mod spans;
+pub(crate) mod spans;
 pub mod telemetry;
-pub mod traceparent;
+pub(crate) mod traceparent;

@@ -25,42 +25,42 @@ thread_local! {
 }
 
 /// Says that spans are exported from now on, and the share of traces begun here that are sampled, 0 to 1.
-pub fn export(sample_ratio: f64) {
+pub(crate) fn export(sample_ratio: f64) {
     let _only_once = SAMPLE_RATIO.set(sample_ratio);
 }
 
 /// Whether spans are exported.
-pub fn are_exported() -> bool {
+pub(crate) fn are_exported() -> bool {
     SAMPLE_RATIO.get().is_some()
 }
 
 /// The first span of a new trace.
-pub fn begin() -> TraceContext {
+pub(crate) fn begin() -> TraceContext {
     TraceContext::begin(SAMPLE_RATIO.get().is_some_and(|ratio| rand::random::<f64>() < *ratio))
 }
 
 /// The span of a call below the one that its caller names. It is sampled as the caller says, for one whose credentials turn out to be good
 /// (`keeps`), and never when the operator wants no spans.
-pub fn below(parent: TraceContext) -> TraceContext {
+pub(crate) fn below(parent: TraceContext) -> TraceContext {
     let none = SAMPLE_RATIO.get().is_some_and(|ratio| *ratio <= 0.0);
     if none { parent.child().unsampled() } else { parent.child() }
 }
 
 /// Whether a span of a process that checks no credentials takes part in the trace of its caller, who may be a stranger: where that wants spans
 /// to be kept, in the share that the operator wants.
-pub fn joins(parent: TraceContext) -> bool {
+pub(crate) fn joins(parent: TraceContext) -> bool {
     let drawn = |ratio: &f64| !parent.is_sampled() || rand::random::<f64>() < *ratio;
     SAMPLE_RATIO.get().is_some_and(drawn)
 }
 
 /// Whether a span that was sampled is sent: the calls of strangers are sampled because they say so, and kept in the share that the operator
 /// wants.
-pub fn keeps(of_stranger: bool) -> bool {
+pub(crate) fn keeps(of_stranger: bool) -> bool {
     !of_stranger || SAMPLE_RATIO.get().is_some_and(|ratio| rand::random::<f64>() < *ratio)
 }
 
 /// Gives a span its place: `here`, as a child of `parent`. To be called once, before anything is done in it.
-pub fn place(span: &Span, here: TraceContext, parent: Option<TraceContext>) {
+pub(crate) fn place(span: &Span, here: TraceContext, parent: Option<TraceContext>) {
     if !are_exported() || span.is_disabled() {
         return;
     }
@@ -76,21 +76,21 @@ pub fn place(span: &Span, here: TraceContext, parent: Option<TraceContext>) {
 }
 
 /// Links a span to another one.
-pub fn link(span: &Span, to: TraceContext) {
+pub(crate) fn link(span: &Span, to: TraceContext) {
     if are_exported() {
         span.add_link(exported(to));
     }
 }
 
 /// Marks a span as failed.
-pub fn fail(span: &Span, why: &'static str) {
+pub(crate) fn fail(span: &Span, why: &'static str) {
     if are_exported() {
         span.set_status(Status::error(why));
     }
 }
 
 /// Whether a collector gets to see this span.
-pub fn is_sampled(span: &Span) -> bool {
+pub(crate) fn is_sampled(span: &Span) -> bool {
     are_exported() && span.context().span().span_context().is_sampled()
 }
 
@@ -109,7 +109,7 @@ fn span_id(context: TraceContext) -> SpanId {
 
 /// Ids of spans: those that they have been given, else random ones.
 #[derive(Debug, Default)]
-pub struct Ids(RandomIdGenerator);
+pub(crate) struct Ids(RandomIdGenerator);
 
 impl IdGenerator for Ids {
     fn new_trace_id(&self) -> TraceId {
@@ -122,7 +122,7 @@ impl IdGenerator for Ids {
 }
 
 /// Samples what says so of itself, and whatever is done in it.
-pub fn sampler() -> Sampler {
+pub(crate) fn sampler() -> Sampler {
     Sampler::ParentBased(Box::new(AsPlaced))
 }
 

@@ -18,7 +18,7 @@ const YIELD_BYTES: usize = 32 * 1024;
 
 /// The codec of every generated server: of messages written and messages read.
 #[derive(Debug)]
-pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
+pub(crate) struct BoundedCodec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for BoundedCodec<T, U> {
     fn default() -> Self {
@@ -48,7 +48,7 @@ where
 /// Refuses a message with a list that is too long before anything of it is decoded: an empty message of a list is two bytes on the
 /// wire and a hundred and more in memory.
 #[derive(Debug)]
-pub struct BoundedDecoder<U>(ProstDecoder<U>);
+pub(crate) struct BoundedDecoder<U>(ProstDecoder<U>);
 
 impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
     type Item = U;

@@ -6,7 +6,7 @@ use crate::domain::{Result, labels, message, queue, search, settle, tag};
 
 /// A repeated field of a message.
 #[derive(Debug)]
-pub struct List {
+pub(super) struct List {
     tag: u32,
     name: &'static str,
     /// Refuses a count that is out of range, for a field of this name.
@@ -38,7 +38,7 @@ const CONDITION: &[List] = &[List::of(2, "values", search::check_values_count, &
 const LISTS_MAX: usize = 4;
 
 /// The lists of a request by its name. Answers are made by the service, and may be as long as they are.
-pub fn of(message: &str) -> &'static [List] {
+pub(super) fn of(message: &str) -> &'static [List] {
     match message {
         "SendMessagesRequest" => SEND,
         "ConsumeMessagesRequest" => CONSUME,
@@ -54,7 +54,7 @@ pub fn of(message: &str) -> &'static [List] {
 ///
 /// # Errors
 /// What the check of a list says. Bytes that are no message are left to the decoder, which stops where this does.
-pub fn check(message: &[u8], lists: &[List]) -> Result<()> {
+pub(super) fn check(message: &[u8], lists: &[List]) -> Result<()> {
     check_within(message, lists, &String::new)
 }
 

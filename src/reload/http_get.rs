@@ -34,7 +34,7 @@ pub async fn get(uri: &Uri) -> Result<Vec<u8>> {
 }
 
 /// Whether a URL may be trusted: encrypted, or not leaving the machine.
-pub fn is_trustworthy(uri: &Uri) -> bool {
+pub(crate) fn is_trustworthy(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     match uri.scheme_str() {
         Some("https") => !host.is_empty(),

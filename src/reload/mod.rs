@@ -77,12 +77,12 @@ impl<T: Send + Sync + 'static> Watched<T> {
     }
 
     /// How its sources do; none when they cannot change.
-    pub fn freshness(&self) -> Option<Arc<Freshness>> {
+    pub(crate) fn freshness(&self) -> Option<Arc<Freshness>> {
         self.sources.iter().any(|source| source.intervals().is_some()).then(|| Arc::clone(&self.freshness))
     }
 
     /// Follows the sources for ever.
-    pub async fn follow(self: Arc<Self>) {
+    pub(crate) async fn follow(self: Arc<Self>) {
         let Some((usual, least)) = self.sources.iter().filter_map(Source::intervals).min() else { return };
         loop {
             tokio::time::sleep(least).await;
@@ -92,7 +92,7 @@ impl<T: Send + Sync + 'static> Watched<T> {
     }
 
     /// Something was asked for that is not known: the next look comes soon.
-    pub fn look_soon(&self) {
+    pub(crate) fn look_soon(&self) {
         self.asked.notify_one();
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Nobody else imports sqlx. Functions take a connection or a pool and return domain types.
 
-pub mod health;
+pub(crate) mod health;
 pub mod log;
 pub mod metadata;
 pub mod schema;
@@ -75,7 +75,7 @@ impl Store {
 
     /// Whether Postgres answers. A message of the protocol, not a statement. A pool whose connections are all in use says nothing of
     /// Postgres, and one that gets none does not say why: a connection of its own finds out.
-    pub async fn ping(&self) -> Result<()> {
+    pub(crate) async fn ping(&self) -> Result<()> {
         match tokio::time::timeout(PING_POOL_LIMIT, self.pool.acquire()).await {
             Ok(Ok(mut connection)) => Ok(connection.ping().await?),
             Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => self.try_connect().await,

@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
 
 /// A folder that is removed with this value.
-pub struct Folder(pub PathBuf);
+pub(crate) struct Folder(pub PathBuf);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(std::env::temp_dir().join(format!("dms-test-{}", Uuid::new_v4().simple())))
     }
 }
@@ -36,11 +36,11 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Sends a signal without the program `kill`, which minimal systems lack.
-pub fn kill(signal: Signal, pid: u32) {
+pub(crate) fn kill(signal: Signal, pid: u32) {
     kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < deadline, "{what}");

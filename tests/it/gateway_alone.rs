@@ -12,17 +12,17 @@ use crate::support::rest::Rest;
 use crate::support::service::{PROJECT, TestService};
 
 /// A gateway with both of its ports.
-pub async fn in_front_of(upstream: String) -> (Standalone, Rest) {
+pub(crate) async fn in_front_of(upstream: String) -> (Standalone, Rest) {
     renewing_in_front_of(upstream, Duration::from_secs(60)).await
 }
 
 /// The same with certificates in files; there need not be TLS.
-pub async fn with_tls_in_front_of(upstream: String, tls: &UpstreamTlsArgs) -> (Standalone, Rest) {
+pub(crate) async fn with_tls_in_front_of(upstream: String, tls: &UpstreamTlsArgs) -> (Standalone, Rest) {
     start(Upstream::connect(upstream, 4, Duration::from_secs(60), tls).await.unwrap()).await
 }
 
 /// The same with connections that get so old.
-pub async fn renewing_in_front_of(upstream: String, age: Duration) -> (Standalone, Rest) {
+pub(crate) async fn renewing_in_front_of(upstream: String, age: Duration) -> (Standalone, Rest) {
     start(Upstream::connect(upstream, 4, age, &UpstreamTlsArgs::default()).await.unwrap()).await
 }
 

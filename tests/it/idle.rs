@@ -22,13 +22,13 @@ const STAGGER: Duration = Duration::from_millis(2);
 /// A refresh of what is known of readers is in it.
 const WATCHED: Duration = Duration::from_secs(14);
 /// A connection that is idle tells what it has done after this at the latest.
-pub const STATISTICS_LAG: Duration = Duration::from_secs(11);
+pub(crate) const STATISTICS_LAG: Duration = Duration::from_secs(11);
 /// Autovacuum counts too when it comes by, which it does once in a while.
 const WINDOWS: usize = 3;
 const STATEMENTS_PER_SECOND_MAX: f64 = 5.0;
 
 /// Queues with a group each, faster than by calls. Ids are numbers.
-pub fn create(queues: u32) -> String {
+pub(crate) fn create(queues: u32) -> String {
     format!(
         "INSERT INTO streams (stream_id, last_appended_at, queue_id, kind)
              SELECT n, now(), lpad(n::text, 32, '0')::uuid, 'normal' FROM generate_series(1, {queues}) AS n;
@@ -77,7 +77,7 @@ async fn park(replica: &Replica) -> JoinSet<Consumed> {
 }
 
 /// Statements ever run in the database; one in a transaction of several is not counted.
-pub async fn statements(sql: &mut PgConnection) -> f64 {
+pub(crate) async fn statements(sql: &mut PgConnection) -> f64 {
     let count = "SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current_database()";
     sqlx::query_scalar(count).fetch_one(sql).await.unwrap()
 }

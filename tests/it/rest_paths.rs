@@ -9,10 +9,10 @@ use crate::support::rest::Rest;
 use crate::support::service::{PROJECT, TestService};
 
 /// A row of the table: its number, method and path, a body to send, the status of success.
-pub type Row = (u8, &'static str, &'static str, &'static str, u16);
+pub(crate) type Row = (u8, &'static str, &'static str, &'static str, u16);
 
 /// In an order in which each row works on what the ones before have left. `{quotas}` is where the versions differ.
-pub const TABLE: [Row; 19] = [
+pub(crate) const TABLE: [Row; 19] = [
     (1, "POST", "/queues", r#"{"name":"orders","redrive_policy":"enable","max_consume_count":1}"#, 201),
     (2, "GET", "/queues?include_deadletter=true&include_messages_num=true", "", 200),
     (3, "GET", "/queues/{queue}?include_deadletter=true", "", 200),
@@ -68,7 +68,7 @@ fn filled(text: &str, known: &BTreeMap<&str, String>) -> String {
 }
 
 /// Sends every row; checks its status and the essence of its body.
-pub async fn walk(rest: &Rest, quotas: &str) {
+pub(crate) async fn walk(rest: &Rest, quotas: &str) {
     let mut known = BTreeMap::from([("quotas", quotas.to_owned())]);
     for (row, method, path, body, status) in TABLE {
         let path = filled(path, &known);

@@ -6,11 +6,11 @@ use crate::paths;
 use crate::source::Source;
 
 /// Which module imports which.
-pub type Graph = BTreeMap<String, BTreeSet<String>>;
+pub(crate) type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// The modules right below a folder of the service, and what each imports of the others. What the folder itself has, in its
 /// `mod.rs`, is not among them: it holds them together, so it knows them and they know it.
-pub fn of_folder(folder: &str, sources: &[Source]) -> Graph {
+pub(crate) fn of_folder(folder: &str, sources: &[Source]) -> Graph {
     let inside = format!("src/{folder}/");
     let module = |file: &str| Some(paths::module_of(file.strip_prefix("src/")?));
     let own = |file: &str| module(file).and_then(|module| module.get(1).cloned());
@@ -35,7 +35,7 @@ fn sibling<'a>(inside: &'a [String], folder: &str) -> Option<&'a String> {
 }
 
 /// The modules that reach themselves, each circle once, in order of names.
-pub fn circles(graph: &Graph) -> Vec<Vec<String>> {
+pub(crate) fn circles(graph: &Graph) -> Vec<Vec<String>> {
     let reached: BTreeMap<_, _> = graph.keys().map(|module| (module, from(graph, module))).collect();
     let mut found = BTreeSet::new();
     for (module, reach) in &reached {

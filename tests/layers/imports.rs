@@ -4,7 +4,7 @@ use crate::paths::{self, Named};
 use crate::source::Source;
 
 /// A folder of `src`, and what it may know.
-pub struct Layer {
+pub(crate) struct Layer {
     pub folder: &'static str,
     /// Folders above it in the table: so there is no circle.
     pub knows: &'static [&'static str],
@@ -18,7 +18,7 @@ const NOT_SQL: &[&str] = &["sqlx", "clap"];
 
 /// From the bottom to the top.
 #[rustfmt::skip]
-pub const LAYERS: &[Layer] = &[
+pub(crate) const LAYERS: &[Layer] = &[
     Layer { folder: "domain", knows: &[], without: PLAIN },
     Layer { folder: "memory", knows: &["domain"], without: NOT_SQL },
     Layer { folder: "reload", knows: &["domain"], without: NOT_SQL },
@@ -37,15 +37,44 @@ pub const LAYERS: &[Layer] = &[
     Layer { folder: "app", knows: &["domain", "memory", "reload", "observe", "net", "store", "broker", "auth", "api", "gateway", "config", "doctor"], without: &["sqlx"] },
 ];
 
+/// A file that knows less than its folder: these folders, and nothing else of the service.
+struct Leaf {
+    file: &'static str,
+    knows: &'static [&'static str],
+}
+
+const LEAVES: &[Leaf] = &[
+    Leaf { file: "reload/http_get.rs", knows: &[] },
+    Leaf { file: "observe/log_limit.rs", knows: &[] },
+    Leaf { file: "observe/traceparent.rs", knows: &["domain"] },
+    Leaf { file: "observe/spans.rs", knows: &["domain"] },
+    Leaf { file: "net/readiness.rs", knows: &[] },
+    Leaf { file: "net/compression.rs", knows: &["domain", "memory"] },
+];
+/// Keys come from elsewhere through it; nothing that serves calls may fetch anything.
+const FETCH: &str = "reload::http_get";
+const FETCHES: &[&str] = &["reload", "config"];
+
 /// The folders that speak the generated API.
 const SPEAK_THE_API: &[&str] = &["api", "gateway", "proto"];
 
 /// Imports in a file of the service that its folder must not have.
-pub fn forbidden_in_service(source: &Source) -> Vec<String> {
+pub(crate) fn forbidden_in_service(source: &Source) -> Vec<String> {
     let file = source.file.trim_start_matches("src/");
     let found = paths::of(&source.text, &paths::module_of(file));
     let layer = LAYERS.iter().find(|layer| file.starts_with(&format!("{}/", layer.folder)));
-    found.iter().filter_map(|path| Some(said(source, path, fault(layer, path)?))).collect()
+    let leaf = LEAVES.iter().find(|leaf| leaf.file == file);
+    let fault = |path: &Named| fault(layer, path).or_else(|| leaf?.fault(path));
+    found.iter().filter_map(|path| Some(said(source, path, fault(path)?))).collect()
+}
+
+impl Leaf {
+    fn fault(&self, path: &Named) -> Option<String> {
+        let inside = path.inside()?;
+        let own = inside.join("::").starts_with(&paths::module_of(self.file).join("::"));
+        let known = own || self.knows.iter().any(|folder| inside.first().is_some_and(|first| first == folder));
+        (!known).then(|| format!("{} knows nothing but [{}]", self.file, self.knows.join(", ")))
+    }
 }
 
 fn fault(layer: Option<&Layer>, path: &Named) -> Option<String> {
@@ -57,6 +86,9 @@ fn fault(layer: Option<&Layer>, path: &Named) -> Option<String> {
     let folder = layer.folder;
     if let Some(inside) = path.inside() {
         let other = inside.first()?.as_str();
+        if inside.join("::").starts_with(FETCH) && !FETCHES.contains(&folder) {
+            return Some(format!("{FETCH} is for {}", FETCHES.join(", ")));
+        }
         let known = other == folder || layer.knows.contains(&other);
         return (!known).then(|| format!("{folder} knows {} only", layer.knows.join(", ")));
     }
@@ -88,7 +120,7 @@ const LAB: &[Apart] = &[
 ];
 
 /// Imports in a file of another member that it must not have.
-pub fn forbidden_in_member(source: &Source) -> Vec<String> {
+pub(crate) fn forbidden_in_member(source: &Source) -> Vec<String> {
     let inside = source.file.split_once("/src/").map_or(source.file.as_str(), |(_, inside)| inside);
     let found = paths::of(&source.text, &paths::module_of(inside));
     let sql = source.is_in("lab/src/sql");

@@ -6,31 +6,31 @@ use crate::tokens::{self, is_mark};
 
 /// A path as a file names it, with what it is relative to filled in: `crate` is always the first segment of one of its own crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
+pub(crate) struct Named {
     pub line: usize,
     pub segments: Vec<String>,
 }
 
 impl Named {
     /// What comes behind `crate`.
-    pub fn inside(&self) -> Option<&[String]> {
+    pub(crate) fn inside(&self) -> Option<&[String]> {
         self.segments.split_first().and_then(|(root, rest)| (root == "crate").then_some(rest))
     }
 
-    pub fn crate_name(&self) -> &str {
+    pub(crate) fn crate_name(&self) -> &str {
         &self.segments[0]
     }
 }
 
 /// The paths in a source that is the module of this name, such as `["store", "log"]`.
-pub fn of(source: &str, module: &[String]) -> Vec<Named> {
+pub(crate) fn of(source: &str, module: &[String]) -> Vec<Named> {
     let mut found = Vec::new();
     walk(tokens::of(source), module, &mut found);
     found
 }
 
 /// The module that a file below `src` is; `x_tests.rs` is the module of tests in `x.rs`.
-pub fn module_of(file: &str) -> Vec<String> {
+pub(crate) fn module_of(file: &str) -> Vec<String> {
     let mut module: Vec<_> = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
     let last = module.pop().unwrap_or_default();
     match (last.as_str(), last.strip_suffix("_tests")) {

@@ -9,7 +9,7 @@ use crate::tokens::{self, is_mark, is_word};
 const LINES_MAX: usize = 400;
 
 /// What is wrong in a file of the service.
-pub fn broken_in_service(source: &Source) -> Vec<String> {
+pub(crate) fn broken_in_service(source: &Source) -> Vec<String> {
     let named = source.file.trim_start_matches("src/");
     let found = paths::of(&source.text, &paths::module_of(named));
     let mut faults = Vec::new();
@@ -35,7 +35,7 @@ pub fn broken_in_service(source: &Source) -> Vec<String> {
     faults
 }
 
-pub fn too_long(source: &Source) -> Option<String> {
+pub(crate) fn too_long(source: &Source) -> Option<String> {
     let lines = source.text.lines().count();
     (lines > LINES_MAX).then(|| format!("{}: {lines} lines, at most {LINES_MAX} are allowed", source.file))
 }
@@ -49,7 +49,7 @@ fn decides(source: &Source) -> bool {
 }
 
 /// Whether a text is a statement. Words of messages to callers are not in capitals.
-pub fn is_sql(text: &str) -> bool {
+pub(crate) fn is_sql(text: &str) -> bool {
     let behind = |start: &str| text.split(start).skip(1).map(str::to_owned).collect::<Vec<_>>();
     let begins_with_call = |rest: &String| {
         let name = rest.trim_start_matches(|letter: char| letter.is_ascii_lowercase() || letter == '_');
@@ -67,7 +67,7 @@ fn takes_projects(source: &Source) -> bool {
 }
 
 /// Lines with `value.project_id`, or with `ProjectId::parse` of what is no literal.
-pub fn projects(source: &str) -> Vec<usize> {
+pub(crate) fn projects(source: &str) -> Vec<usize> {
     let mut lines = Vec::new();
     tokens::from_each(tokens::of(source), &mut |rest| {
         let field = matches!(rest, [TokenTree::Ident(_), dot, name, ..]
@@ -89,7 +89,7 @@ fn parses(rest: &[TokenTree]) -> bool {
 }
 
 /// Lines of a manifest of another member that make it depend on the service.
-pub fn dependencies_on_service(manifest: &str) -> Vec<String> {
+pub(crate) fn dependencies_on_service(manifest: &str) -> Vec<String> {
     let depends = |line: &&str| {
         let rest = line.strip_prefix("dms").map(str::trim_start);
         rest.is_some_and(|rest| rest.starts_with(['=', '.'])) || line.contains("dependencies.dms]")

@@ -57,6 +57,14 @@ fn a_crate_is_found_however_it_is_imported() {
 }
 
 #[test]
+fn a_file_may_know_less_than_its_folder() {
+    assert_eq!(faults("src/observe/spans.rs", "use crate::{domain::trace, memory::Memory};").len(), 1);
+    assert_eq!(faults("src/observe/log_limit.rs", "use super::spans;").len(), 1);
+    assert_eq!(faults("src/observe/log_limit.rs", "mod tests { use super::*; }"), Vec::<String>::new());
+    assert_eq!(faults("src/net/tls.rs", "use crate::reload::{Source, http_get};").len(), 1);
+}
+
+#[test]
 fn the_lab_is_held_too() {
     let member = |file: &str, text: &str| imports::forbidden_in_member(&source(file, text)).len();
     assert_eq!(member("lab/src/chaos/checker/fifo.rs", "use {crate::chaos::history, rand::Rng};"), 1);

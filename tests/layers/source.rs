@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub struct Source {
+pub(crate) struct Source {
     /// From the root of the repository.
     pub file: String,
     pub text: String,
@@ -11,17 +11,17 @@ pub struct Source {
 
 impl Source {
     /// Whether it is this file, or in this folder.
-    pub fn is_in(&self, place: &str) -> bool {
+    pub(crate) fn is_in(&self, place: &str) -> bool {
         self.file.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// All files of Rust below these folders, in order.
-pub fn below(folders: &[&str]) -> Vec<Source> {
+pub(crate) fn below(folders: &[&str]) -> Vec<Source> {
     let mut files = Vec::new();
     folders.iter().for_each(|folder| collect(&root().join(folder), &mut files));
     files.sort();

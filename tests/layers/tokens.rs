@@ -4,12 +4,12 @@ use std::str::FromStr as _;
 
 use proc_macro2::{TokenStream, TokenTree};
 
-pub fn of(source: &str) -> TokenStream {
+pub(crate) fn of(source: &str) -> TokenStream {
     TokenStream::from_str(source).unwrap()
 }
 
 /// How many of the tokens that come next are a comment of documentation, which is an attribute.
-pub fn documentation(tokens: &[TokenTree]) -> usize {
+pub(crate) fn documentation(tokens: &[TokenTree]) -> usize {
     if !is_mark(tokens.first(), '#') {
         return 0;
     }
@@ -21,7 +21,7 @@ pub fn documentation(tokens: &[TokenTree]) -> usize {
 }
 
 /// Looks at the tokens from each one on, inside of brackets too, to the end of the brackets that it is in.
-pub fn from_each(tokens: TokenStream, look: &mut impl FnMut(&[TokenTree])) {
+pub(crate) fn from_each(tokens: TokenStream, look: &mut impl FnMut(&[TokenTree])) {
     let tokens: Vec<_> = tokens.into_iter().collect();
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
@@ -37,7 +37,7 @@ pub fn from_each(tokens: TokenStream, look: &mut impl FnMut(&[TokenTree])) {
 }
 
 /// The literals that are text, with their lines.
-pub fn texts(source: &str) -> Vec<(usize, String)> {
+pub(crate) fn texts(source: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     from_each(of(source), &mut |tokens| {
         if let Some(TokenTree::Literal(literal)) = tokens.first() {
@@ -50,14 +50,14 @@ pub fn texts(source: &str) -> Vec<(usize, String)> {
     found
 }
 
-pub fn line_of(tokens: &[TokenTree]) -> usize {
+pub(crate) fn line_of(tokens: &[TokenTree]) -> usize {
     tokens.first().map_or(0, |token| token.span().start().line)
 }
 
-pub fn is_mark(token: Option<&TokenTree>, mark: char) -> bool {
+pub(crate) fn is_mark(token: Option<&TokenTree>, mark: char) -> bool {
     matches!(token, Some(TokenTree::Punct(found)) if found.as_char() == mark)
 }
 
-pub fn is_word(token: Option<&TokenTree>, word: &str) -> bool {
+pub(crate) fn is_word(token: Option<&TokenTree>, word: &str) -> bool {
     matches!(token, Some(TokenTree::Ident(found)) if found == word)
 }

@@ -15,12 +15,12 @@ use crate::bench::args::System;
 use crate::harness::payload::MessageId;
 
 /// How long messages are hidden from the other consumers.
-pub const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 /// How long a consume waits for messages.
-pub const WAIT: Duration = Duration::from_secs(1);
+pub(super) const WAIT: Duration = Duration::from_secs(1);
 
 /// Consumes batches and acks each with success, until done.
-pub async fn consume(load: Arc<Load>, meter: Arc<Meter>, client: Client, index: u32, done: CancellationToken) {
+pub(super) async fn consume(load: Arc<Load>, meter: Arc<Meter>, client: Client, index: u32, done: CancellationToken) {
     let mut consumer = Consumer::new(load, meter, client, index);
     let topic = consumer.load.topics[consumer.queue].clone();
     let batch = consumer.load.workload.batch;

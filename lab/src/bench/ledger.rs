@@ -63,7 +63,7 @@ struct GroupMarks {
 
 /// What is wrong with the results of a run. All zero is right.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Faults {
+pub(super) struct Faults {
     /// Messages whose send was answered and which a group never got.
     pub lost: u64,
     /// Messages that a group could ack with success more than once.
@@ -80,26 +80,26 @@ pub struct Faults {
 
 impl Faults {
     /// Whether nothing is wrong.
-    pub fn is_none(&self) -> bool {
+    pub(super) fn is_none(&self) -> bool {
         *self == Faults::default()
     }
 }
 
 /// Follows every message of a run through every group.
 #[derive(Debug)]
-pub struct Ledger {
+pub(super) struct Ledger {
     sent: Mutex<Marks>,
     groups: Vec<Mutex<GroupMarks>>,
 }
 
 impl Ledger {
     /// For groups `0..groups`.
-    pub fn new(groups: u32) -> Self {
+    pub(super) fn new(groups: u32) -> Self {
         Self { sent: Mutex::default(), groups: (0..groups).map(|_| Mutex::default()).collect() }
     }
 
     /// A send of `count` messages from `first` on was answered (`sure`) or failed.
-    pub fn mark_sent(&self, first: MessageId, count: u32, sure: bool) {
+    pub(super) fn mark_sent(&self, first: MessageId, count: u32, sure: bool) {
         let mut marks = lock(&self.sent);
         let set = if sure { &mut marks.sure } else { &mut marks.unsure };
         for sequence in first.sequence..first.sequence.saturating_add(count) {
@@ -108,7 +108,7 @@ impl Ledger {
     }
 
     /// A group acked messages with success (`sure`), or its ack call failed without an answer.
-    pub fn mark_acked(&self, group: usize, ids: impl IntoIterator<Item = MessageId>, sure: bool) {
+    pub(super) fn mark_acked(&self, group: usize, ids: impl IntoIterator<Item = MessageId>, sure: bool) {
         let mut marks = lock(&self.groups[group]);
         for id in ids {
             if !sure {
@@ -120,19 +120,19 @@ impl Ledger {
     }
 
     /// Messages whose send was answered, and messages whose send failed and which may be stored nonetheless.
-    pub fn sent(&self) -> (u64, u64) {
+    pub(super) fn sent(&self) -> (u64, u64) {
         let marks = lock(&self.sent);
         (marks.sure.count, marks.unsure.count)
     }
 
     /// Messages that were surely sent and not yet acked by some group, summed over the groups.
-    pub fn missing(&self) -> u64 {
+    pub(super) fn missing(&self) -> u64 {
         let sent = lock(&self.sent);
         self.groups.iter().map(|group| missing(&sent, &lock(group).acked)).sum()
     }
 
     /// Everything that this ledger can prove wrong.
-    pub fn faults(&self) -> Faults {
+    pub(super) fn faults(&self) -> Faults {
         let sent = lock(&self.sent);
         let mut faults = Faults::default();
         for group in &self.groups {

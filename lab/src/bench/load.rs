@@ -18,7 +18,7 @@ use crate::harness::payload::{MessageId, Payloads};
 
 /// What producers send, and until when: whichever comes first.
 #[derive(Debug, Clone, Copy)]
-pub struct Until {
+pub(super) struct Until {
     /// No send begins after this instant.
     pub deadline: Instant,
     /// Number of the first message of each producer.
@@ -31,7 +31,7 @@ pub struct Until {
 
 /// One load on a set of fresh queues.
 #[derive(Debug)]
-pub struct Load {
+pub(super) struct Load {
     /// What it is.
     pub workload: Workload,
     /// The queues and their groups.
@@ -50,7 +50,7 @@ pub struct Load {
 
 impl Load {
     /// A load on these queues, with nothing sent yet.
-    pub fn new(workload: &Workload, topics: Vec<Topic>, lead: Option<Lead>) -> Self {
+    pub(super) fn new(workload: &Workload, topics: Vec<Topic>, lead: Option<Lead>) -> Self {
         Self {
             topics,
             payloads: Payloads::new(workload.size, rand::random()),
@@ -65,12 +65,12 @@ impl Load {
     }
 
     /// An instant on the clock of the bodies, which starts when the load is made.
-    pub fn clock(&self, instant: Instant) -> Duration {
+    pub(super) fn clock(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.epoch)
     }
 
     /// The ids of `count` messages are told by the first one: where the next send of a producer goes.
-    pub fn next_id(&self, producer: u32, sequence: u32) -> MessageId {
+    pub(super) fn next_id(&self, producer: u32, sequence: u32) -> MessageId {
         let queues = self.topics.len();
         // Producers start evenly spread and each goes round all queues.
         let start = producer as usize * queues / self.workload.clients as usize;
@@ -79,22 +79,22 @@ impl Load {
     }
 
     /// A body came back changed or through another queue.
-    pub fn count_damaged(&self) {
+    pub(super) fn count_damaged(&self) {
         self.damaged.fetch_add(1, Relaxed);
     }
 
     /// A message came before an earlier one of its producer.
-    pub fn count_disordered(&self) {
+    pub(super) fn count_disordered(&self) {
         self.disordered.fetch_add(1, Relaxed);
     }
 
     /// An answer contradicts the contract.
-    pub fn count_wrong_answer(&self) {
+    pub(super) fn count_wrong_answer(&self) {
         self.wrong_answers.fetch_add(1, Relaxed);
     }
 
     /// Everything that turned out wrong.
-    pub fn faults(&self) -> Faults {
+    pub(super) fn faults(&self) -> Faults {
         Faults {
             damaged: self.damaged.load(Relaxed),
             disordered: self.disordered.load(Relaxed),
@@ -104,13 +104,18 @@ impl Load {
     }
 
     /// Starts a producer for each client.
-    pub fn start_producers(self: &Arc<Self>, clients: Vec<Client>, meter: &Arc<Meter>, until: Until) -> JoinSet<()> {
+    pub(super) fn start_producers(
+        self: &Arc<Self>,
+        clients: Vec<Client>,
+        meter: &Arc<Meter>,
+        until: Until,
+    ) -> JoinSet<()> {
         let numbered = (0..).zip(clients);
         numbered.map(|(index, client)| producer::produce(self.clone(), meter.clone(), client, index, until)).collect()
     }
 
     /// Starts a consumer for each client; they run until `done`.
-    pub fn start_consumers(
+    pub(super) fn start_consumers(
         self: &Arc<Self>,
         clients: Vec<Client>,
         meter: &Arc<Meter>,
@@ -124,18 +129,18 @@ impl Load {
 /// Lets producers be a bounded number of messages ahead of each group, so that a live load settles at the rate of the whole
 /// cycle and end-to-end latency means something.
 #[derive(Debug)]
-pub struct Lead {
+pub(super) struct Lead {
     by_group: Vec<Semaphore>,
 }
 
 impl Lead {
     /// At most `messages` ahead of each group.
-    pub fn new(groups: u32, messages: u32) -> Self {
+    pub(super) fn new(groups: u32, messages: u32) -> Self {
         Self { by_group: (0..groups).map(|_| Semaphore::new(messages as usize)).collect() }
     }
 
     /// Waits until all groups are close enough for `count` more messages; `false` when that takes until the deadline.
-    pub async fn reserve(&self, count: u32, deadline: Instant) -> bool {
+    pub(super) async fn reserve(&self, count: u32, deadline: Instant) -> bool {
         for group in &self.by_group {
             match timeout_at(deadline, group.acquire_many(count)).await {
                 Ok(Ok(permit)) => permit.forget(),
@@ -146,12 +151,12 @@ impl Lead {
     }
 
     /// A send failed: its messages will probably not come.
-    pub fn give_back(&self, count: u32) {
+    pub(super) fn give_back(&self, count: u32) {
         (0..self.by_group.len()).for_each(|group| self.settled(group, count));
     }
 
     /// A group settled messages.
-    pub fn settled(&self, group: usize, count: u32) {
+    pub(super) fn settled(&self, group: usize, count: u32) {
         self.by_group[group].add_permits(count as usize);
     }
 }

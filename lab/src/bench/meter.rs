@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 /// The kinds of latency that are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub(super) enum Call {
     /// SendMessages.
     Send,
     /// ConsumeMessages that brought something.
@@ -24,10 +24,10 @@ pub enum Call {
 
 impl Call {
     /// All of them, in the order of the report.
-    pub const ALL: [Call; 4] = [Call::Send, Call::Consume, Call::Ack, Call::EndToEnd];
+    pub(super) const ALL: [Call; 4] = [Call::Send, Call::Consume, Call::Ack, Call::EndToEnd];
 
     /// Its name in the report.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Call::Send => "send",
             Call::Consume => "consume",
@@ -39,7 +39,7 @@ impl Call {
 
 /// The span of time that the figures are about.
 #[derive(Debug, Clone, Copy)]
-pub struct Window {
+pub(super) struct Window {
     /// After the warm-up.
     pub begin: Instant,
     /// When producers stop.
@@ -48,7 +48,7 @@ pub struct Window {
 
 impl Window {
     /// A window of `duration` that begins after `warmup` from now.
-    pub fn after(warmup: Duration, duration: Duration) -> Self {
+    pub(super) fn after(warmup: Duration, duration: Duration) -> Self {
         let begin = Instant::now() + warmup;
         Self { begin, end: begin + duration }
     }
@@ -60,7 +60,7 @@ impl Window {
 
 /// Running totals, warm-up included.
 #[derive(Debug, Default)]
-pub struct Totals {
+pub(super) struct Totals {
     /// Messages whose send was answered.
     pub sent: AtomicU64,
     /// Messages whose ack was answered with success.
@@ -71,7 +71,7 @@ pub struct Totals {
 
 /// Counts of one kind inside the window; latencies in microseconds.
 #[derive(Debug)]
-pub struct Series {
+pub(super) struct Series {
     /// Messages that went through these calls.
     pub messages: u64,
     /// One value a call; for [`Call::EndToEnd`] one a message.
@@ -80,7 +80,7 @@ pub struct Series {
 
 /// Collects the figures of one load.
 #[derive(Debug)]
-pub struct Meter {
+pub(super) struct Meter {
     window: Window,
     totals: Totals,
     series: [Mutex<Series>; 4],
@@ -91,7 +91,7 @@ pub struct Meter {
 
 impl Meter {
     /// For figures of this window.
-    pub fn new(window: Window) -> Self {
+    pub(super) fn new(window: Window) -> Self {
         Self {
             window,
             totals: Totals::default(),
@@ -103,17 +103,17 @@ impl Meter {
     }
 
     /// The measured span.
-    pub fn window(&self) -> Window {
+    pub(super) fn window(&self) -> Window {
         self.window
     }
 
     /// The running totals.
-    pub fn totals(&self) -> &Totals {
+    pub(super) fn totals(&self) -> &Totals {
         &self.totals
     }
 
     /// A call for `messages` messages was answered just now.
-    pub fn answered(&self, call: Call, began: Instant, messages: u64) {
+    pub(super) fn answered(&self, call: Call, began: Instant, messages: u64) {
         match call {
             Call::Send => _ = self.totals.sent.fetch_add(messages, Relaxed),
             Call::Ack => _ = self.totals.acked.fetch_add(messages, Relaxed),
@@ -126,7 +126,7 @@ impl Meter {
     }
 
     /// Messages arrived just now, each this long after its send began or was due.
-    pub fn arrived(&self, latencies: &[Duration]) {
+    pub(super) fn arrived(&self, latencies: &[Duration]) {
         if self.window.contains(Instant::now()) {
             self.record(Call::EndToEnd, latencies.len() as u64, latencies.iter().copied());
         }
@@ -142,7 +142,7 @@ impl Meter {
     }
 
     /// A call failed. Errors count from the first to the last call, warm-up included.
-    pub fn failed(&self, call: Call, status: &Status) {
+    pub(super) fn failed(&self, call: Call, status: &Status) {
         let error = dms_client::Error::from(status.clone());
         let reason = error.reason().unwrap_or_default();
         self.totals.errors.fetch_add(1, Relaxed);
@@ -159,7 +159,7 @@ impl Meter {
     }
 
     /// Adds the errors of an earlier phase of the same load.
-    pub fn take_errors(&self, earlier: &Meter) {
+    pub(super) fn take_errors(&self, earlier: &Meter) {
         self.totals.errors.fetch_add(earlier.totals.errors.load(Relaxed), Relaxed);
         self.unexpected.fetch_add(earlier.unexpected.load(Relaxed), Relaxed);
         self.cut_off.fetch_add(earlier.cut_off.load(Relaxed), Relaxed);
@@ -170,28 +170,28 @@ impl Meter {
     }
 
     /// Failed calls by kind, code and reason.
-    pub fn errors(&self) -> BTreeMap<String, u64> {
+    pub(super) fn errors(&self) -> BTreeMap<String, u64> {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Failed calls that neither overload nor an outage explains.
-    pub fn unexpected(&self) -> u64 {
+    pub(super) fn unexpected(&self) -> u64 {
         self.unexpected.load(Relaxed)
     }
 
     /// Failed calls after which messages may come out of order.
-    pub fn cut_off(&self) -> u64 {
+    pub(super) fn cut_off(&self) -> u64 {
         self.cut_off.load(Relaxed)
     }
 
     /// Reads one series.
-    pub fn read<T>(&self, call: Call, read: impl FnOnce(&Series) -> T) -> T {
+    pub(super) fn read<T>(&self, call: Call, read: impl FnOnce(&Series) -> T) -> T {
         read(&self.series[call as usize].lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Microseconds: three significant digits from 1 us to 10 minutes.
-pub fn empty_histogram() -> Histogram<u64> {
+pub(super) fn empty_histogram() -> Histogram<u64> {
     // Cannot fail: the bounds are constants, and hdrhistogram takes any with 1 <= low, 2 * low <= high and 0-5 digits.
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("constant bounds")
 }
@@ -215,7 +215,7 @@ fn is_cut_off(call: Call, code: Code) -> bool {
 }
 
 /// How long to wait before the next call after this error: what the service asks for, within bounds.
-pub fn back_off(status: &Status) -> Duration {
+pub(super) fn back_off(status: &Status) -> Duration {
     const DEFAULT: Duration = Duration::from_millis(100);
     const BOUNDS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(5));
     let hint = dms_client::Error::from(status.clone()).retry_after();

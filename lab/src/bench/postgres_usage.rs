@@ -9,7 +9,7 @@ use crate::sql::instance::Instance;
 
 /// Totals since some start, or the difference of two readings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
+pub(super) struct Usage {
     /// CPU time of the postmaster and all its children.
     pub postgres_cpu: Option<Duration>,
     /// CPU time of the service's processes.
@@ -24,7 +24,7 @@ pub struct Usage {
 
 impl Usage {
     /// What was spent after `earlier`.
-    pub fn since(&self, earlier: &Usage) -> Usage {
+    pub(super) fn since(&self, earlier: &Usage) -> Usage {
         fn difference<T>(late: Option<T>, early: Option<T>, subtract: impl Fn(T, T) -> Option<T>) -> Option<T> {
             late.zip(early).and_then(|(late, early)| subtract(late, early))
         }
@@ -40,7 +40,7 @@ impl Usage {
 
 /// Reads the usage. Without a database URL it knows only this process.
 #[derive(Debug, Default)]
-pub struct UsageProbe {
+pub(super) struct UsageProbe {
     instance: Option<Instance>,
     postmaster: Option<u32>,
     services: Vec<u32>,
@@ -48,7 +48,7 @@ pub struct UsageProbe {
 
 impl UsageProbe {
     /// Connects, and finds the postmaster when it is on this machine.
-    pub async fn connect(site: &Site) -> anyhow::Result<Self> {
+    pub(super) async fn connect(site: &Site) -> anyhow::Result<Self> {
         let services = site.addresses.iter().filter_map(|address| address.process).collect();
         let Some(database_url) = &site.database_url else {
             return Ok(Self { services, ..Self::default() });
@@ -60,7 +60,7 @@ impl UsageProbe {
     }
 
     /// Writes a checkpoint: what was done before is not charged to what comes. A role that may not is left alone.
-    pub async fn settle(&mut self) {
+    pub(super) async fn settle(&mut self) {
         if let Some(instance) = &mut self.instance
             && let Err(error) = instance.checkpoint().await
         {
@@ -69,7 +69,7 @@ impl UsageProbe {
     }
 
     /// The totals of now.
-    pub async fn read(&mut self) -> Usage {
+    pub(super) async fn read(&mut self) -> Usage {
         let own_cpu = |process: u32| ProcessStat::read(process).map(|stat| stat.own_cpu);
         let mut usage = Usage {
             postgres_cpu: self.postmaster.and_then(family_cpu),

@@ -12,7 +12,7 @@ use crate::bench::args::Scenario;
 use crate::harness::payload::MessageId;
 
 /// Sends batches one after the other until told to stop.
-pub async fn produce(load: Arc<Load>, meter: Arc<Meter>, mut client: Client, index: u32, until: Until) {
+pub(super) async fn produce(load: Arc<Load>, meter: Arc<Meter>, mut client: Client, index: u32, until: Until) {
     let mut sequence = until.first;
     let pace = load.workload.pace().filter(|_| until.paced);
     let mut schedule = pace.map(|pace| Schedule::new(pace, index, load.workload.clients));

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::meter::Meter;
 
 /// Shows rates once a second.
-pub struct Progress<'a> {
+pub(super) struct Progress<'a> {
     title: &'a str,
     meter: &'a Meter,
     in_place: bool,
@@ -17,12 +17,12 @@ pub struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// For the load that this meter watches.
-    pub fn new(title: &'a str, meter: &'a Meter) -> Self {
+    pub(super) fn new(title: &'a str, meter: &'a Meter) -> Self {
         Self { title, meter, in_place: std::io::stderr().is_terminal() }
     }
 
     /// Shows the line while the work runs.
-    pub async fn show_during<T>(self, work: impl Future<Output = T>) -> T {
+    pub(super) async fn show_during<T>(self, work: impl Future<Output = T>) -> T {
         let result = tokio::select! {
             result = work => result,
             never = self.show() => match never {},

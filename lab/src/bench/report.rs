@@ -16,7 +16,7 @@ use crate::bench::args::Scenario;
 
 /// What is known after a run besides the meter and the ledger.
 #[derive(Debug, Clone, Copy)]
-pub struct Observed {
+pub(super) struct Observed {
     /// Seconds measured.
     pub seconds: f64,
     /// What was spent meanwhile.
@@ -27,7 +27,7 @@ pub struct Observed {
 
 /// The result of one scenario.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub(super) struct Report {
     /// What ran.
     #[serde(flatten)]
     pub workload: Workload,
@@ -59,7 +59,7 @@ pub struct Report {
 
 impl Report {
     /// Sums up a run.
-    pub fn new(workload: &Workload, load: &Load, meter: &Meter, observed: Observed) -> Self {
+    pub(super) fn new(workload: &Workload, load: &Load, meter: &Meter, observed: Observed) -> Self {
         let scenario = workload.scenario;
         let messages = |call| meter.read(call, |series| series.messages);
         let (sent, acked) = (messages(Call::Send), messages(Call::Ack));
@@ -101,19 +101,19 @@ impl Report {
     }
 
     /// Whether the load ended long before its time.
-    pub fn is_cut_short(&self) -> bool {
+    pub(super) fn is_cut_short(&self) -> bool {
         self.seconds < 0.95 * self.asked_seconds as f64
     }
 
     /// Whether the service did its work, however slowly.
-    pub fn is_right(&self) -> bool {
+    pub(super) fn is_right(&self) -> bool {
         self.faults.is_none() && self.verified_messages > 0
     }
 }
 
 /// Latencies of one kind of call, in milliseconds.
 #[derive(Debug, Clone, Serialize)]
-pub struct Latency {
+pub(super) struct Latency {
     /// `send`, `consume`, `ack` or `end to end`.
     pub call: &'static str,
     /// Calls measured; messages for end to end.
@@ -150,7 +150,7 @@ impl Latency {
 
 /// What one message costs; absent where it could not be measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Cost {
+pub(super) struct Cost {
     /// CPU microseconds of all Postgres processes.
     pub postgres_cpu_us: Option<f64>,
     /// CPU microseconds of the service.

@@ -23,7 +23,7 @@ use crate::bench::args::Scenario;
 /// The longest that storing a backlog, draining what is left, and counting may take each.
 const PHASE_LIMIT: Duration = Duration::from_secs(1_800);
 /// No message for this long means that none will come: every lease has ended and every poll was answered meanwhile.
-pub const STALL_LIMIT: Duration = LEASE.saturating_add(Duration::from_secs(15));
+pub(super) const STALL_LIMIT: Duration = LEASE.saturating_add(Duration::from_secs(15));
 
 /// One scenario on its way.
 struct Run<'a> {
@@ -36,7 +36,7 @@ struct Run<'a> {
 }
 
 /// Runs the load on queues of its own and deletes them. `stall_limit` is [`STALL_LIMIT`] but in tests.
-pub async fn run(site: &Site, workload: &Workload, stall_limit: Duration) -> Result<Report> {
+pub(super) async fn run(site: &Site, workload: &Workload, stall_limit: Duration) -> Result<Report> {
     let topics = topics::create(site, workload).await?;
     let needs_lead = workload.scenario == Scenario::Both && workload.rate.is_none();
     let lead = needs_lead.then(|| Lead::new(workload.groups, workload.lead));

@@ -24,7 +24,7 @@ const PRIVATE_SETTINGS: [(&str, &str); 2] = [("max_wal_size", "24GB"), ("checkpo
 
 /// Where the load goes.
 #[derive(Debug)]
-pub struct Site {
+pub(super) struct Site {
     /// A project of this run alone.
     pub project_id: String,
     /// The service, by replica.
@@ -38,7 +38,7 @@ pub struct Site {
 
 impl Site {
     /// The target, or a private Postgres with a service.
-    pub async fn open(args: &BenchArgs) -> Result<Self> {
+    pub(super) async fn open(args: &BenchArgs) -> Result<Self> {
         let database_url = args.database_url.clone();
         if let Some(target) = &args.target {
             let address = Address { grpc: target.clone(), rest: args.rest_target, process: None };
@@ -56,13 +56,13 @@ impl Site {
     }
 
     /// Services that run already.
-    pub fn at(addresses: Vec<Address>, database_url: Option<String>) -> Self {
+    pub(super) fn at(addresses: Vec<Address>, database_url: Option<String>) -> Self {
         let project_id = format!("bench-{:016x}", rand::random::<u64>());
         Self { project_id, addresses, database_url, services: Vec::new(), cluster: None }
     }
 
     /// Starts one more replica.
-    pub async fn start_service(&mut self, args: &BenchArgs) -> Result<()> {
+    pub(super) async fn start_service(&mut self, args: &BenchArgs) -> Result<()> {
         let url = self.database_url.as_deref().context("database-url: not known")?;
         let quotas = [format!("--queues-per-project={QUEUES_MAX}"), format!("--groups-per-queue={GROUPS_MAX}")];
         let flags = [&quotas[..], &args.service.serve].concat();
@@ -73,13 +73,13 @@ impl Site {
     }
 
     /// Stops the replica that was started last.
-    pub fn stop_service(&mut self) {
+    pub(super) fn stop_service(&mut self) {
         self.addresses.pop();
         self.services.pop();
     }
 
     /// The clients of a load, in the order of their numbers.
-    pub async fn clients(&self, workload: &Workload) -> Result<Vec<Client>> {
+    pub(super) async fn clients(&self, workload: &Workload) -> Result<Vec<Client>> {
         let channels = if workload.system == System::Grpc { self.channels(workload).await? } else { Vec::new() };
         (0..workload.clients).map(|index| self.client(workload, &channels, index)).collect()
     }
@@ -103,7 +103,7 @@ impl Site {
     }
 
     /// Connections to the replicas in turns, so that clients with neighbouring numbers are on different ones.
-    pub async fn channels(&self, workload: &Workload) -> Result<Vec<Channel>> {
+    pub(super) async fn channels(&self, workload: &Workload) -> Result<Vec<Channel>> {
         let replicas = workload.replicas as usize;
         ensure!(replicas <= self.addresses.len(), "{replicas} replicas wanted, {} run", self.addresses.len());
         let mut channels = Vec::new();
@@ -115,7 +115,7 @@ impl Site {
     }
 
     /// Stops the private services and their Postgres.
-    pub async fn close(self) -> Result<()> {
+    pub(super) async fn close(self) -> Result<()> {
         let Self { services, cluster, .. } = self;
         tokio::task::spawn_blocking(move || {
             drop(services);
@@ -126,7 +126,7 @@ impl Site {
 }
 
 /// A connection to a service.
-pub async fn connect(url: &str) -> Result<Channel> {
+pub(super) async fn connect(url: &str) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(url.to_owned()).with_context(|| format!("target: '{url}' is not a URL"))?;
     let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).timeout(CALL_LIMIT).tcp_nodelay(true);
     endpoint.connect().await.with_context(|| format!("cannot reach the service at {url}"))

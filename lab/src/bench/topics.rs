@@ -19,7 +19,7 @@ use crate::sql::peers::Peer;
 const CALLS_MAX: usize = 16;
 
 /// Makes what the load needs.
-pub async fn create(site: &Site, workload: &Workload) -> Result<Vec<Topic>> {
+pub(super) async fn create(site: &Site, workload: &Workload) -> Result<Vec<Topic>> {
     match workload.system {
         System::Grpc | System::Rest => create_queues(site, workload.queues, workload.groups).await,
         System::Pgmq => {
@@ -43,7 +43,7 @@ pub async fn create(site: &Site, workload: &Workload) -> Result<Vec<Topic>> {
 }
 
 /// Deletes what [`create`] made.
-pub async fn delete(site: &Site, workload: &Workload, topics: &[Topic]) -> Result<()> {
+pub(super) async fn delete(site: &Site, workload: &Workload, topics: &[Topic]) -> Result<()> {
     match workload.system {
         System::Grpc | System::Rest => delete_queues(site, topics).await,
         System::Pgmq => {
@@ -69,7 +69,7 @@ async fn peer(site: &Site) -> Result<Peer> {
 }
 
 /// Makes queues of the service with groups.
-pub async fn create_queues(site: &Site, queues: u32, groups: u32) -> Result<Vec<Topic>> {
+pub(super) async fn create_queues(site: &Site, queues: u32, groups: u32) -> Result<Vec<Topic>> {
     let calls = (0..queues).map(|index| {
         let project_id = site.project_id.clone();
         async move |client| {
@@ -82,7 +82,7 @@ pub async fn create_queues(site: &Site, queues: u32, groups: u32) -> Result<Vec<
 }
 
 /// Makes one queue of the service with groups.
-pub async fn create_queue(
+pub(super) async fn create_queue(
     mut client: QueueServiceClient<Channel>,
     project_id: String,
     index: u32,
@@ -120,7 +120,7 @@ async fn delete_queues(site: &Site, topics: &[Topic]) -> Result<()> {
 }
 
 /// Messages that the service says were sent to these queues.
-pub async fn count_messages(site: &Site, topics: &[Topic]) -> Result<u64> {
+pub(super) async fn count_messages(site: &Site, topics: &[Topic]) -> Result<u64> {
     let calls = topics.iter().map(|topic| {
         let request = GetQueueRequest { project_id: site.project_id.clone(), queue_id: topic.queue_id.clone() };
         async move |mut client: QueueServiceClient<Channel>| {

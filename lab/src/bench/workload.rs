@@ -8,7 +8,7 @@ use crate::bench::args::{BenchArgs, Scenario, System};
 
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Workload {
+pub(super) struct Workload {
     /// What is loaded.
     pub system: System,
     /// The kind of load.
@@ -45,7 +45,7 @@ pub struct Workload {
 
 impl Workload {
     /// 1 KB in batches of 10 to one queue with one group, from 32 clients.
-    pub fn new(system: System, scenario: Scenario) -> Self {
+    pub(super) fn new(system: System, scenario: Scenario) -> Self {
         Self {
             system,
             scenario,
@@ -66,7 +66,7 @@ impl Workload {
     }
 
     /// The load that the flags describe.
-    pub fn from_args(args: &BenchArgs, scenario: Scenario) -> Self {
+    pub(super) fn from_args(args: &BenchArgs, scenario: Scenario) -> Self {
         Self {
             // Bounded by the limit of a batch, far below usize on every platform.
             size: usize::try_from(args.size).unwrap_or(usize::MAX),
@@ -85,18 +85,18 @@ impl Workload {
     }
 
     /// Whether it goes through the service.
-    pub fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         matches!(self.system, System::Grpc | System::Rest)
     }
 
     /// When a producer's next call is due, counted from its first: its share of the rate, evenly spread.
-    pub fn pace(&self) -> Option<Duration> {
+    pub(super) fn pace(&self) -> Option<Duration> {
         let calls = f64::from(self.batch) * f64::from(self.clients);
         self.rate.map(|rate| Duration::from_secs_f64(calls / f64::from(rate)))
     }
 
     /// One line for people.
-    pub fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let Self { system, scenario, size, batch, clients, queues, groups, .. } = self;
         let mut text = format!("{} {}: {size} B x {batch}, {clients} clients", system.name(), scenario.name());
         for (count, what) in [(*queues, "queues"), (*groups, "groups"), (self.replicas, "replicas")] {

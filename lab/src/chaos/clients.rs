@@ -24,19 +24,19 @@ const PROBED_QUEUE: usize = 0;
 
 /// Numbers for the generators of a run, so that each is another one and all follow from one seed.
 #[derive(Debug)]
-pub struct Seeds {
+pub(super) struct Seeds {
     seed: u64,
     next: u64,
 }
 
 impl Seeds {
     /// Of a run.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self { seed, next: 0 }
     }
 
     /// The next generator.
-    pub fn generator(&mut self) -> StdRng {
+    pub(super) fn generator(&mut self) -> StdRng {
         self.next += 1;
         StdRng::seed_from_u64(self.seed ^ self.next.wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
@@ -44,14 +44,14 @@ impl Seeds {
 
 /// The tasks.
 #[derive(Debug)]
-pub struct Clients {
+pub(super) struct Clients {
     producers: JoinSet<()>,
     others: JoinSet<()>,
 }
 
 impl Clients {
     /// Starts them all.
-    pub fn start(load: &Arc<Load>, rate: u32, seeds: &mut Seeds) -> Self {
+    pub(super) fn start(load: &Arc<Load>, rate: u32, seeds: &mut Seeds) -> Self {
         let mut clients = Self { producers: JoinSet::new(), others: JoinSet::new() };
         let count = load.topology.queues.len() * PRODUCERS_OF_QUEUE;
         let pace = Duration::from_secs_f64(BATCH_MEAN * count as f64 / f64::from(rate));
@@ -77,18 +77,18 @@ impl Clients {
     }
 
     /// Waits for the producers, who were told to stop.
-    pub async fn join_producers(&mut self) -> Result<()> {
+    pub(super) async fn join_producers(&mut self) -> Result<()> {
         join(&mut self.producers).await
     }
 
     /// Waits for everybody else.
-    pub async fn join_others(&mut self) -> Result<()> {
+    pub(super) async fn join_others(&mut self) -> Result<()> {
         join(&mut self.others).await
     }
 }
 
 /// Senders that see whether a replica works, one for each, numbered behind the producers.
-pub fn probes(load: &Arc<Load>, seeds: &mut Seeds) -> Vec<Producer> {
+pub(super) fn probes(load: &Arc<Load>, seeds: &mut Seeds) -> Vec<Producer> {
     let first = load.topology.queues.len() * PRODUCERS_OF_QUEUE;
     let probe = |(replica, doors): (usize, &Doors)| {
         let client = Roaming::new(Arc::from([*doors]), Door::of(replica), 0);

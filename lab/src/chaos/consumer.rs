@@ -28,7 +28,7 @@ const FAILURES: u8 = 20;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Consumer {
+pub(super) struct Consumer {
     load: Arc<Load>,
     client: Roaming,
     rng: StdRng,
@@ -37,12 +37,12 @@ pub struct Consumer {
 
 impl Consumer {
     /// Of a stream of a group.
-    pub fn new(load: Arc<Load>, client: Roaming, rng: StdRng, reader: ReaderId) -> Self {
+    pub(super) fn new(load: Arc<Load>, client: Roaming, rng: StdRng, reader: ReaderId) -> Self {
         Self { load, client, rng, reader }
     }
 
     /// Consumes until all is over.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         while !self.load.done.is_cancelled() {
             let ask = self.ask();
             let began = self.load.recorder.now();

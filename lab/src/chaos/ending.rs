@@ -21,7 +21,7 @@ const LOOK_LIMIT: Duration = Duration::from_secs(20);
 const STALL_LIMIT: Duration = LEASE.saturating_mul(4);
 
 /// Consumes what is left and takes down the counters. What cannot be consumed is for the checker to tell.
-pub async fn drain(site: &Site, load: &Load) -> Result<()> {
+pub(super) async fn drain(site: &Site, load: &Load) -> Result<()> {
     load.calm.cancel();
     // Delayed messages count from the end of their delay.
     sleep(DELAY_MAX + Duration::from_secs(2)).await;

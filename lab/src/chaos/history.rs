@@ -8,16 +8,16 @@ use crate::chaos::api::{AckOutcome, AckStatus, GroupCounters};
 
 /// Microseconds since the start of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Moment(pub u64);
+pub(super) struct Moment(pub u64);
 
 impl Moment {
     /// So much later.
-    pub fn plus(self, duration: Duration) -> Self {
+    pub(super) fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(micros(duration)))
     }
 
     /// So much earlier, but not before the start.
-    pub fn minus(self, duration: Duration) -> Self {
+    pub(super) fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(micros(duration)))
     }
 }
@@ -34,7 +34,7 @@ fn micros(duration: Duration) -> u64 {
 
 /// From before a call to after its answer: what the call did, it did within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Window {
+pub(super) struct Window {
     /// Before the call.
     pub began: Moment,
     /// After its answer.
@@ -49,7 +49,7 @@ impl fmt::Display for Window {
 
 /// A message as its sender numbered it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MessageId {
+pub(super) struct MessageId {
     /// Its producer, who sends to one queue.
     pub producer: u32,
     /// Counted from 0 by the producer.
@@ -64,7 +64,7 @@ impl fmt::Display for MessageId {
 
 /// One send. A producer has one in flight, and numbers its messages in the order it sends them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SendCall {
+pub(super) struct SendCall {
     /// Index of the queue.
     pub queue: usize,
     /// Its first message; the others follow.
@@ -79,7 +79,7 @@ pub struct SendCall {
 
 /// One message in the answer to a consume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivery {
+pub(super) struct Delivery {
     /// Which.
     pub message: MessageId,
     /// Counted deliveries as the answer told them, if it did: this one included, or those that made it a dead letter.
@@ -88,7 +88,7 @@ pub struct Delivery {
 
 /// The answer to a consume that brought something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
+pub(super) struct Batch {
     /// Of the call.
     pub window: Window,
     /// For how long the messages were leased.
@@ -99,7 +99,7 @@ pub struct Batch {
 
 /// A delivery of one reader, by the index of its batch and its place in there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DeliveryRef {
+pub(super) struct DeliveryRef {
     /// Index of the batch.
     pub batch: u32,
     /// Index in the batch.
@@ -108,7 +108,7 @@ pub struct DeliveryRef {
 
 /// One entry of an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AckEntry {
+pub(super) struct AckEntry {
     /// Whose handler it gave.
     pub delivery: DeliveryRef,
     /// What it said.
@@ -117,7 +117,7 @@ pub struct AckEntry {
 
 /// What became of an acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AckAnswer {
+pub(super) enum AckAnswer {
     /// One outcome an entry. An entry behind the first that was not acknowledged is [`AckOutcome::AfterFailure`], which may
     /// have failed or not, and so is that first one where the answer doesn't tell why.
     Outcomes(Vec<AckOutcome>),
@@ -129,7 +129,7 @@ pub enum AckAnswer {
 
 /// One acknowledgement, with handlers of the reader it was sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AckCall {
+pub(super) struct AckCall {
     /// Of the call.
     pub window: Window,
     /// In the order of the request.
@@ -140,7 +140,7 @@ pub struct AckCall {
 
 /// A consume without an answer, which may have leased messages that nobody was told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unanswered {
+pub(super) struct Unanswered {
     /// Before the call.
     pub began: Moment,
     /// Messages that it asked for.
@@ -149,7 +149,7 @@ pub struct Unanswered {
 
 /// What went through one stream of one group.
 #[derive(Debug, Clone, Default)]
-pub struct ReaderLog {
+pub(super) struct ReaderLog {
     /// By the order of their answers.
     pub batches: Vec<Batch>,
     /// By the order in which they were given up.
@@ -160,7 +160,7 @@ pub struct ReaderLog {
 
 /// One group of a queue.
 #[derive(Debug, Clone, Default)]
-pub struct GroupLog {
+pub(super) struct GroupLog {
     /// Index of its queue.
     pub queue: usize,
     /// The messages of the queue.
@@ -173,7 +173,7 @@ pub struct GroupLog {
 
 /// How a queue treats its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct QueueRules {
+pub(super) struct QueueRules {
     /// Delivered in order, one batch at a time to a group.
     pub fifo: bool,
     /// Counted deliveries that make a dead letter.
@@ -182,7 +182,7 @@ pub struct QueueRules {
 
 /// What no violation is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Allowance {
+pub(super) struct Allowance {
     /// How far the clocks of two replicas may be apart.
     pub clock_error: Duration,
     /// A crash of Postgres may take back leases given out so long before it; `None` when they are on disk first.
@@ -191,7 +191,7 @@ pub struct Allowance {
 
 /// All of it.
 #[derive(Debug, Clone, Default)]
-pub struct History {
+pub(super) struct History {
     /// The queues.
     pub queues: Vec<QueueRules>,
     /// The groups of all queues.

@@ -24,7 +24,7 @@ const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// What was done.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(super) struct Tally {
     /// Rounds that were run to their end.
     pub rounds: u32,
     /// How often each fault was injected.
@@ -35,7 +35,7 @@ pub struct Tally {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Injector {
+pub(super) struct Injector {
     site: Arc<Site>,
     rng: StdRng,
     kinds: Vec<Fault>,
@@ -49,12 +49,12 @@ pub struct Injector {
 
 impl Injector {
     /// Has drawn nothing yet. Each probe sends to one replica.
-    pub fn new(site: Arc<Site>, rng: StdRng, kinds: Vec<Fault>, most: Duration, probes: Vec<Producer>) -> Self {
+    pub(super) fn new(site: Arc<Site>, rng: StdRng, kinds: Vec<Fault>, most: Duration, probes: Vec<Producer>) -> Self {
         Self { site, rng, kinds, deck: Vec::new(), most, probes, tally: Tally::default() }
     }
 
     /// One round: faults, their end, and the recovery.
-    pub async fn round(&mut self) -> Result<()> {
+    pub(super) async fn round(&mut self) -> Result<()> {
         let count = self.rng.random_range(1..=TOGETHER_MAX.min(self.kinds.len()));
         let faults: Vec<Fault> = (0..count).map(|_| self.draw()).collect();
         let names: Vec<String> = faults.iter().map(|fault| fault.name()).collect();
@@ -80,12 +80,12 @@ impl Injector {
     }
 
     /// What was done so far.
-    pub fn tally(&self) -> &Tally {
+    pub(super) fn tally(&self) -> &Tally {
         &self.tally
     }
 
     /// What was done.
-    pub fn into_tally(self) -> Tally {
+    pub(super) fn into_tally(self) -> Tally {
         self.tally
     }
 

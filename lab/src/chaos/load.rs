@@ -19,7 +19,7 @@ use crate::chaos::api::{AckOutcome, AckStatus};
 use crate::harness::payload::{self, Payloads};
 
 /// The shortest lease there is.
-pub const LEASE: Duration = Duration::from_secs(15);
+pub(super) const LEASE: Duration = Duration::from_secs(15);
 const SMALL_BYTES: usize = 200;
 /// Ten of them are more than what a send lane commits before it is on disk, and less than one send may carry.
 const LARGE_BYTES: usize = 24 * 1024;
@@ -31,7 +31,7 @@ const HANDLER_INVALID: &str = "DMS.10542209";
 
 /// One run.
 #[derive(Debug)]
-pub struct Load {
+pub(super) struct Load {
     /// The queues and groups.
     pub topology: Topology,
     /// The replicas.
@@ -54,7 +54,7 @@ pub struct Load {
 
 impl Load {
     /// Nothing has happened yet.
-    pub fn new(topology: Topology, doors: Arc<[Doors]>, recorder: Arc<Recorder>, seed: u64) -> Self {
+    pub(super) fn new(topology: Topology, doors: Arc<[Doors]>, recorder: Arc<Recorder>, seed: u64) -> Self {
         Self {
             topology,
             doors,
@@ -69,7 +69,12 @@ impl Load {
     }
 
     /// Acknowledges deliveries of a reader and takes down what became of it.
-    pub async fn ack(&self, caller: &mut Caller, reader: ReaderId, deliveries: &[Handled]) -> Result<(), Failure> {
+    pub(super) async fn ack(
+        &self,
+        caller: &mut Caller,
+        reader: ReaderId,
+        deliveries: &[Handled],
+    ) -> Result<(), Failure> {
         let target = self.topology.target(reader);
         let entries: Vec<Entry> = deliveries.iter().map(Handled::entry).collect();
         let began = self.recorder.now();
@@ -97,7 +102,7 @@ impl Load {
     }
 
     /// Counts a failed call. A refusal that is neither overload nor explained by a handler is one too many.
-    pub fn failed(&self, call: &str, failure: &Failure, target: &Target) {
+    pub(super) fn failed(&self, call: &str, failure: &Failure, target: &Target) {
         self.recorder.error(format!("{call} {}", failure.label()));
         if let Failure::Refused(code) = failure
             && code != OVERLOADED
@@ -111,7 +116,7 @@ impl Load {
 
 /// A delivery with its handler, and what is to be said of it.
 #[derive(Debug, Clone)]
-pub struct Handled {
+pub(super) struct Handled {
     /// Which.
     pub delivery: DeliveryRef,
     /// Its handler.
@@ -128,14 +133,14 @@ impl Handled {
 
 /// Bodies of two sizes.
 #[derive(Debug)]
-pub struct Bodies {
+pub(super) struct Bodies {
     small: Payloads,
     large: Payloads,
 }
 
 impl Bodies {
     /// `count` bodies from `first` on.
-    pub fn batch(&self, queue: usize, first: MessageId, count: u32, large: bool) -> Vec<Bytes> {
+    pub(super) fn batch(&self, queue: usize, first: MessageId, count: u32, large: bool) -> Vec<Bytes> {
         let payloads = if large { &self.large } else { &self.small };
         let queue = u32::try_from(queue).unwrap_or(u32::MAX);
         let first = payload::MessageId { queue, producer: first.producer, sequence: first.sequence };
@@ -143,7 +148,7 @@ impl Bodies {
     }
 
     /// Reads a body; `None` unless it is what was written for this queue, byte for byte.
-    pub fn read(&self, queue: usize, body: &[u8]) -> Option<MessageId> {
+    pub(super) fn read(&self, queue: usize, body: &[u8]) -> Option<MessageId> {
         let payloads = if body.len() == SMALL_BYTES { &self.small } else { &self.large };
         let (id, _) = payloads.read(body)?;
         (id.queue as usize == queue).then_some(MessageId { producer: id.producer, sequence: id.sequence })
@@ -152,11 +157,11 @@ impl Bodies {
 
 /// Handlers that lie about, for whoever tries them.
 #[derive(Debug, Default)]
-pub struct Strays(Mutex<VecDeque<(ReaderId, Handled)>>);
+pub(super) struct Strays(Mutex<VecDeque<(ReaderId, Handled)>>);
 
 impl Strays {
     /// Leaves one; the oldest goes.
-    pub fn leave(&self, reader: ReaderId, handled: Handled) {
+    pub(super) fn leave(&self, reader: ReaderId, handled: Handled) {
         let mut strays = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if strays.len() == STRAY_MAX {
             strays.pop_front();
@@ -165,7 +170,7 @@ impl Strays {
     }
 
     /// Any of them; it stays.
-    pub fn find(&self, rng: &mut StdRng) -> Option<(ReaderId, Handled)> {
+    pub(super) fn find(&self, rng: &mut StdRng) -> Option<(ReaderId, Handled)> {
         let strays = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (!strays.is_empty()).then(|| strays[rng.random_range(0..strays.len())].clone())
     }

@@ -9,11 +9,11 @@ use rand::seq::SliceRandom as _;
 use crate::chaos::api::AckStatus::{self, Fail, Success};
 
 /// One entry: the index in the batch and what to say of it.
-pub type Say = (usize, AckStatus);
+pub(super) type Say = (usize, AckStatus);
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Move {
+pub(super) enum Move {
     /// Acknowledge.
     Ack(Vec<Say>),
     /// Acknowledge the same on two connections at the same time.
@@ -68,7 +68,7 @@ const HABITS: [(Habit, u32, u32); 10] = [
 const LATE: std::ops::Range<u64> = 200..3_000;
 
 /// What to do with a batch. `poisoned` tells for each message whether it can never be consumed.
-pub fn moves(rng: &mut StdRng, fifo: bool, lease: Duration, poisoned: &[bool]) -> Vec<Move> {
+pub(super) fn moves(rng: &mut StdRng, fifo: bool, lease: Duration, poisoned: &[bool]) -> Vec<Move> {
     let all: Vec<Say> = (0..poisoned.len()).map(|index| (index, Success)).collect();
     if poisoned.contains(&true) {
         return vec![Move::Ack(poison_last(poisoned))];
@@ -93,7 +93,7 @@ pub fn moves(rng: &mut StdRng, fifo: bool, lease: Duration, poisoned: &[bool]) -
 }
 
 /// What to do with a batch when all behave.
-pub fn calm_moves(count: usize) -> Vec<Move> {
+pub(super) fn calm_moves(count: usize) -> Vec<Move> {
     vec![Move::Ack((0..count).map(|index| (index, Success)).collect())]
 }
 

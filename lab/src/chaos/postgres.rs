@@ -29,7 +29,7 @@ const SETTINGS: [(&str, &str); 3] =
 
 /// Which processes are killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Victims {
+pub(super) enum Victims {
     /// The postmaster; the others notice.
     Postmaster,
     /// The postmaster and all its children at once.
@@ -38,7 +38,7 @@ pub enum Victims {
 
 /// The server, as durable as one in production. One fault at a time has it.
 #[derive(Debug)]
-pub struct Postgres {
+pub(super) struct Postgres {
     /// Where its clusters are, each in a folder of its own.
     folder: PathBuf,
     clusters: u32,
@@ -51,7 +51,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Makes a cluster in this folder and starts it.
-    pub async fn start(
+    pub(super) async fn start(
         folder: &Path,
         postgres_bin: Option<PathBuf>,
         settings: &[(&'static str, &'static str)],
@@ -73,12 +73,12 @@ impl Postgres {
     }
 
     /// The URL of its database, past all proxies that misbehave.
-    pub fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         Cluster::url_at(self.front.address(), DATABASE)
     }
 
     /// Where it is reached.
-    pub fn upstream(&self) -> Upstream {
+    pub(super) fn upstream(&self) -> Upstream {
         Upstream::Tcp(self.front.address())
     }
 
@@ -87,7 +87,7 @@ impl Postgres {
     }
 
     /// Starts the server unless it runs.
-    pub async fn start_again(&mut self) -> Result<()> {
+    pub(super) async fn start_again(&mut self) -> Result<()> {
         for cluster in [&mut self.cluster, &mut self.standby].into_iter().flatten() {
             if let Some(status) = cluster.ended()? {
                 bail!("Postgres ended by itself ({status}): {}", cluster.log_tail());
@@ -100,7 +100,7 @@ impl Postgres {
     }
 
     /// Kills the server and starts it again after a pause.
-    pub async fn kill(&mut self, victims: Victims, pause: Duration, recorder: &Recorder) -> Result<()> {
+    pub(super) async fn kill(&mut self, victims: Victims, pause: Duration, recorder: &Recorder) -> Result<()> {
         let began = recorder.now();
         self.end_at_once(victims).await?;
         sleep(pause).await;
@@ -123,20 +123,20 @@ impl Postgres {
     }
 
     /// Stops the server in order and starts it again after a pause.
-    pub async fn restart(&mut self, pause: Duration) -> Result<()> {
+    pub(super) async fn restart(&mut self, pause: Duration) -> Result<()> {
         stop(self.cluster.take()).await?;
         sleep(pause).await;
         self.start_again().await
     }
 
     /// Stops everything in order.
-    pub async fn stop(&mut self) -> Result<()> {
+    pub(super) async fn stop(&mut self) -> Result<()> {
         stop(self.cluster.take()).await?;
         stop(self.standby.take()).await
     }
 
     /// Kills one process of the server, which makes it restart all others.
-    pub async fn kill_backend(&mut self, backend: u32, recorder: &Recorder) -> Result<()> {
+    pub(super) async fn kill_backend(&mut self, backend: u32, recorder: &Recorder) -> Result<()> {
         let mut witness = FaultSession::connect(&self.url()).await?;
         let began = recorder.now();
         signal::send(Signal::Kill, &[backend])?;
@@ -150,7 +150,7 @@ impl Postgres {
     }
 
     /// Gives the server a synchronous standby: from now on no commit is answered that is not there too.
-    pub async fn add_standby(&mut self) -> Result<()> {
+    pub(super) async fn add_standby(&mut self) -> Result<()> {
         let data_dir = self.folder.join(format!("postgres-{}", self.clusters));
         self.clusters += 1;
         let options = ClusterOptions { data_dir: Some(data_dir.clone()), ..self.options.clone() };
@@ -178,7 +178,7 @@ impl Postgres {
     }
 
     /// Kills the server for good and promotes its standby, which gets a standby of its own.
-    pub async fn fail_over(&mut self, recorder: &Recorder) -> Result<()> {
+    pub(super) async fn fail_over(&mut self, recorder: &Recorder) -> Result<()> {
         self.wait_for_standby().await?;
         let began = recorder.now();
         self.end_at_once(Victims::All).await?;
@@ -207,7 +207,7 @@ async fn stop(cluster: Option<Cluster>) -> Result<()> {
 }
 
 /// A session with a server that may be starting.
-pub async fn session(url: &str) -> Result<FaultSession> {
+pub(super) async fn session(url: &str) -> Result<FaultSession> {
     let deadline = Instant::now() + RESTART_LIMIT;
     loop {
         match FaultSession::connect(url).await {

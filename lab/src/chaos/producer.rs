@@ -15,7 +15,7 @@ use crate::chaos::api::Source;
 /// Messages in one send.
 const BATCH_MAX: u32 = 10;
 /// The mean of what is drawn.
-pub const BATCH_MEAN: f64 = (1 + BATCH_MAX) as f64 / 2.0;
+pub(super) const BATCH_MEAN: f64 = (1 + BATCH_MAX) as f64 / 2.0;
 /// Messages that the slowest group of a queue may be behind.
 const LAG_MAX: u64 = 5_000;
 /// Sends of a queue with delays that have one, of all of them.
@@ -23,11 +23,11 @@ const DELAYED: f64 = 0.05;
 const LARGE: f64 = 0.01;
 const VANISHES: f64 = 0.01;
 /// A delay is not longer, so that the end does not wait for it for long.
-pub const DELAY_MAX: Duration = Duration::from_secs(2);
+pub(super) const DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
-pub struct Producer {
+pub(super) struct Producer {
     load: Arc<Load>,
     client: Roaming,
     rng: StdRng,
@@ -38,12 +38,12 @@ pub struct Producer {
 
 impl Producer {
     /// Numbers its messages from 0.
-    pub fn new(load: Arc<Load>, client: Roaming, rng: StdRng, queue: usize, number: u32) -> Self {
+    pub(super) fn new(load: Arc<Load>, client: Roaming, rng: StdRng, queue: usize, number: u32) -> Self {
         Self { load, client, rng, queue, number, sequence: 0 }
     }
 
     /// Sends one call in each `pace` until told to stop.
-    pub async fn run(mut self, pace: Duration) {
+    pub(super) async fn run(mut self, pace: Duration) {
         let mut ticks = interval(pace);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = self.load.sent.clone();
@@ -58,7 +58,7 @@ impl Producer {
     }
 
     /// Sends a batch; whether it was answered.
-    pub async fn send(&mut self) -> bool {
+    pub(super) async fn send(&mut self) -> bool {
         let count = self.rng.random_range(1..=BATCH_MAX);
         let first = MessageId { producer: self.number, sequence: self.sequence };
         self.sequence += count;

@@ -18,7 +18,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Where connections go.
 #[derive(Debug, Clone)]
-pub enum Upstream {
+pub(super) enum Upstream {
     /// A server.
     Tcp(SocketAddr),
     /// A server on a unix socket.
@@ -27,7 +27,7 @@ pub enum Upstream {
 
 /// How the network is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Weather {
+pub(super) struct Weather {
     /// New connections are closed at once.
     pub refuses: bool,
     /// What everything takes longer, each way.
@@ -55,7 +55,7 @@ impl Weather {
 
 /// A running forwarder. Dropping it ends it with all its connections.
 #[derive(Debug)]
-pub struct Proxy {
+pub(super) struct Proxy {
     address: SocketAddr,
     upstream: watch::Sender<Upstream>,
     weather: watch::Sender<Weather>,
@@ -65,7 +65,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// On a free port of the loopback.
-    pub async fn start(upstream: Upstream) -> Result<Self> {
+    pub(super) async fn start(upstream: Upstream) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no free port")?;
         let address = listener.local_addr()?;
         let (upstream, goes_to) = watch::channel(upstream);
@@ -76,22 +76,22 @@ impl Proxy {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Changes how the network is, for connections that are there too.
-    pub fn set(&self, weather: Weather) {
+    pub(super) fn set(&self, weather: Weather) {
         self.weather.send_replace(weather);
     }
 
     /// New connections go elsewhere.
-    pub fn redirect(&self, upstream: Upstream) {
+    pub(super) fn redirect(&self, upstream: Upstream) {
         self.upstream.send_replace(upstream);
     }
 
     /// Cuts all connections; what was on its way is lost.
-    pub fn cut(&self) {
+    pub(super) fn cut(&self) {
         self.lines.cut();
     }
 }

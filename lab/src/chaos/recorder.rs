@@ -13,7 +13,7 @@ use crate::chaos::api::{GroupCounters, Source};
 
 /// One stream of one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ReaderId {
+pub(super) struct ReaderId {
     /// Index of the group.
     pub group: usize,
     /// Which of its streams.
@@ -32,7 +32,7 @@ struct Group {
 
 /// The history on its way.
 #[derive(Debug)]
-pub struct Recorder {
+pub(super) struct Recorder {
     started: Instant,
     queues: Vec<QueueRules>,
     groups: Vec<Group>,
@@ -46,7 +46,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Starts now. Each group is told by the index of its queue.
-    pub fn new(queues: Vec<QueueRules>, groups: &[usize]) -> Self {
+    pub(super) fn new(queues: Vec<QueueRules>, groups: &[usize]) -> Self {
         let group = |queue: &usize| Group {
             queue: *queue,
             normal: Mutex::default(),
@@ -68,17 +68,17 @@ impl Recorder {
     }
 
     /// The time of the run.
-    pub fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         Moment::default().plus(self.started.elapsed())
     }
 
     /// From a moment until now.
-    pub fn since(&self, began: Moment) -> Window {
+    pub(super) fn since(&self, began: Moment) -> Window {
         Window { began, ended: self.now() }
     }
 
     /// A send has ended.
-    pub fn send(&self, send: SendCall) {
+    pub(super) fn send(&self, send: SendCall) {
         if send.answered {
             self.sent[send.queue].fetch_add(u64::from(send.count), Relaxed);
         }
@@ -86,72 +86,72 @@ impl Recorder {
     }
 
     /// A consume has brought something; the number of the batch.
-    pub fn batch(&self, reader: ReaderId, batch: Batch) -> u32 {
+    pub(super) fn batch(&self, reader: ReaderId, batch: Batch) -> u32 {
         let mut log = self.reader(reader);
         log.batches.push(batch);
         u32::try_from(log.batches.len() - 1).unwrap_or(u32::MAX)
     }
 
     /// A consume has ended without an answer.
-    pub fn unanswered(&self, reader: ReaderId, consume: Unanswered) {
+    pub(super) fn unanswered(&self, reader: ReaderId, consume: Unanswered) {
         self.reader(reader).unanswered.push(consume);
     }
 
     /// An acknowledgement has ended.
-    pub fn ack(&self, reader: ReaderId, ack: AckCall) {
+    pub(super) fn ack(&self, reader: ReaderId, ack: AckCall) {
         self.reader(reader).acks.push(ack);
     }
 
     /// Messages have ended in a group.
-    pub fn ended(&self, group: usize, count: usize) {
+    pub(super) fn ended(&self, group: usize, count: usize) {
         self.groups[group].ended.fetch_add(count as u64, Relaxed);
     }
 
     /// Postgres has crashed.
-    pub fn crash(&self, window: Window) {
+    pub(super) fn crash(&self, window: Window) {
         lock(&self.crashes).push(window);
     }
 
     /// The counters of a group at the end.
-    pub fn counters(&self, group: usize, counters: GroupCounters) {
+    pub(super) fn counters(&self, group: usize, counters: GroupCounters) {
         *lock(&self.groups[group].counters) = Some(counters);
     }
 
     /// A call has failed, which is nothing wrong by itself.
-    pub fn error(&self, label: String) {
+    pub(super) fn error(&self, label: String) {
         *lock(&self.errors).entry(label).or_default() += 1;
     }
 
     /// Something is wrong that needs no history to tell.
-    pub fn violation(&self, rule: Rule, text: String) {
+    pub(super) fn violation(&self, rule: Rule, text: String) {
         tracing::error!(rule = rule.name(), "{text}");
         lock(&self.findings).add(rule, || text);
     }
 
     /// Messages of answered sends.
-    pub fn sent_count(&self) -> u64 {
+    pub(super) fn sent_count(&self) -> u64 {
         self.sent.iter().map(|sent| sent.load(Relaxed)).sum()
     }
 
     /// How far a queue's slowest group is behind, roughly.
-    pub fn lag(&self, queue: usize) -> u64 {
+    pub(super) fn lag(&self, queue: usize) -> u64 {
         let groups = self.groups.iter().filter(|group| group.queue == queue);
         let slowest = groups.map(|group| group.ended.load(Relaxed)).min().unwrap_or(0);
         self.sent[queue].load(Relaxed).saturating_sub(slowest)
     }
 
     /// Failed calls by kind.
-    pub fn errors(&self) -> BTreeMap<String, u64> {
+    pub(super) fn errors(&self) -> BTreeMap<String, u64> {
         lock(&self.errors).clone()
     }
 
     /// Postgres's clock was set.
-    pub fn clock_step(&self, step: Window) {
+    pub(super) fn clock_step(&self, step: Window) {
         lock(&self.clock_steps).push(step);
     }
 
     /// All of it, and what was found wrong meanwhile. Nothing may be recorded afterwards.
-    pub fn finish(&self, taken_back: Option<Duration>, clock_error: Duration) -> (History, Findings) {
+    pub(super) fn finish(&self, taken_back: Option<Duration>, clock_error: Duration) -> (History, Findings) {
         let group = |group: &Group| GroupLog {
             queue: group.queue,
             normal: std::mem::take(&mut lock(&group.normal)),

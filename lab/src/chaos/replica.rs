@@ -31,7 +31,7 @@ const BAD_WORDS: [&str; 3] = ["panicked at", "corrupt segment", "dead letter los
 
 /// A replica at addresses that stay the same.
 #[derive(Debug)]
-pub struct Replica {
+pub(super) struct Replica {
     /// Between it and Postgres.
     pub database: Proxy,
     /// In front of its gRPC port.
@@ -56,7 +56,7 @@ pub struct Replica {
 
 impl Replica {
     /// Starts it on the first of these programs; each time it starts again it is on the next. `folder` takes its log.
-    pub async fn start(
+    pub(super) async fn start(
         number: usize,
         postgres: Upstream,
         (flags, schema): (Vec<String>, &'static str),
@@ -108,7 +108,7 @@ impl Replica {
     }
 
     /// Has it run again, whatever was done to it. One that has ended though nobody ended it is a violation.
-    pub async fn ensure_running(&self, recorder: &Recorder) -> Result<()> {
+    pub(super) async fn ensure_running(&self, recorder: &Recorder) -> Result<()> {
         let mut service = self.service.lock().await;
         if let Some(status) = service.as_mut().map(Service::ended).transpose()?.flatten() {
             recorder.violation(Rule::Recovery, format!("replica {} ended by itself: {status}", self.number));
@@ -127,12 +127,12 @@ impl Replica {
     }
 
     /// From its next start on its clocks run so many parts in a million fast.
-    pub fn drift(&self, ppm: i64) {
+    pub(super) fn drift(&self, ppm: i64) {
         self.drift_ppm.store(ppm, Ordering::Relaxed);
     }
 
     /// kill -9; it stays down for a while.
-    pub async fn kill(&self, down: Duration, recorder: &Recorder) -> Result<()> {
+    pub(super) async fn kill(&self, down: Duration, recorder: &Recorder) -> Result<()> {
         let mut running = self.service.lock().await;
         let Some(service) = running.take() else { return Ok(()) };
         service.signal(Signal::Kill)?;
@@ -143,7 +143,7 @@ impl Replica {
     }
 
     /// SIGTERM, and waits for its end, which is in order; it stays down for a while.
-    pub async fn stop(&self, down: Duration, recorder: &Recorder) -> Result<()> {
+    pub(super) async fn stop(&self, down: Duration, recorder: &Recorder) -> Result<()> {
         let running = self.service.lock().await;
         if let Err(error) = end(running).await {
             recorder.violation(Rule::Recovery, format!("replica {}: {error:#}", self.number));
@@ -153,7 +153,7 @@ impl Replica {
     }
 
     /// Stops its process and lets it go on after a while. Nothing else is done to it meanwhile.
-    pub async fn freeze(&self, time: Duration) -> Result<()> {
+    pub(super) async fn freeze(&self, time: Duration) -> Result<()> {
         let running = self.service.lock().await;
         let Some(service) = running.as_ref() else { return Ok(()) };
         service.signal(Signal::Stop)?;
@@ -162,7 +162,7 @@ impl Replica {
     }
 
     /// Ends it for good, and looks for what it should not have said.
-    pub async fn close(&self, recorder: &Recorder) -> Result<()> {
+    pub(super) async fn close(&self, recorder: &Recorder) -> Result<()> {
         if let Err(error) = end(self.service.lock().await).await {
             recorder.violation(Rule::Recovery, format!("replica {}: {error:#}", self.number));
         }

@@ -10,7 +10,7 @@ use super::injector::Tally;
 
 /// Figures of a run.
 #[derive(Debug)]
-pub struct Report {
+pub(super) struct Report {
     /// From the first send to the last acknowledgement.
     pub duration: Duration,
     /// Rounds, faults, recoveries.
@@ -61,7 +61,7 @@ fn deliveries(log: &ReaderLog) -> u64 {
 
 impl Report {
     /// Sums up a run.
-    pub fn new(
+    pub(super) fn new(
         history: &History,
         findings: Findings,
         tally: Tally,

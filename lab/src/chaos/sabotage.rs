@@ -7,7 +7,7 @@ use crate::chaos::args::Sabotage;
 use crate::sql::sabotage as sql;
 
 /// Installs it.
-pub async fn install(database_url: &str, sabotage: Sabotage) -> Result<()> {
+pub(super) async fn install(database_url: &str, sabotage: Sabotage) -> Result<()> {
     let script = match sabotage {
         Sabotage::SendsLost => sql::SENDS_LOST,
         Sabotage::AnsweredEarly => sql::ANSWERED_EARLY,
@@ -27,7 +27,7 @@ pub async fn install(database_url: &str, sabotage: Sabotage) -> Result<()> {
 }
 
 /// Undoes what would otherwise be reported as messages lost, once the load has ended.
-pub async fn lift(database_url: &str, sabotage: Sabotage) -> Result<()> {
+pub(super) async fn lift(database_url: &str, sabotage: Sabotage) -> Result<()> {
     match sabotage {
         Sabotage::FailedStarve => {
             sql::install(database_url, sql::FAILED_STARVE_END).await.context("the sabotage cannot be lifted")
@@ -37,12 +37,12 @@ pub async fn lift(database_url: &str, sabotage: Sabotage) -> Result<()> {
 }
 
 /// Settings of Postgres that make it show.
-pub fn settings(sabotage: Sabotage) -> &'static [(&'static str, &'static str)] {
+pub(super) fn settings(sabotage: Sabotage) -> &'static [(&'static str, &'static str)] {
     if sabotage == Sabotage::AnsweredEarly { &sql::ANSWERED_EARLY_SETTINGS } else { &[] }
 }
 
 /// The guarantee that it breaks, others beside it perhaps.
-pub fn breaks(sabotage: Sabotage) -> Rule {
+pub(super) fn breaks(sabotage: Sabotage) -> Rule {
     match sabotage {
         Sabotage::SendsLost | Sabotage::AnsweredEarly | Sabotage::CursorSkips | Sabotage::GroupsCoupled => Rule::Lost,
         Sabotage::LeaseShared => Rule::Lease,

@@ -26,7 +26,7 @@ const ALL: f64 = 0.3;
 
 /// A running site. Dropping it ends everything.
 #[derive(Debug)]
-pub struct Site {
+pub(super) struct Site {
     /// The replicas.
     pub replicas: Vec<Replica>,
     /// The server.
@@ -46,7 +46,7 @@ pub struct Site {
 
 impl Site {
     /// Starts everything and makes the queues.
-    pub async fn open(args: &ChaosArgs) -> Result<(Self, Topology)> {
+    pub(super) async fn open(args: &ChaosArgs) -> Result<(Self, Topology)> {
         let folder = Folder::make(args.data_dir.as_deref())?;
         let settings = args.sabotage.map(sabotage::settings).unwrap_or_default();
         let bin = args.service.postgres_bin.clone();
@@ -89,12 +89,12 @@ impl Site {
     }
 
     /// Brings the schema to this version while replicas of the previous one run on it.
-    pub async fn upgrade(&self) -> Result<()> {
+    pub(super) async fn upgrade(&self) -> Result<()> {
         service::migrate(&self.program, &self.database_url, self.schema).await
     }
 
     /// Ends a sabotage whose harm would otherwise outlast the load.
-    pub async fn lift(&self, sabotage: Option<Sabotage>) -> Result<()> {
+    pub(super) async fn lift(&self, sabotage: Option<Sabotage>) -> Result<()> {
         match sabotage {
             Some(sabotage) => sabotage::lift(&self.database_url, sabotage).await,
             None => Ok(()),
@@ -102,23 +102,23 @@ impl Site {
     }
 
     /// Where clients reach the replicas.
-    pub fn doors(&self) -> Arc<[Doors]> {
+    pub(super) fn doors(&self) -> Arc<[Doors]> {
         let doors = |replica: &Replica| Doors { grpc: replica.grpc.address(), rest: replica.rest.address() };
         self.replicas.iter().map(doors).collect()
     }
 
     /// Any replica.
-    pub fn any_replica(&self, rng: &mut StdRng) -> &Replica {
+    pub(super) fn any_replica(&self, rng: &mut StdRng) -> &Replica {
         &self.replicas[rng.random_range(0..self.replicas.len())]
     }
 
     /// Any one of the replicas, or all.
-    pub fn some_replicas(&self, rng: &mut StdRng) -> Vec<&Replica> {
+    pub(super) fn some_replicas(&self, rng: &mut StdRng) -> Vec<&Replica> {
         if rng.random_bool(ALL) { self.replicas.iter().collect() } else { vec![self.any_replica(rng)] }
     }
 
     /// Ends all faults: everything runs, nothing stands in the way.
-    pub async fn heal(&self) -> Result<()> {
+    pub(super) async fn heal(&self) -> Result<()> {
         for replica in &self.replicas {
             [&replica.database, &replica.grpc, &replica.rest]
                 .into_iter()
@@ -133,7 +133,7 @@ impl Site {
     }
 
     /// Ends everything in order, and notes what does not.
-    pub async fn close(&self) -> Result<()> {
+    pub(super) async fn close(&self) -> Result<()> {
         for replica in &self.replicas {
             replica.close(&self.recorder).await?;
         }

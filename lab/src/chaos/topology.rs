@@ -37,7 +37,7 @@ const PLANS: [Plan; 5] = [
 
 /// A queue that is there.
 #[derive(Debug)]
-pub struct Queue {
+pub(super) struct Queue {
     /// Whose it is.
     pub project: &'static str,
     /// UUID.
@@ -50,7 +50,7 @@ pub struct Queue {
 
 /// A group that is there.
 #[derive(Debug)]
-pub struct Group {
+pub(super) struct Group {
     /// Index of its queue.
     pub queue: usize,
     /// As the service named it.
@@ -59,7 +59,7 @@ pub struct Group {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub struct Topology {
+pub(super) struct Topology {
     /// By index.
     pub queues: Vec<Queue>,
     /// By index; those of a queue are neighbours.
@@ -68,7 +68,7 @@ pub struct Topology {
 
 impl Topology {
     /// Makes the queues and groups.
-    pub async fn create(client: &Client) -> Result<Self> {
+    pub(super) async fn create(client: &Client) -> Result<Self> {
         let mut topology = Self::default();
         for (index, plan) in PLANS.iter().enumerate() {
             let id = create_queue(client, plan).await?;
@@ -81,7 +81,7 @@ impl Topology {
     }
 
     /// Every stream of every group: dead letters where there are any.
-    pub fn readers(&self) -> Vec<ReaderId> {
+    pub(super) fn readers(&self) -> Vec<ReaderId> {
         let readers = self.groups.iter().enumerate().flat_map(|(group, of)| {
             let redrive = self.queues[of.queue].rules.max_consume_count.is_some();
             let sources = [Some(Source::Normal), redrive.then_some(Source::DeadLetters)];
@@ -91,12 +91,12 @@ impl Topology {
     }
 
     /// The rules of a reader's queue.
-    pub fn rules(&self, reader: ReaderId) -> QueueRules {
+    pub(super) fn rules(&self, reader: ReaderId) -> QueueRules {
         self.queues[self.groups[reader.group].queue].rules
     }
 
     /// The address of a reader.
-    pub fn target(&self, reader: ReaderId) -> Target {
+    pub(super) fn target(&self, reader: ReaderId) -> Target {
         let group = &self.groups[reader.group];
         let queue = &self.queues[group.queue];
         let project = queue.project.to_owned();

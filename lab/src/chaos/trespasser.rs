@@ -21,7 +21,7 @@ const OVERLOADED: &str = "DMS.10240407";
 
 /// See the module.
 #[derive(Debug)]
-pub struct Trespasser {
+pub(super) struct Trespasser {
     load: Arc<Load>,
     client: Roaming,
     rng: StdRng,
@@ -29,12 +29,12 @@ pub struct Trespasser {
 
 impl Trespasser {
     /// Has done nothing yet.
-    pub fn new(load: Arc<Load>, client: Roaming, rng: StdRng) -> Self {
+    pub(super) fn new(load: Arc<Load>, client: Roaming, rng: StdRng) -> Self {
         Self { load, client, rng }
     }
 
     /// Tries until everybody behaves.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let calm = self.load.calm.clone();
         let readers = self.load.topology.readers();
         loop {

@@ -18,7 +18,7 @@ use crate::domain::{Error, ErrorKind, Result};
 
 /// A send, checked.
 #[derive(Debug)]
-pub struct Send {
+pub(crate) struct Send {
     /// The queue.
     pub queue: QueueId,
     /// 1-10 messages.
@@ -28,7 +28,7 @@ pub struct Send {
 }
 
 /// Checks a send; messages that do not say in which trace they were made were in that of the call.
-pub fn send(request: pb::SendMessagesRequest, trace: Option<TraceContext>) -> Result<Send> {
+pub(crate) fn send(request: pb::SendMessagesRequest, trace: Option<TraceContext>) -> Result<Send> {
     let queue = QueueId::parse(&request.queue_id)?;
     let checked = |message| new_message(message).map(|message| message.in_trace(trace));
     let messages = request.messages.into_iter().enumerate().map(checked).collect::<Result<Vec<_>>>()?;
@@ -74,26 +74,26 @@ fn check_attributes(field: impl Fn() -> String, text: &[u8]) -> Result<()> {
 }
 
 /// The answer to a send.
-pub fn send_response(ids: &[MessageId], return_ids: bool) -> pb::SendMessagesResponse {
+pub(crate) fn send_response(ids: &[MessageId], return_ids: bool) -> pb::SendMessagesResponse {
     let message_id = |id: &MessageId| if return_ids { id.to_string() } else { String::new() };
     let results = ids.iter().map(|id| pb::SendResult { message_id: message_id(id) }).collect();
     pb::SendMessagesResponse { results }
 }
 
 /// A retrieval of dead letters in the words of one of messages: without labels.
-pub fn consume_of_dead_letters(request: pb::ConsumeDeadLettersRequest) -> pb::ConsumeMessagesRequest {
+pub(crate) fn consume_of_dead_letters(request: pb::ConsumeDeadLettersRequest) -> pb::ConsumeMessagesRequest {
     let pb::ConsumeDeadLettersRequest { project_id, queue_id, group_id, options } = request;
     pb::ConsumeMessagesRequest { project_id, queue_id, group_id, options, ..Default::default() }
 }
 
 /// An acknowledgement of dead letters in the words of one of messages.
-pub fn ack_of_dead_letters(request: pb::AckDeadLettersRequest) -> pb::AckMessagesRequest {
+pub(crate) fn ack_of_dead_letters(request: pb::AckDeadLettersRequest) -> pb::AckMessagesRequest {
     let pb::AckDeadLettersRequest { project_id, queue_id, group_id, entries } = request;
     pb::AckMessagesRequest { project_id, queue_id, group_id, entries }
 }
 
 /// Checks a retrieval.
-pub fn consume(
+pub(crate) fn consume(
     project: ProjectId,
     request: pb::ConsumeMessagesRequest,
     source: Source,
@@ -125,7 +125,7 @@ fn rule(tags: Vec<String>, tag_match: i32) -> Result<Option<LabelRule>> {
 }
 
 /// A delivery for the wire; body and attributes move.
-pub fn leased_message(delivery: Delivery) -> pb::LeasedMessage {
+pub(crate) fn leased_message(delivery: Delivery) -> pb::LeasedMessage {
     let message = delivery.message;
     let attributes = if message.attributes.is_empty() { Bytes::from_static(b"{}") } else { message.attributes };
     pb::LeasedMessage {
@@ -160,7 +160,7 @@ fn dead_letter(origin: DeadLetterOrigin) -> pb::DeadLetterOrigin {
 }
 
 /// Checks an acknowledgement.
-pub fn ack(
+pub(crate) fn ack(
     project: ProjectId,
     request: pb::AckMessagesRequest,
     source: Source,
@@ -184,7 +184,7 @@ fn ack_entry((index, entry): (usize, pb::AckEntry)) -> Result<AckEntry> {
 }
 
 /// What became of an acknowledgement.
-pub fn ack_result(outcomes: &[AckOutcome], invalid: Option<&Error>) -> pb::AckResult {
+pub(crate) fn ack_result(outcomes: &[AckOutcome], invalid: Option<&Error>) -> pb::AckResult {
     let acked = outcomes.iter().filter(|outcome| **outcome == AckOutcome::Acked).count();
     pb::AckResult {
         success_count: count(acked),

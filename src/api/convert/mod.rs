@@ -1,9 +1,9 @@
 //! Protobuf to domain and back: the only field-by-field code, and the place where requests are checked, once.
 
-pub mod messages;
+pub(super) mod messages;
 mod options;
-pub mod queues;
-pub mod tags;
+pub(super) mod queues;
+pub(super) mod tags;
 
 use prost_types::Timestamp as PbTimestamp;
 

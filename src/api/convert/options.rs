@@ -13,7 +13,7 @@ use crate::domain::{Error, ErrorKind, Result};
 const NANOS: RangeInclusive<i32> = 0..=999_999_999;
 
 /// 1-10, default 10.
-pub fn max_messages(given: Option<i32>) -> Result<usize> {
+pub(super) fn max_messages(given: Option<i32>) -> Result<usize> {
     let count = given.unwrap_or(CONSUME_MESSAGES_DEFAULT);
     if !CONSUME_MESSAGES.contains(&count) {
         let allowed = "an integer from 1 to 10";
@@ -24,21 +24,21 @@ pub fn max_messages(given: Option<i32>) -> Result<usize> {
 }
 
 /// 1-60 s, default 3 s.
-pub fn wait(given: Option<PbDuration>) -> Result<Duration> {
+pub(super) fn wait(given: Option<PbDuration>) -> Result<Duration> {
     let allowed = "a whole number of seconds from 1 to 60";
     let wrong = |shown| Error::field(ErrorKind::WaitOutOfRange, "wait", shown, allowed);
     given.map_or(Ok(WAIT_DEFAULT), |given| whole_seconds(&given, &WAIT_SECONDS).map_err(wrong))
 }
 
 /// 15-300 s, default 30 s.
-pub fn lease(given: Option<PbDuration>) -> Result<Duration> {
+pub(super) fn lease(given: Option<PbDuration>) -> Result<Duration> {
     let allowed = "a whole number of seconds from 15 to 300";
     let wrong = |shown| Error::field(ErrorKind::LeaseOutOfRange, "lease", shown, allowed);
     given.map_or(Ok(LEASE_DEFAULT), |given| whole_seconds(&given, &LEASE_SECONDS).map_err(wrong))
 }
 
 /// 0 or more; the upper end is checked with the batch.
-pub fn delay(field: &str, given: Option<PbDuration>) -> Result<Duration> {
+pub(super) fn delay(field: &str, given: Option<PbDuration>) -> Result<Duration> {
     let Some(given) = given else {
         return Ok(Duration::ZERO);
     };

@@ -16,7 +16,7 @@ const QUOTA_MIN: i32 = 0;
 const QUOTA_MAX: i32 = 500;
 
 /// Checks a queue to create.
-pub fn create(request: &pb::CreateQueueRequest) -> Result<NewQueue> {
+pub(crate) fn create(request: &pb::CreateQueueRequest) -> Result<NewQueue> {
     let draft = QueueDraft {
         name: &request.name,
         mode: mode(request.queue_mode)?,
@@ -65,7 +65,7 @@ const fn pb_redrive(queue: &Queue) -> pb::RedrivePolicy {
 }
 
 /// A queue without counters.
-pub fn queue(queue: Queue) -> pb::Queue {
+pub(crate) fn queue(queue: Queue) -> pb::Queue {
     pb::Queue {
         id: queue.id.to_string(),
         kafka_topic: queue.kafka_topic().unwrap_or_default(),
@@ -82,18 +82,18 @@ pub fn queue(queue: Queue) -> pb::Queue {
 }
 
 /// A queue with counters.
-pub fn summary(summary: QueueSummary) -> pb::Queue {
+pub(crate) fn summary(summary: QueueSummary) -> pb::Queue {
     pb::Queue { produced_messages: summary.produced, group_count: summary.group_count, ..queue(summary.queue) }
 }
 
 /// Checks the names of groups to create; how many a queue may have is the broker's to know.
-pub fn group_names(names: &[String]) -> Result<Vec<String>> {
+pub(crate) fn group_names(names: &[String]) -> Result<Vec<String>> {
     queue::check_group_count("names", names.len())?;
     names.iter().enumerate().map(|(index, name)| queue::group_name(&format!("names[{index}]"), name)).collect()
 }
 
 /// A group.
-pub fn group(summary: GroupSummary) -> pb::ConsumerGroup {
+pub(crate) fn group(summary: GroupSummary) -> pb::ConsumerGroup {
     let GroupSummary { group, rule, passed_over, counters } = summary;
     pb::ConsumerGroup {
         id: group.id.to_string(),
@@ -120,7 +120,7 @@ fn group_counters(counters: GroupCounters) -> pb::GroupCounters {
 }
 
 /// Checks which page of the groups of a queue is wanted: a numbered one, as DMS has it, or the one behind a token.
-pub fn group_page(request: &pb::ListConsumerGroupsRequest) -> Result<GroupPage> {
+pub(crate) fn group_page(request: &pb::ListConsumerGroupsRequest) -> Result<GroupPage> {
     match request.current_page {
         None => ListPage::parse(&request.queue_id, request.page_size, &request.page_token).map(GroupPage::After),
         Some(number) if request.page_token.is_empty() => Ok(GroupPage::numbered(request.page_size, number)),
@@ -132,7 +132,7 @@ pub fn group_page(request: &pb::ListConsumerGroupsRequest) -> Result<GroupPage> 
 }
 
 /// The quota of queues.
-pub fn quota(quota: QueueQuota) -> pb::Quota {
+pub(crate) fn quota(quota: QueueQuota) -> pb::Quota {
     let QueueQuota { quota, used } = quota;
     pb::Quota { r#type: QUOTA_TYPE.into(), quota, used, min: QUOTA_MIN, max: QUOTA_MAX.max(quota) }
 }

@@ -8,13 +8,13 @@ use crate::domain::tag::{self, Tag, TagBatch, TagSelector, TagValues};
 use crate::domain::{Error, ErrorKind, Result};
 
 /// Checks a tag to add.
-pub fn tag(given: Option<pb::Tag>) -> Result<Tag> {
+pub(crate) fn tag(given: Option<pb::Tag>) -> Result<Tag> {
     let given = given.ok_or_else(|| Error::missing(ErrorKind::RequestFormat, "tag", "a key and a value"))?;
     Tag::parse("tag", given.key, given.value)
 }
 
 /// Checks a batch.
-pub fn batch(request: pb::BatchQueueTagsRequest) -> Result<TagBatch> {
+pub(crate) fn batch(request: pb::BatchQueueTagsRequest) -> Result<TagBatch> {
     let action = pb::TagAction::try_from(request.action).unwrap_or_default();
     if action == pb::TagAction::Unspecified {
         return Err(Error::field(ErrorKind::TagAction, "action", request.action, "CREATE or DELETE"));
@@ -30,7 +30,7 @@ pub fn batch(request: pb::BatchQueueTagsRequest) -> Result<TagBatch> {
 }
 
 /// Checks a search.
-pub fn search(request: pb::SearchQueuesRequest) -> Result<(Filter, Page)> {
+pub(crate) fn search(request: pb::SearchQueuesRequest) -> Result<(Filter, Page)> {
     let page = match pb::SearchAction::try_from(request.action) {
         Ok(pb::SearchAction::Filter) => Page::parse(request.limit, request.offset)?,
         Ok(pb::SearchAction::Count) => Page::COUNT_ONLY,
@@ -54,17 +54,17 @@ fn conditions(list: Vec<pb::TagValues>) -> Vec<TagValues> {
 }
 
 /// Tags for the wire.
-pub fn tags(tags: Vec<Tag>) -> Vec<pb::Tag> {
+pub(crate) fn tags(tags: Vec<Tag>) -> Vec<pb::Tag> {
     tags.into_iter().map(|Tag { key, value }| pb::Tag { key, value }).collect()
 }
 
 /// A key and its values for the wire.
-pub fn tag_values(tag: TagValues) -> pb::TagValues {
+pub(crate) fn tag_values(tag: TagValues) -> pb::TagValues {
     pb::TagValues { key: tag.key, values: tag.values }
 }
 
 /// What a search found.
-pub fn found(found: Found) -> pb::SearchQueuesResponse {
+pub(crate) fn found(found: Found) -> pb::SearchQueuesResponse {
     let resources = found.queues.into_iter().map(resource).collect();
     pb::SearchQueuesResponse { resources, total_count: count(found.total) }
 }

@@ -25,7 +25,7 @@ use crate::store::subscriptions::locks;
 use crate::store::subscriptions::settlement::{self, Settled};
 
 /// Settles deliveries until the lane is closed and empty.
-pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<SettleRequest>>, apart: Arc<Apart<Pending>>) {
+pub(crate) async fn run(core: Arc<Core>, queue: Arc<LaneQueue<SettleRequest>>, apart: Arc<Apart<Pending>>) {
     let connection = LaneConnection::new(&core.store, "dms-settle", Durability::Synchronous);
     let mut lane = SettleLane { core, apart, connection };
     while let Some(requests) = queue.next().await {
@@ -201,7 +201,7 @@ pub(super) async fn settle_ops(
 
 impl Done {
     /// Tells the callers, and whoever the change concerns.
-    pub fn answer(self, core: &Core, part: Vec<Pending>) {
+    pub(super) fn answer(self, core: &Core, part: Vec<Pending>) {
         let Self { epoch, settled, mut decided } = self;
         core.metrics.messages().settled(decided.counts);
         core.metrics.messages().dead_letters_lost(settled.lost);

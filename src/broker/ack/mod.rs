@@ -10,8 +10,8 @@ pub(super) mod settlement_plan;
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
 
-pub use self::lane::run;
-pub use self::pending::Pending;
+pub(super) use self::lane::run;
+pub(super) use self::pending::Pending;
 
 use super::Broker;
 use super::batching::flush_cycle;
@@ -26,13 +26,13 @@ use crate::store::subscriptions::leases::{self, LeaseKey};
 /// Bytes one entry counts against the lane.
 const ENTRY_BYTES: usize = 64;
 /// Bytes a lease counts that is settled without a call: one transaction takes about two thousand.
-pub const LEASE_BYTES: usize = 1024;
+pub(super) const LEASE_BYTES: usize = 1024;
 /// Bytes of messages that become dead letters in one transaction, unless a single acknowledgement or lease has more.
 const DYING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One acknowledgement.
 #[derive(Debug)]
-pub struct Ack {
+pub(super) struct Ack {
     /// The reader that the caller named.
     pub key: SubscriptionKey,
     /// FIFO: consumers wait for the batch in flight.
@@ -47,7 +47,7 @@ pub struct Ack {
 
 /// What arrives in the queue of a settle lane.
 #[derive(Debug)]
-pub enum SettleRequest {
+pub(super) enum SettleRequest {
     /// An acknowledgement.
     Ack(Ack),
     /// Leases of one reader that have ended: their messages have failed.
@@ -58,7 +58,7 @@ pub enum SettleRequest {
 
 impl SettleRequest {
     /// Whose deliveries it settles.
-    pub fn key(&self) -> SubscriptionKey {
+    pub(super) fn key(&self) -> SubscriptionKey {
         match self {
             Self::Ack(ack) => ack.key,
             Self::Expire(key, _) => *key,

@@ -16,7 +16,7 @@ use crate::store::subscriptions::locks;
 
 /// What a settle lane settles one by one.
 #[derive(Debug)]
-pub struct Pending {
+pub(crate) struct Pending {
     pub(super) key: SubscriptionKey,
     pub(super) op: Op,
     reply: Option<oneshot::Sender<Result<Acknowledged>>>,

@@ -17,7 +17,7 @@ use crate::store::subscriptions::settlement::{DeadMessage, Settlement};
 
 /// One thing to settle.
 #[derive(Debug)]
-pub enum Op {
+pub(crate) enum Op {
     /// Entries of an acknowledgement by a reader.
     Ack {
         /// The reader that the caller named.
@@ -33,7 +33,7 @@ pub enum Op {
 
 impl Op {
     /// The leases it may change.
-    pub fn leases(&self) -> Vec<LeaseKey> {
+    pub(crate) fn leases(&self) -> Vec<LeaseKey> {
         match self {
             Self::Ack { key, entries } => {
                 let handlers = entries.iter().filter_map(|(handler, _)| *handler);
@@ -46,11 +46,11 @@ impl Op {
 }
 
 /// Outcomes of the acknowledgements, by index of their op.
-pub type Outcomes = BTreeMap<usize, Acknowledged>;
+pub(crate) type Outcomes = BTreeMap<usize, Acknowledged>;
 
 /// What the callers and the metrics are told once it is committed.
 #[derive(Debug)]
-pub struct Decided {
+pub(crate) struct Decided {
     /// For the callers.
     pub outcomes: Outcomes,
     /// For the metrics.
@@ -59,15 +59,15 @@ pub struct Decided {
 
 /// The time to decide by.
 #[derive(Debug, Clone, Copy)]
-pub struct Present {
+pub(crate) struct Present {
     /// By which leases end.
     pub now: Timestamp,
     /// By which messages expire, see [`crate::domain::clock::Clock::expiry_now`].
-    pub expiry_now: Timestamp,
+    pub(crate) expiry_now: Timestamp,
 }
 
 /// Applies the ops one after the other to the leases as they are.
-pub fn decide(ops: &[&Op], leases: Vec<Lease>, policies: &[ReaderPolicy], at: Present) -> (Settlement, Decided) {
+pub(crate) fn decide(ops: &[&Op], leases: Vec<Lease>, policies: &[ReaderPolicy], at: Present) -> (Settlement, Decided) {
     let leases = leases.into_iter().map(|lease| (LeaseKey { subscription: lease.key, id: lease.id }, lease)).collect();
     let (settlement, counts) = (Settlement::default(), SettledCounts::default());
     let mut table = Table { leases, policies, at, changed: BTreeSet::new(), settlement, counts };

@@ -26,7 +26,7 @@ const QUARANTINE_MAX: Duration = Duration::from_secs(60);
 /// It is remembered for this many quarantines.
 const REMEMBERED: u32 = 4;
 /// Connections at a time.
-pub const CONNECTIONS: usize = 2;
+pub(crate) const CONNECTIONS: usize = 2;
 /// Bytes that may wait for all together, and for one.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 const KEY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -38,7 +38,7 @@ const IN_LINE_EVERY: u32 = 4;
 
 /// What became of one attempt. Who waits for it has been answered, unless it comes back.
 #[derive(Debug)]
-pub enum Attempt<W> {
+pub(crate) enum Attempt<W> {
     /// It is done, or nobody knows whether it is.
     Done,
     /// Postgres has refused it.
@@ -48,7 +48,7 @@ pub enum Attempt<W> {
 }
 
 /// Work that can be done apart.
-pub trait ApartWork: Sized + Send + 'static {
+pub(crate) trait ApartWork: Sized + Send + 'static {
     /// What it is for: done in order for each.
     type Key: Copy + Eq + Hash + Debug + Send + Sync + 'static;
 
@@ -117,7 +117,7 @@ struct Sides<W: ApartWork> {
 
 /// All that is served apart from lanes of one kind.
 #[derive(Debug)]
-pub struct Apart<W: ApartWork> {
+pub(crate) struct Apart<W: ApartWork> {
     core: Arc<Core>,
     name: &'static str,
     sides: Mutex<Sides<W>>,
@@ -129,7 +129,7 @@ pub struct Apart<W: ApartWork> {
 
 impl<W: ApartWork> Apart<W> {
     /// Nothing is apart yet. Its tasks are among those that the end of the service waits for.
-    pub fn new(core: Arc<Core>, name: &'static str, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(core: Arc<Core>, name: &'static str, tasks: TaskTracker) -> Self {
         let sides = Sides { by_key: HashMap::new(), bytes: 0, running: 0, idle: Vec::new() };
         let connections = Semaphore::new(CONNECTIONS);
         Self { core, name, sides: Mutex::new(sides), keys: AtomicUsize::new(0), connections, tasks }
@@ -140,12 +140,12 @@ impl<W: ApartWork> Apart<W> {
     }
 
     /// Whether anything is served apart; false costs nothing.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys.load(Ordering::Relaxed) == 0
     }
 
     /// Whether this is served apart now.
-    pub fn has(&self, key: W::Key) -> bool {
+    pub(crate) fn has(&self, key: W::Key) -> bool {
         if self.is_empty() {
             return false;
         }
@@ -158,7 +158,7 @@ impl<W: ApartWork> Apart<W> {
     }
 
     /// It has failed: what comes for it from now on is served apart.
-    pub fn failed(&self, key: W::Key) {
+    pub(crate) fn failed(&self, key: W::Key) {
         let mut sides = self.lock();
         if let Some(side) = sides.by_key.get_mut(&key) {
             return side.has_failed();
@@ -171,7 +171,7 @@ impl<W: ApartWork> Apart<W> {
     }
 
     /// Serves this apart; refused when too much waits already.
-    pub fn add(self: &Arc<Self>, key: W::Key, work: W) {
+    pub(crate) fn add(self: &Arc<Self>, key: W::Key, work: W) {
         let bytes = work.bytes();
         let reserved = self.core.memory.part(Use::Lanes).reserve(None, bytes);
         let mut guard = self.lock();

@@ -8,7 +8,7 @@ use foldhash::HashMap;
 use crate::domain::ids::ProjectId;
 
 /// Whose an item is: a project's, or the service's own.
-pub type Owner = Option<ProjectId>;
+pub(crate) type Owner = Option<ProjectId>;
 
 /// Of what is left of a limit, a project may have this many times as much. One project alone may take four fifths of the
 /// limit, two as busy as can be four ninths each: there is always room for another.
@@ -23,7 +23,7 @@ struct Share<T> {
 
 /// Items of all owners.
 #[derive(Debug)]
-pub struct Shares<T> {
+pub(crate) struct Shares<T> {
     shares: HashMap<Owner, Share<T>>,
     /// Owners that have items, the next one first.
     turns: VecDeque<Owner>,
@@ -39,17 +39,17 @@ impl<T> Default for Shares<T> {
 
 impl<T> Shares<T> {
     /// Items in all, and their bytes.
-    pub fn waiting(&self) -> (usize, usize) {
+    pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.len, self.bytes)
     }
 
     /// Projects that have items.
-    pub fn projects(&self) -> usize {
+    pub(crate) fn projects(&self) -> usize {
         self.shares.len() - usize::from(self.shares.contains_key(&None))
     }
 
     /// Whether one more item of this owner fits within its share of the limits. What the service has itself does not count.
-    pub fn has_room(&self, owner: &Owner, bytes: usize, items_max: usize, bytes_max: usize) -> bool {
+    pub(crate) fn has_room(&self, owner: &Owner, bytes: usize, items_max: usize, bytes_max: usize) -> bool {
         let (own_items, own_bytes) = self.shares.get(owner).map_or((0, 0), |share| (share.items.len(), share.bytes));
         let (service_items, service_bytes) =
             self.shares.get(&None).map_or((0, 0), |share| (share.items.len(), share.bytes));
@@ -62,7 +62,7 @@ impl<T> Shares<T> {
     }
 
     /// Adds an item behind the others of its owner.
-    pub fn push(&mut self, owner: Owner, item: T, bytes: usize) {
+    pub(crate) fn push(&mut self, owner: Owner, item: T, bytes: usize) {
         self.len += 1;
         self.bytes += bytes;
         if let Some(share) = self.shares.get_mut(&owner) {
@@ -74,13 +74,13 @@ impl<T> Shares<T> {
     }
 
     /// Bytes of the item whose turn it is.
-    pub fn next_bytes(&self) -> Option<usize> {
+    pub(crate) fn next_bytes(&self) -> Option<usize> {
         let share = self.shares.get(self.turns.front()?)?;
         share.items.front().map(|(_, bytes)| *bytes)
     }
 
     /// Takes the item whose turn it is; the next turn is another owner's.
-    pub fn pop(&mut self) -> Option<T> {
+    pub(crate) fn pop(&mut self) -> Option<T> {
         let owner = self.turns.pop_front()?;
         let share = self.shares.get_mut(&owner)?;
         let (item, bytes) = share.items.pop_front()?;

@@ -30,7 +30,7 @@ struct Live {
 
 impl Round {
     /// Begins now, for so many calls. It is sampled when one of them is; `callers` are those that are known already.
-    pub fn begin<'a>(lane: Lane, calls: usize, callers: impl IntoIterator<Item = &'a Span>) -> Self {
+    pub(crate) fn begin<'a>(lane: Lane, calls: usize, callers: impl IntoIterator<Item = &'a Span>) -> Self {
         if !tracing::enabled!(Level::DEBUG) {
             return Self::default();
         }
@@ -42,12 +42,12 @@ impl Round {
     }
 
     /// The span to work in.
-    pub fn span(&self) -> Span {
+    pub(crate) fn span(&self) -> Span {
         self.0.as_ref().map_or_else(Span::none, |live| live.span.clone())
     }
 
     /// Links it to calls: each says in its own span which round has served it.
-    pub fn serves<'a>(&self, callers: impl IntoIterator<Item = &'a Span>) {
+    pub(crate) fn serves<'a>(&self, callers: impl IntoIterator<Item = &'a Span>) {
         let Some(Live { span, at, .. }) = &self.0 else { return };
         for caller in callers.into_iter().filter(|caller| !caller.is_disabled()).take(LINKS_MAX) {
             span.follows_from(caller);
@@ -58,7 +58,7 @@ impl Round {
     }
 
     /// Tells how long it took.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         if let Some(Live { span, begun, .. }) = self.0 {
             let elapsed_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             span.in_scope(|| tracing::debug!(elapsed_us, "round ended"));

@@ -13,10 +13,10 @@ use crate::store::session::connection::{Failure, FlushError};
 const ATTEMPTS_MAX: usize = 64;
 
 /// A part that was not carried out, as it was, and why.
-pub type Failed<T> = (Vec<T>, FlushError);
+pub(crate) type Failed<T> = (Vec<T>, FlushError);
 
 /// How a lane carries out parts of a flush, and what becomes of those that cannot be.
-pub trait Parts: Send {
+pub(crate) trait Parts: Send {
     /// What is served together.
     type Item: Send;
 
@@ -41,7 +41,7 @@ pub trait Parts: Send {
 
 /// Carries out what can be of a part that has failed. What is still in doubt after `limit`, or after too many attempts, is set
 /// apart.
-pub async fn isolate<P: Parts>(parts: &mut P, (part, error): Failed<P::Item>, limit: Duration) {
+pub(crate) async fn isolate<P: Parts>(parts: &mut P, (part, error): Failed<P::Item>, limit: Duration) {
     let deadline = Instant::now() + limit;
     let (mut untried, mut failed, mut attempts) = (Vec::new(), Some((part, error)), 0);
     loop {

@@ -31,7 +31,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs a lane to its end, and again should it panic: whoever was in its hands learns that the outcome is not known, and whoever
 /// waits in front of it is served.
-pub async fn keep_running<F>(lane: Lane, metrics: Metrics, run: impl Fn() -> F)
+pub(crate) async fn keep_running<F>(lane: Lane, metrics: Metrics, run: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -47,19 +47,19 @@ where
 
 /// How much may wait, and how much one flush takes.
 #[derive(Debug, Clone, Copy)]
-pub struct LaneLimits {
+pub(crate) struct LaneLimits {
     /// Calls that may wait.
     pub calls_max: usize,
     /// Bytes that may wait.
     pub bytes_max: usize,
     /// Calls in one flush.
-    pub flush_calls_max: usize,
+    pub(crate) flush_calls_max: usize,
     /// Bytes in one flush; a single call may be larger.
-    pub flush_bytes_max: usize,
+    pub(crate) flush_bytes_max: usize,
 }
 
 /// What can be told in one with what came later.
-pub trait Merge {
+pub(crate) trait Merge {
     /// Adds what came later.
     fn merge(&mut self, newer: Self);
 }
@@ -104,7 +104,7 @@ impl<T> Waiting<T> {
 
 /// Calls on their way to a lane.
 #[derive(Debug)]
-pub struct LaneQueue<T> {
+pub(crate) struct LaneQueue<T> {
     waiting: Mutex<Waiting<T>>,
     arrived: Notify,
     limits: LaneLimits,
@@ -115,7 +115,7 @@ pub struct LaneQueue<T> {
 
 impl<T> LaneQueue<T> {
     /// An empty queue.
-    pub fn new(limits: LaneLimits, memory: ByteBudget, metrics: Metrics) -> Self {
+    pub(crate) fn new(limits: LaneLimits, memory: ByteBudget, metrics: Metrics) -> Self {
         let waiting = Waiting { shares: Shares::default(), small_flushes: 0, news: BTreeMap::new(), closed: false };
         Self { waiting: Mutex::new(waiting), arrived: Notify::new(), limits, memory, metrics }
     }
@@ -125,7 +125,7 @@ impl<T> LaneQueue<T> {
     }
 
     /// Adds a call of a project.
-    pub fn push(&self, project: &ProjectId, item: T, bytes: usize) -> Result<()> {
+    pub(crate) fn push(&self, project: &ProjectId, item: T, bytes: usize) -> Result<()> {
         let owner = Some(project.clone());
         let reserved = self.reserve(project, bytes + CALL_OVERHEAD_BYTES);
         let mut waiting = self.lock();
@@ -149,13 +149,13 @@ impl<T> LaneQueue<T> {
 
     /// Adds an event of the service itself, which is never refused and not counted against the limits of calls: there are at
     /// most a few per flush of another lane. Its bytes keep a flush small.
-    pub fn push_event(&self, item: T, bytes: usize) {
+    pub(crate) fn push_event(&self, item: T, bytes: usize) {
         self.lock().shares.push(None, (item, None), bytes);
         self.arrived.notify_one();
     }
 
     /// Tells what has happened to a stream: one item a stream, however much happens before the lane looks.
-    pub fn tell(&self, stream: StreamId, news: T)
+    pub(crate) fn tell(&self, stream: StreamId, news: T)
     where
         T: Merge,
     {
@@ -167,7 +167,7 @@ impl<T> LaneQueue<T> {
     }
 
     /// Takes what has arrived, within the limits of a flush; empty when nothing has.
-    pub fn take(&self) -> Vec<T> {
+    pub(crate) fn take(&self) -> Vec<T> {
         self.lock().take(&self.limits)
     }
 
@@ -185,7 +185,7 @@ impl<T> LaneQueue<T> {
 
     /// Waits for the next flush; `None` when the lane is closed and nothing is left. What other tasks are about to add comes
     /// along: they run first. That costs a lone call nothing and makes the flushes of a busy service larger.
-    pub async fn next(&self) -> Option<Vec<T>> {
+    pub(crate) async fn next(&self) -> Option<Vec<T>> {
         loop {
             tokio::task::yield_now().await;
             if let ControlFlow::Break(next) = self.poll() {
@@ -196,14 +196,14 @@ impl<T> LaneQueue<T> {
     }
 
     /// Calls and events that wait, and their bytes.
-    pub fn waiting(&self) -> (usize, usize) {
+    pub(crate) fn waiting(&self) -> (usize, usize) {
         let waiting = self.lock();
         let (items, bytes) = waiting.shares.waiting();
         (items + waiting.news.len(), bytes)
     }
 
     /// Takes no more calls; what waits is still flushed.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_one();
     }

@@ -29,7 +29,7 @@ type Key = (ProjectId, Purpose);
 
 /// What each project has in use.
 #[derive(Debug)]
-pub struct PoolShares {
+pub(crate) struct PoolShares {
     calls: usize,
     look_ups: usize,
     projects: Mutex<HashMap<Key, Arc<Semaphore>>>,
@@ -37,7 +37,7 @@ pub struct PoolShares {
 
 /// One connection's worth of a project's share, given back when dropped.
 #[derive(Debug)]
-pub struct PoolShare<'a> {
+pub(crate) struct PoolShare<'a> {
     permit: Option<OwnedSemaphorePermit>,
     shares: &'a PoolShares,
     key: Key,
@@ -45,7 +45,7 @@ pub struct PoolShare<'a> {
 
 impl PoolShares {
     /// Shares of a pool of this size.
-    pub fn new(pool_connections: u32) -> Self {
+    pub(crate) fn new(pool_connections: u32) -> Self {
         let all = usize::try_from(pool_connections - pool_connections.div_ceil(4)).unwrap_or(1);
         let look_ups = (all / LOOK_UPS).max(1);
         Self { calls: all.saturating_sub(look_ups).max(1), look_ups, projects: Mutex::default() }
@@ -59,7 +59,7 @@ impl PoolShares {
     ///
     /// # Errors
     /// `Unavailable` after ten seconds.
-    pub async fn enter(&self, project: &ProjectId) -> Result<PoolShare<'_>> {
+    pub(crate) async fn enter(&self, project: &ProjectId) -> Result<PoolShare<'_>> {
         self.take(project, Purpose::Call).await
     }
 
@@ -67,7 +67,7 @@ impl PoolShares {
     ///
     /// # Errors
     /// `Unavailable` after ten seconds.
-    pub async fn look_up(&self, project: &ProjectId) -> Result<PoolShare<'_>> {
+    pub(crate) async fn look_up(&self, project: &ProjectId) -> Result<PoolShare<'_>> {
         self.take(project, Purpose::LookUp).await
     }
 

@@ -11,23 +11,24 @@ const DRIFT_DIVISOR: u32 = 19;
 /// Postgres's clock has microseconds, and so has each sum.
 const RESOLUTION: Duration = Duration::from_micros(3);
 /// How often the clock is read while its readings are good.
-pub const INTERVAL: Duration = Duration::from_secs(3);
+pub(super) const INTERVAL: Duration = Duration::from_secs(3);
 /// How soon it is read again after a reading that failed or said little.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The known error of a clock whose readings take 200 ms at most and which does not stand still: half of that, and what a clock 5 %
 /// off drifts until the next one has come.
-pub const ERROR_MAX: Duration = Duration::from_millis(300);
+#[cfg(test)]
+pub(crate) const ERROR_MAX: Duration = Duration::from_millis(300);
 /// A reading better than this is good.
 const GOOD_READING: Duration = Duration::from_millis(100);
 /// How far ahead the clock may be when it stands still to let Postgres's catch up. Less than the shortest lease, so that a lease
 /// given out by a replica that has started since has not ended here before it began. Beyond it, the clock goes back.
-pub const STAND_STILL_MAX: Duration = Duration::from_secs(5);
+pub(crate) const STAND_STILL_MAX: Duration = Duration::from_secs(5);
 /// A step ahead of more than this does not let messages expire at once.
 const EXPIRY_STEP_MIN: Duration = Duration::from_secs(60);
 
 /// What Postgres's clock showed, and when: in the middle of the round trip, give or take half of it.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading {
+pub(super) struct Reading {
     at: Duration,
     shown: Timestamp,
     half_trip: Duration,
@@ -35,13 +36,13 @@ pub struct Reading {
 
 impl Reading {
     /// Asked and answered at these times since the start.
-    pub fn between(asked: Duration, answered: Duration, shown: Timestamp) -> Self {
+    pub(super) fn between(asked: Duration, answered: Duration, shown: Timestamp) -> Self {
         let half_trip = answered.saturating_sub(asked) / 2;
         Self { at: asked + half_trip, shown, half_trip }
     }
 
     /// How far off it was when it was made.
-    pub fn error(self) -> Duration {
+    pub(super) fn error(self) -> Duration {
         self.half_trip
     }
 
@@ -59,7 +60,7 @@ impl Reading {
 
 /// What a reading changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Followed {
+pub(crate) struct Followed {
     /// How far ahead the clock was, in microseconds, going by the reading that it follows now; `None` when it is no better than the
     /// one before, which is kept.
     pub offset: Option<i64>,
@@ -71,7 +72,7 @@ pub struct Followed {
 
 /// A step of Postgres's clock, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Followed at once.
     Ahead(Duration),
     /// The clock stands still until Postgres's has caught up.
@@ -81,7 +82,7 @@ pub enum Step {
 }
 
 /// When to read the clock again.
-pub fn pause_after(followed: Option<Followed>) -> Duration {
+pub(crate) fn pause_after(followed: Option<Followed>) -> Duration {
     match followed {
         Some(Followed { offset: Some(_), error, .. }) if error <= GOOD_READING => INTERVAL,
         _ => RETRY_INTERVAL,
@@ -97,7 +98,7 @@ struct Withheld {
 
 /// The state of the clock.
 #[derive(Debug)]
-pub struct Hands {
+pub(super) struct Hands {
     reading: Reading,
     /// What was shown last: nothing earlier is shown afterwards.
     floor: Timestamp,
@@ -106,34 +107,34 @@ pub struct Hands {
 
 impl Hands {
     /// Goes by a first reading.
-    pub fn new(reading: Reading) -> Self {
+    pub(super) fn new(reading: Reading) -> Self {
         Self { reading, floor: reading.shown, withheld: Withheld::default() }
     }
 
     /// The present.
-    pub fn show(&mut self, now: Duration) -> Timestamp {
+    pub(super) fn show(&mut self, now: Duration) -> Timestamp {
         self.floor = self.floor.max(self.reading.shows(now));
         self.floor
     }
 
     /// How far it may be off, standing still included.
-    pub fn error(&self, now: Duration) -> Duration {
+    pub(super) fn error(&self, now: Duration) -> Duration {
         self.reading.error_at(now) + self.floor.since(self.reading.shows(now))
     }
 
     /// Postgres's clock is not further than this.
-    pub fn latest(&mut self, now: Duration) -> Timestamp {
+    pub(super) fn latest(&mut self, now: Duration) -> Timestamp {
         self.show(now).max(self.reading.shows(now).plus(self.reading.error_at(now)))
     }
 
     /// The present as far as it lets messages expire.
-    pub fn expiry_now(&mut self, now: Duration) -> Timestamp {
+    pub(super) fn expiry_now(&mut self, now: Duration) -> Timestamp {
         let behind = if now < self.withheld.until { self.withheld.by } else { Duration::ZERO };
         self.show(now).minus(behind)
     }
 
     /// How long it takes until an instant is shown.
-    pub fn left_until(&mut self, instant: Timestamp, now: Duration) -> Duration {
+    pub(super) fn left_until(&mut self, instant: Timestamp, now: Duration) -> Duration {
         match self.show(now) >= instant {
             true => Duration::ZERO,
             false => instant.since(self.reading.shows(now)),
@@ -143,7 +144,7 @@ impl Hands {
     /// Goes by a fresh reading if that is better than the one in use as it is by now, or proves it wrong. A reading that took long
     /// says little: the request or the answer may have been held up on its way, by seconds when a network or a process stands
     /// still.
-    pub fn follow(&mut self, fresh: Reading, now: Duration) -> Followed {
+    pub(super) fn follow(&mut self, fresh: Reading, now: Duration) -> Followed {
         let (shown, before, after) = (self.show(now), self.reading.shows(now), fresh.shows(now));
         let (error_before, error) = (self.reading.error_at(now), fresh.error_at(now));
         let apart = before.since(after).max(after.since(before));

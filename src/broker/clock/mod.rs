@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-pub use self::hands::{ERROR_MAX, STAND_STILL_MAX};
 pub(super) use self::hands::{Followed, Step, pause_after};
 pub use self::manual::ManualClock;
 

@@ -10,13 +10,13 @@ use crate::domain::message;
 use crate::memory::Reservation;
 
 /// A consumer with the messages it gets.
-pub struct Batch {
+pub(super) struct Batch {
     /// The consumer.
     pub request: ClaimRequest,
     /// Its messages, never none: new ones in the order of the stream, then failed ones.
     pub messages: Vec<Candidate>,
     /// What they keep in memory.
-    pub kept_bytes: usize,
+    pub(crate) kept_bytes: usize,
     /// Reserved for that once the claim is planned.
     pub kept: Option<Reservation>,
 }
@@ -25,7 +25,7 @@ pub struct Batch {
 ///
 /// Where both wait, failed messages share the deliveries of a group with new ones: at least every second delivery is a new one,
 /// over all consumers, batches and replicas, for the turn is kept in the subscription's row. FIFO queues have one kind at a time.
-pub struct Deliverable {
+pub(super) struct Deliverable {
     /// Messages never claimed, in the order of the stream.
     pub new: VecDeque<Candidate>,
     /// Messages that have failed before, in the order in which they come again.
@@ -40,7 +40,7 @@ impl Deliverable {
     }
 
     /// Serves consumers in order of arrival until messages or consumers run out; consumers that have given up are left out.
-    pub fn cut(&mut self, waiting: &mut VecDeque<ClaimRequest>, consumers_max: usize) -> Vec<Batch> {
+    pub(super) fn cut(&mut self, waiting: &mut VecDeque<ClaimRequest>, consumers_max: usize) -> Vec<Batch> {
         let mut batches = Vec::new();
         while batches.len() < consumers_max && !self.is_empty() {
             let Some(request) = waiting.pop_front() else { break };

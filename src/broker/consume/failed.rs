@@ -25,17 +25,17 @@ const BYTES_MAX: usize = 8 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct FoundFailed {
     /// Those that may be delivered, in the order in which they come again.
-    pub candidates: VecDeque<Candidate>,
+    pub(crate) candidates: VecDeque<Candidate>,
     /// Those that have expired, are not selected any more, or cannot be read.
     pub dropped: Vec<i64>,
     /// How many of them have expired.
     pub expired: i64,
     /// How many of them the label rule does not select any more.
-    pub unselected: i64,
+    pub(crate) unselected: i64,
     /// The last failure that was looked at.
     pub last: i64,
     /// The first failure that nothing was decided about, for its message did not fit into this round.
-    pub undecided_from: Option<i64>,
+    pub(crate) undecided_from: Option<i64>,
 }
 
 /// Segments in reach: those in memory, and those just read.

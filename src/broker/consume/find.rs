@@ -25,7 +25,7 @@ const SEARCH_SHARE: usize = 4;
 /// What a walk over the log found.
 pub(super) struct FoundNew {
     /// Messages that may be delivered.
-    pub candidates: Vec<Candidate>,
+    pub(crate) candidates: Vec<Candidate>,
     /// Where the walk ended.
     pub end: i64,
     /// Append time there.
@@ -35,9 +35,9 @@ pub(super) struct FoundNew {
     /// Those of them that had expired.
     pub expired: i64,
     /// Those of them that the label rule does not select.
-    pub unselected: i64,
+    pub(crate) unselected: i64,
     /// Whether it ended at its bounds, having found little.
-    pub is_search: bool,
+    pub(crate) is_search: bool,
 }
 
 impl ClaimLane {

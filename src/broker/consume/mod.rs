@@ -26,7 +26,7 @@ use foldhash::HashMap;
 use tokio::sync::oneshot;
 use tracing::Span;
 
-pub use self::news::StreamNews;
+pub(super) use self::news::StreamNews;
 
 use self::reader::Reader;
 use self::suspects::Suspects;
@@ -51,20 +51,20 @@ const RETRY: Duration = Duration::from_millis(250);
 
 /// A batch under a lease, on its way to its consumer.
 #[derive(Debug)]
-pub struct Granted {
+pub(super) struct Granted {
     /// The lease.
     pub lease: LeaseKey,
     /// Its messages.
     pub deliveries: Vec<Delivery>,
     /// Bytes that they keep in memory until they are dropped: of whole segments, where they are most of them.
-    pub kept_bytes: usize,
+    pub(crate) kept_bytes: usize,
     /// Reserved for that until the caller has counted them as an answer.
     pub kept: Option<Reservation>,
 }
 
 /// One consumer that wants messages.
 #[derive(Debug)]
-pub struct ClaimRequest {
+pub(super) struct ClaimRequest {
     /// Whose messages.
     pub key: SubscriptionKey,
     /// FIFO: nothing while a batch is in flight.
@@ -87,7 +87,7 @@ pub struct ClaimRequest {
 
 /// What arrives in the queue of a claim lane.
 #[derive(Debug)]
-pub enum ClaimMessage {
+pub(super) enum ClaimMessage {
     /// A consumer.
     Request(ClaimRequest),
     /// What has happened to a stream and its readers.
@@ -129,7 +129,7 @@ struct ClaimLane {
 }
 
 /// Gives out leases until the lane is closed.
-pub async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
+pub(super) async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
     let durability = if core.settings.synchronous_leases { Durability::Synchronous } else { Durability::Asynchronous };
     let mut lane = ClaimLane {
         connection: LaneConnection::new(&core.store, "dms-claim", durability),

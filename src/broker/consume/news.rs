@@ -9,7 +9,7 @@ const FREED_MAX: usize = 64;
 
 /// What a claim lane has to know of a stream.
 #[derive(Debug, Default)]
-pub struct StreamNews {
+pub(crate) struct StreamNews {
     /// Where it ends now, if it has grown.
     pub(super) tail: Option<i64>,
     /// Its readers have messages due again, their batches in flight have ended, or they are gone.
@@ -20,17 +20,17 @@ pub struct StreamNews {
 
 impl StreamNews {
     /// It has grown to this offset.
-    pub fn grown_to(tail: i64) -> Self {
+    pub(crate) fn grown_to(tail: i64) -> Self {
         Self { tail: Some(tail), ..Self::default() }
     }
 
     /// Its readers have to be read again.
-    pub fn changed() -> Self {
+    pub(crate) fn changed() -> Self {
         Self { changed: true, ..Self::default() }
     }
 
     /// A whole batch of a FIFO reader was acknowledged here.
-    pub fn freed(lease: LeaseKey) -> Self {
+    pub(crate) fn freed(lease: LeaseKey) -> Self {
         Self { freed: BTreeSet::from([lease]), ..Self::default() }
     }
 

@@ -29,7 +29,7 @@ pub(super) struct Planned {
 
 impl Planned {
     /// What `cut` makes of what was found; `None` when nothing moves.
-    pub fn new(
+    pub(super) fn new(
         state: SubscriptionState,
         exclusive: bool,
         mut found: Found,
@@ -74,7 +74,7 @@ impl Planned {
     }
 
     /// Lets the leases begin at this time; their ids tell when they end.
-    pub fn lease_from(&mut self, now: Timestamp) {
+    pub(super) fn lease_from(&mut self, now: Timestamp) {
         for (lease, (key, expires_at, batch)) in self.claim.leases.iter_mut().zip(&mut self.batches) {
             *expires_at = now.plus(batch.request.lease);
             key.id = LeaseId::ending(*expires_at);

@@ -12,7 +12,7 @@ use crate::store::subscriptions::claims::{Claim, Claimed};
 
 /// Where a reader's next messages come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NextSource {
+pub(super) enum NextSource {
     /// FIFO, and a batch is in flight.
     Blocked,
     /// Messages that have failed before.
@@ -26,7 +26,7 @@ pub enum NextSource {
 }
 
 /// One reader.
-pub struct Reader {
+pub(super) struct Reader {
     /// FIFO.
     pub exclusive: bool,
     /// How long messages of its stream are kept.
@@ -51,7 +51,7 @@ pub struct Reader {
 
 impl Reader {
     /// A reader that a consumer asks for.
-    pub fn new(request: &ClaimRequest) -> Self {
+    pub(super) fn new(request: &ClaimRequest) -> Self {
         let now = Instant::now();
         Self {
             exclusive: request.exclusive,
@@ -70,7 +70,7 @@ impl Reader {
 
     /// Adds a consumer. With a row that is known and nothing to give it is parked at once, which costs the same however many
     /// are parked already; otherwise it is ready to be served: true.
-    pub fn push(&mut self, mut request: ClaimRequest) -> bool {
+    pub(super) fn push(&mut self, mut request: ClaimRequest) -> bool {
         self.used_at = Instant::now();
         if self.read_at.elapsed() > REFRESH {
             self.forget_state();
@@ -85,18 +85,18 @@ impl Reader {
     }
 
     /// Leaves out consumers that have given up.
-    pub fn drop_closed(&mut self) {
+    pub(super) fn drop_closed(&mut self) {
         self.waiting.retain(|request| !request.reply.is_closed());
         self.kept_len = self.waiting.len();
     }
 
     /// Whether a consumer waits (or has given up unnoticed).
-    pub fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// Whether nobody has waited for it for a while, as far as was seen when this was asked before.
-    pub fn is_idle(&mut self, now: Instant, idle: Duration) -> bool {
+    pub(super) fn is_idle(&mut self, now: Instant, idle: Duration) -> bool {
         if self.is_waiting() {
             self.used_at = now;
         }
@@ -105,7 +105,7 @@ impl Reader {
     }
 
     /// Its row was read.
-    pub fn set_state(&mut self, state: SubscriptionState) {
+    pub(super) fn set_state(&mut self, state: SubscriptionState) {
         self.end = state.tail;
         self.contested &= state.version != self.left_at;
         self.state = Some(state);
@@ -115,12 +115,12 @@ impl Reader {
     }
 
     /// Its row has to be read again.
-    pub fn forget_state(&mut self) {
+    pub(super) fn forget_state(&mut self) {
         self.state = None;
     }
 
     /// A claim has moved its row.
-    pub fn claimed(&mut self, claimed: Claimed, claim: &Claim) {
+    pub(super) fn claimed(&mut self, claimed: Claimed, claim: &Claim) {
         if let Some(state) = &mut self.state {
             state.place = claimed.place;
             state.version += 1;
@@ -138,7 +138,7 @@ impl Reader {
     }
 
     /// A claim was too late: its row had moved.
-    pub fn lost(&mut self) {
+    pub(super) fn lost(&mut self) {
         self.contested = true;
         self.forget_state();
     }
@@ -152,7 +152,7 @@ impl Reader {
     }
 
     /// A batch was settled whole, with success. When it was the only one, nothing else about the row has changed.
-    pub fn freed(&mut self, lease: LeaseId) {
+    pub(super) fn freed(&mut self, lease: LeaseId) {
         match &mut self.state {
             Some(state) if self.in_flight == Some(lease) => (state.has_leases, self.in_flight) = (false, None),
             _ => self.forget_state(),
@@ -160,12 +160,12 @@ impl Reader {
     }
 
     /// Its stream has grown.
-    pub fn grown_to(&mut self, tail: i64) {
+    pub(super) fn grown_to(&mut self, tail: i64) {
         self.end = self.end.max(tail);
     }
 
     /// Where its next messages come from.
-    pub fn next_source(&self) -> NextSource {
+    pub(super) fn next_source(&self) -> NextSource {
         match &self.state {
             None => NextSource::Nothing,
             Some(state) if self.exclusive && state.has_leases => NextSource::Blocked,
@@ -179,12 +179,12 @@ impl Reader {
     }
 
     /// Whether there are messages to give out, as far as is known.
-    pub fn has_messages(&self) -> bool {
+    pub(super) fn has_messages(&self) -> bool {
         !matches!(self.next_source(), NextSource::Blocked | NextSource::Nothing)
     }
 
     /// Messages that the consumers who have not given up want, at most `enough`.
-    pub fn wanted(&mut self, enough: usize) -> usize {
+    pub(super) fn wanted(&mut self, enough: usize) -> usize {
         while self.waiting.front().is_some_and(|request| request.reply.is_closed()) {
             self.waiting.pop_front();
         }
@@ -200,7 +200,7 @@ impl Reader {
     }
 
     /// Answers consumers whose label rule is not the one the group is bound to.
-    pub fn refuse_other_rules(&mut self) {
+    pub(super) fn refuse_other_rules(&mut self) {
         let Some(bound) = self.state.as_ref().map(|state| &state.rule) else { return };
         if self.waiting.iter().all(|request| request.rule == *bound) {
             return;
@@ -215,7 +215,7 @@ impl Reader {
     }
 
     /// Answers consumers that were never looked after; those that were parked stay.
-    pub fn fail_new(&mut self, error: &Error) {
+    pub(super) fn fail_new(&mut self, error: &Error) {
         let (parked, new): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|request| request.parked);
         self.waiting = parked;
@@ -223,13 +223,13 @@ impl Reader {
     }
 
     /// A consumer whose label rule could bind the reader, when it has none yet.
-    pub fn first_rule(&self) -> Option<LabelRule> {
+    pub(super) fn first_rule(&self) -> Option<LabelRule> {
         self.state.as_ref().filter(|state| state.rule.is_none())?;
         self.waiting.iter().find_map(|request| request.rule.clone())
     }
 
     /// Answers every consumer.
-    pub fn fail_all(&mut self, error: &Error) {
+    pub(super) fn fail_all(&mut self, error: &Error) {
         self.waiting.drain(..).for_each(|request| drop(request.reply.send(Err(error.clone()))));
     }
 }

@@ -8,22 +8,22 @@ use crate::store::log::segments::Segment;
 
 /// A message that may be delivered.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub(super) struct Candidate {
     /// Where it is, with the attempt that this delivery would be.
     pub at: MessageRef,
     /// What it is: a slice of its segment.
     pub message: Message,
     /// Size of the segment, which it keeps in memory.
-    pub segment_bytes: usize,
+    pub(crate) segment_bytes: usize,
     /// Offset of the first message of the segment.
-    pub segment_base: i64,
+    pub(crate) segment_base: i64,
     /// Where it comes from.
     pub origin: Origin,
 }
 
 /// Where a message that may be delivered comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub(super) enum Origin {
     /// Never claimed; so many offsets were passed over before it in this walk.
     New {
         /// Offsets passed over.
@@ -40,7 +40,7 @@ pub enum Origin {
 
 impl Candidate {
     /// A message of a segment; `None` when it cannot be read.
-    pub fn of(segment: &Segment, at: MessageRef, origin: Origin) -> Option<Self> {
+    pub(super) fn of(segment: &Segment, at: MessageRef, origin: Origin) -> Option<Self> {
         let message = segment.message(at.offset)?.clone();
         let (segment_bytes, segment_base) = (segment.payload_bytes, segment.base_offset);
         Some(Self { at, message, segment_bytes, segment_base, origin })
@@ -49,11 +49,11 @@ impl Candidate {
 
 /// A walk over the log from a cursor.
 #[derive(Debug)]
-pub struct LogScan<'a> {
+pub(super) struct LogScan<'a> {
     rule: Option<&'a LabelRule>,
     horizon: Timestamp,
     /// Messages found.
-    pub candidates: Vec<Candidate>,
+    pub(crate) candidates: Vec<Candidate>,
     /// Next offset to look at.
     pub offset: i64,
     /// Append time of the last segment looked at.
@@ -63,14 +63,14 @@ pub struct LogScan<'a> {
     /// Those of them whose messages had expired.
     pub expired: i64,
     /// Those of them that the label rule does not select.
-    pub unselected: i64,
+    pub(crate) unselected: i64,
     /// Bytes of the messages found.
     pub bytes: usize,
 }
 
 impl<'a> LogScan<'a> {
     /// Begins at a cursor.
-    pub fn new(rule: Option<&'a LabelRule>, horizon: Timestamp, cursor: i64, cursor_time: Timestamp) -> Self {
+    pub(super) fn new(rule: Option<&'a LabelRule>, horizon: Timestamp, cursor: i64, cursor_time: Timestamp) -> Self {
         Self {
             rule,
             horizon,
@@ -85,7 +85,7 @@ impl<'a> LogScan<'a> {
     }
 
     /// Passes over messages that have expired, whether or not they are still there.
-    pub fn skip_to(&mut self, offset: i64) {
+    pub(super) fn skip_to(&mut self, offset: i64) {
         let expired = (offset - self.offset).max(0);
         self.skipped += expired;
         self.expired += expired;
@@ -93,7 +93,7 @@ impl<'a> LogScan<'a> {
     }
 
     /// Takes from a segment until `enough` messages are found; a walk that has them does not move on.
-    pub fn take(&mut self, segment: &Segment, enough: usize) {
+    pub(super) fn take(&mut self, segment: &Segment, enough: usize) {
         if self.candidates.len() >= enough {
             return;
         }
@@ -123,7 +123,7 @@ impl<'a> LogScan<'a> {
 }
 
 /// Whether a rule selects a message.
-pub fn selected(rule: Option<&LabelRule>, message: &Message) -> bool {
+pub(super) fn selected(rule: Option<&LabelRule>, message: &Message) -> bool {
     rule.is_none_or(|rule| rule.matches(&message.tags))
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Suspects {
 
 impl Suspects {
     /// A claim of this reader has failed: it rests.
-    pub fn failed(&mut self, key: SubscriptionKey, now: Instant) {
+    pub(super) fn failed(&mut self, key: SubscriptionKey, now: Instant) {
         let rest = self.by_key.get(&key).map_or(REST, |known| (known.rest * 2).min(REST_MAX));
         let suspect = Suspect { failed_at: now, rest };
         self.resting.insert(key, suspect.rests_until());
@@ -45,22 +45,22 @@ impl Suspects {
     }
 
     /// Whether it is to be claimed from apart.
-    pub fn has(&self, key: SubscriptionKey) -> bool {
+    pub(super) fn has(&self, key: SubscriptionKey) -> bool {
         self.by_key.contains_key(&key)
     }
 
     /// Whether it is left alone for now.
-    pub fn is_resting(&self, key: SubscriptionKey) -> bool {
+    pub(super) fn is_resting(&self, key: SubscriptionKey) -> bool {
         self.resting.contains_key(&key)
     }
 
     /// When the next rest ends.
-    pub fn next_end(&self) -> Option<Instant> {
+    pub(super) fn next_end(&self) -> Option<Instant> {
         self.resting.values().min().copied()
     }
 
     /// Those that have rested enough; those that have been well for long are suspected no more.
-    pub fn rested(&mut self, now: Instant) -> Vec<SubscriptionKey> {
+    pub(super) fn rested(&mut self, now: Instant) -> Vec<SubscriptionKey> {
         if self.by_key.is_empty() {
             return Vec::new();
         }

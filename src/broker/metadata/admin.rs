@@ -68,7 +68,7 @@ impl Broker {
 
     /// A page of the groups of a queue by creation, with their counters when asked for, and the token of the next one. Errors:
     /// `QueueNotFound`, `Overloaded`.
-    pub async fn list_groups(
+    pub(crate) async fn list_groups(
         &self,
         project: &ProjectId,
         queue: QueueId,

@@ -27,7 +27,7 @@ const SECONDS_PER_HOUR: f64 = 3600.0;
 
 /// What was read of Postgres for metrics. Whoever asks meanwhile waits for the same reading.
 #[derive(Debug, Default)]
-pub struct LastRead(Mutex<Known>);
+pub(crate) struct LastRead(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {

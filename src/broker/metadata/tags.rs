@@ -17,7 +17,7 @@ impl Broker {
     }
 
     /// Deletes the tag with this key, which must be there.
-    pub async fn delete_queue_tag(&self, project: &ProjectId, queue: QueueId, key: &str) -> Result<()> {
+    pub(crate) async fn delete_queue_tag(&self, project: &ProjectId, queue: QueueId, key: &str) -> Result<()> {
         let _share = self.core.pool_shares.enter(project).await?;
         let selector = TagSelector { key: key.to_owned(), value: None };
         match tags::delete(&self.core.store.pool, project, queue, &[selector]).await? {
@@ -38,7 +38,7 @@ impl Broker {
     }
 
     /// The tags of a queue by key.
-    pub async fn list_queue_tags(&self, project: &ProjectId, queue: QueueId) -> Result<Vec<Tag>> {
+    pub(crate) async fn list_queue_tags(&self, project: &ProjectId, queue: QueueId) -> Result<Vec<Tag>> {
         let _share = self.core.pool_shares.enter(project).await?;
         tags::of_queue(&self.core.store.pool, project, queue).await
     }

@@ -12,7 +12,7 @@ use crate::store::log::segments::Segment;
 /// What a segment costs beside its payload.
 const SEGMENT_OVERHEAD_BYTES: usize = 256;
 /// What a decoded message costs beside its bytes.
-pub const MESSAGE_OVERHEAD_BYTES: usize = 184;
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 184;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -24,18 +24,18 @@ struct Inner {
 
 /// Tells what was committed or read before the cache was last cleared from what was afterwards.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Epoch(u64);
+pub(crate) struct Epoch(u64);
 
 /// The newest segments, bounded in bytes; the oldest goes first.
 #[derive(Debug)]
-pub struct SegmentCache {
+pub(crate) struct SegmentCache {
     inner: Mutex<Inner>,
     bytes_max: usize,
 }
 
 impl SegmentCache {
     /// An empty cache.
-    pub fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self { inner: Mutex::new(Inner::default()), bytes_max }
     }
 
@@ -44,12 +44,12 @@ impl SegmentCache {
     }
 
     /// Has to be asked for before a segment is committed or read that is to be kept.
-    pub fn epoch(&self) -> Epoch {
+    pub(crate) fn epoch(&self) -> Epoch {
         self.lock().epoch
     }
 
     /// Adds a committed segment, unless all was forgotten since `epoch`: a crash of Postgres may have taken it back.
-    pub fn insert(&self, epoch: Epoch, segment: Arc<Segment>) {
+    pub(crate) fn insert(&self, epoch: Epoch, segment: Arc<Segment>) {
         let size = cost(&segment);
         let mut inner = self.lock();
         if size > self.bytes_max || inner.epoch != epoch {
@@ -71,38 +71,38 @@ impl SegmentCache {
     }
 
     /// Bytes kept.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.lock().bytes
     }
 
     /// Forgets all, also what is about to be added.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut inner = self.lock();
         let epoch = Epoch(inner.epoch.0 + 1);
         *inner = Inner { epoch, ..Inner::default() };
     }
 
     /// The segment that holds an offset.
-    pub fn get(&self, stream: StreamId, offset: i64) -> Option<Arc<Segment>> {
+    pub(crate) fn get(&self, stream: StreamId, offset: i64) -> Option<Arc<Segment>> {
         let inner = self.lock();
         let (key, segment) = inner.segments.range(..=(stream, offset)).next_back()?;
         (key.0 == stream && offset < segment.end_offset()).then(|| Arc::clone(segment))
     }
 
     /// The first segment that begins behind an offset.
-    pub fn next_behind(&self, stream: StreamId, offset: i64) -> Option<Arc<Segment>> {
+    pub(crate) fn next_behind(&self, stream: StreamId, offset: i64) -> Option<Arc<Segment>> {
         let inner = self.lock();
         let (key, segment) = inner.segments.range((Bound::Excluded((stream, offset)), Bound::Unbounded)).next()?;
         (key.0 == stream).then(|| Arc::clone(segment))
     }
 
     /// The segment that holds a message. An offset alone may mean another one, when Postgres has crashed since.
-    pub fn holding(&self, stream: StreamId, at: MessageRef) -> Option<Arc<Segment>> {
+    pub(crate) fn holding(&self, stream: StreamId, at: MessageRef) -> Option<Arc<Segment>> {
         self.get(stream, at.offset).filter(|segment| segment.appended_at == at.appended_at)
     }
 
     /// A message.
-    pub fn message(&self, stream: StreamId, at: MessageRef) -> Option<Message> {
+    pub(crate) fn message(&self, stream: StreamId, at: MessageRef) -> Option<Message> {
         self.holding(stream, at)?.message(at.offset).cloned()
     }
 }

@@ -22,7 +22,7 @@ const ENTRIES_MAX: usize = 100_000;
 
 /// A queue with its groups.
 #[derive(Debug)]
-pub struct CatalogEntry {
+pub(crate) struct CatalogEntry {
     /// The queue.
     pub queue: Queue,
     groups: Vec<Group>,
@@ -31,7 +31,7 @@ pub struct CatalogEntry {
 
 impl CatalogEntry {
     /// A group of the queue.
-    pub fn group(&self, id: GroupId) -> Option<&Group> {
+    pub(crate) fn group(&self, id: GroupId) -> Option<&Group> {
         self.groups.iter().find(|group| group.id == id)
     }
 
@@ -115,7 +115,7 @@ impl<T> Entries<T> {
 
 /// The cache of metadata.
 #[derive(Debug)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     store: Store,
     shares: Arc<PoolShares>,
     entries: Mutex<Entries<CatalogEntry>>,
@@ -125,7 +125,7 @@ pub struct Catalog {
 
 impl Catalog {
     /// An empty catalog; what it reads counts against the project's share of the pool.
-    pub fn new(store: Store, shares: Arc<PoolShares>) -> Self {
+    pub(crate) fn new(store: Store, shares: Arc<PoolShares>) -> Self {
         Self { store, shares, entries: Mutex::default(), readings: SingleFlight::default() }
     }
 
@@ -135,7 +135,7 @@ impl Catalog {
 
     /// A queue of a project; one of another project is not found. Ids are given once, so a stranger who names an id that is
     /// kept for its owner is answered without a look at Postgres.
-    pub async fn queue(&self, project: &ProjectId, id: QueueId) -> Result<Arc<CatalogEntry>> {
+    pub(crate) async fn queue(&self, project: &ProjectId, id: QueueId) -> Result<Arc<CatalogEntry>> {
         if let Some(entry) = self.kept(id) {
             return if entry.queue.project == *project { Ok(entry) } else { Err(queues::not_found(id)) };
         }
@@ -147,7 +147,7 @@ impl Catalog {
     }
 
     /// A queue that has this group; read again before the group is said not to be there.
-    pub async fn group(
+    pub(crate) async fn group(
         &self,
         project: &ProjectId,
         queue: QueueId,
@@ -188,13 +188,13 @@ impl Catalog {
     }
 
     /// Drops an entry that has changed; the streams that it named.
-    pub fn forget(&self, id: QueueId) -> Vec<StreamId> {
+    pub(crate) fn forget(&self, id: QueueId) -> Vec<StreamId> {
         let dropped = self.lock().changed(id);
         dropped.map(|entry| entry.streams().collect()).unwrap_or_default()
     }
 
     /// Drops all entries: what has changed is not known.
-    pub fn forget_all(&self) {
+    pub(crate) fn forget_all(&self) {
         self.lock().all_changed();
     }
 }

@@ -12,7 +12,7 @@ use crate::domain::Result;
 
 /// Look-ups under way, by what is looked up.
 #[derive(Debug)]
-pub struct SingleFlight<K, V> {
+pub(crate) struct SingleFlight<K, V> {
     flights: Mutex<HashMap<K, Arc<Flight<V>>>>,
 }
 
@@ -33,7 +33,7 @@ impl<K, V> Default for SingleFlight<K, V> {
 impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
     /// What `known` knows by the time that no other call looks, else what a look-up finds that has begun since this was called. A call
     /// that is given up while it looks leaves that to the next one.
-    pub async fn find(
+    pub(crate) async fn find(
         &self,
         key: K,
         known: impl Fn() -> Option<V>,

@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// One thing to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wakeup {
+pub(crate) enum Wakeup {
     /// A stream has grown to this offset.
     Appended(StreamId, i64),
     /// A reader of the stream has messages due again, its batch in flight has ended, or it is gone.
@@ -49,7 +49,7 @@ struct Pending {
 
 /// Wake-ups on their way out, at most one per stream.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     pending: Mutex<Pending>,
     arrived: Notify,
 }
@@ -60,7 +60,7 @@ impl Outbox {
     }
 
     /// Adds a wake-up for the other replicas.
-    pub fn push(&self, wakeup: Wakeup) {
+    pub(crate) fn push(&self, wakeup: Wakeup) {
         let mut pending = self.lock();
         match wakeup {
             Wakeup::Appended(stream, tail) => {
@@ -127,7 +127,7 @@ fn parse_word(word: &str) -> Option<Wakeup> {
 }
 
 /// Sends what is in the outbox until the service stops.
-pub async fn send_loop(core: Arc<Core>) {
+pub(crate) async fn send_loop(core: Arc<Core>) {
     let mut connection = LaneConnection::new(&core.store, "dms-notify", Durability::Asynchronous);
     while core.until_stopped(core.outbox.arrived.notified()).await.is_some() {
         for payload in payloads(core.replica, &core.outbox.take()) {
@@ -152,7 +152,7 @@ pub async fn send_loop(core: Arc<Core>) {
 
 /// Receives the wake-ups of other replicas until the service stops. While the connection is down, and when it is back, what is
 /// known of queues is forgotten and every parked consumer is looked after again.
-pub async fn receive_loop(core: Arc<Core>, mut listener: Listener) {
+pub(crate) async fn receive_loop(core: Arc<Core>, mut listener: Listener) {
     while core.until_stopped(receive(&core, listener)).await.is_some() {
         core.missed_wakeups();
         let Some(connected) = core.until_stopped(connect_again(&core)).await else { return };

@@ -31,7 +31,7 @@ pub(super) struct Appender {
 
 impl Appender {
     /// Leaves out what goes to streams that are served apart.
-    pub fn divert(&self, flush: &mut Flush) {
+    pub(super) fn divert(&self, flush: &mut Flush) {
         if self.apart.is_empty() {
             return;
         }
@@ -46,7 +46,7 @@ impl Appender {
     }
 
     /// Commits a flush. What cannot be committed for now is taken out of it.
-    pub async fn commit(&mut self, connection: &mut LaneConnection, flush: &mut Flush) -> Stored {
+    pub(super) async fn commit(&mut self, connection: &mut LaneConnection, flush: &mut Flush) -> Stored {
         let now = self.core.clock.now();
         if let Err(error) = self.core.ensure_partitions(now).await {
             return failed(flush.streams(), &error);
@@ -153,7 +153,7 @@ async fn append(
 }
 
 /// Sends to one stream that cannot be served with others.
-pub struct SetApart {
+pub(crate) struct SetApart {
     stream: StreamId,
     flush: StreamFlush,
 }

@@ -22,7 +22,7 @@ const CALL_BYTES: usize = 64;
 pub(super) type Stored = BTreeMap<StreamId, Result<Option<Appended>>>;
 
 /// What goes to one stream.
-pub struct StreamFlush {
+pub(super) struct StreamFlush {
     append: Option<Append>,
     delayed: Vec<DelayedRecord>,
     replies: Vec<oneshot::Sender<Result<bool>>>,
@@ -37,7 +37,7 @@ pub(super) struct Flush {
 
 impl Flush {
     /// One segment for each stream.
-    pub fn new(requests: Vec<AppendRequest>, epoch: Epoch) -> Self {
+    pub(super) fn new(requests: Vec<AppendRequest>, epoch: Epoch) -> Self {
         let mut by_stream: BTreeMap<StreamId, Vec<AppendRequest>> = BTreeMap::new();
         for request in requests {
             by_stream.entry(request.stream).or_default().push(request);
@@ -48,47 +48,47 @@ impl Flush {
     }
 
     /// What goes to one stream alone.
-    pub fn of(stream: StreamId, flush: StreamFlush, epoch: Epoch) -> Self {
+    pub(super) fn of(stream: StreamId, flush: StreamFlush, epoch: Epoch) -> Self {
         Self { streams: BTreeMap::from([(stream, flush)]), epoch }
     }
 
     /// The streams it writes to.
-    pub fn streams(&self) -> impl Iterator<Item = StreamId> {
+    pub(super) fn streams(&self) -> impl Iterator<Item = StreamId> {
         self.streams.keys().copied()
     }
 
     /// Whether it writes to none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
 
     /// Whether it has messages that are to be hidden for a while.
-    pub fn has_delayed(&self) -> bool {
+    pub(super) fn has_delayed(&self) -> bool {
         self.streams.values().any(|flush| !flush.delayed.is_empty())
     }
 
     /// What it writes to the log.
-    pub fn size_bytes(&self) -> usize {
+    pub(super) fn size_bytes(&self) -> usize {
         self.streams.values().filter_map(|flush| flush.append.as_ref()).map(|append| append.payload.len()).sum()
     }
 
     /// What is appended to some of its streams.
-    pub fn appends(&self, streams: &[StreamId]) -> Vec<Append> {
+    pub(super) fn appends(&self, streams: &[StreamId]) -> Vec<Append> {
         streams.iter().filter_map(|stream| self.streams.get(stream)?.append.clone()).collect()
     }
 
     /// What is hidden for a while of some of its streams.
-    pub fn delayed(&self, streams: &[StreamId]) -> Vec<DelayedRecord> {
+    pub(super) fn delayed(&self, streams: &[StreamId]) -> Vec<DelayedRecord> {
         streams.iter().filter_map(|stream| self.streams.get(stream)).flat_map(|flush| flush.delayed.clone()).collect()
     }
 
     /// Takes out what goes to a stream.
-    pub fn take(&mut self, stream: StreamId) -> Option<StreamFlush> {
+    pub(super) fn take(&mut self, stream: StreamId) -> Option<StreamFlush> {
         self.streams.remove(&stream)
     }
 
     /// Tells the callers, and the consumers that wait.
-    pub fn answer(self, core: &Core, mut stored: Stored) {
+    pub(super) fn answer(self, core: &Core, mut stored: Stored) {
         let delayed = self.streams.values().flat_map(|flush| &flush.delayed);
         let due = delayed.map(|record| record.due_at).min();
         for (stream, flush) in self.streams {
@@ -131,18 +131,18 @@ impl StreamFlush {
     }
 
     /// What it keeps in memory.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let append = self.append.as_ref().map_or(0, |append| append.payload.len());
         append + self.delayed.iter().map(|record| record.record.len()).sum::<usize>() + CALL_BYTES * self.replies.len()
     }
 
     /// Whether every caller has given up.
-    pub fn is_abandoned(&self) -> bool {
+    pub(super) fn is_abandoned(&self) -> bool {
         self.replies.iter().all(oneshot::Sender::is_closed)
     }
 
     /// Answers that nothing was written.
-    pub fn refuse(self, error: &Error) {
+    pub(super) fn refuse(self, error: &Error) {
         self.replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
     }
 }

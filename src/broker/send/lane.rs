@@ -28,7 +28,7 @@ const OVERLAP_BYTES_MIN: usize = 192 * 1024;
 const OVERLAP_CONNECTIONS: usize = 2;
 
 /// Commits sends until the lane is closed and empty.
-pub async fn run(
+pub(crate) async fn run(
     core: Arc<Core>,
     queue: Arc<LaneQueue<AppendRequest>>,
     apart: Arc<Apart<SetApart>>,

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
-pub use self::lane::run;
+pub(super) use self::lane::run;
 
 use super::Broker;
 use super::batching::flush_cycle;
@@ -27,7 +27,7 @@ use crate::store::metadata::queues;
 
 /// One send on its way to the log.
 #[derive(Debug)]
-pub struct AppendRequest {
+pub(super) struct AppendRequest {
     stream: StreamId,
     /// Records of the messages without delay, see [`codec`].
     payload: BytesMut,

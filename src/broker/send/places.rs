@@ -11,7 +11,7 @@ const STREAMS_MAX: usize = 100_000;
 
 /// Places by stream, bounded.
 #[derive(Debug, Default)]
-pub struct Places(HashMap<StreamId, Left>);
+pub(crate) struct Places(HashMap<StreamId, Left>);
 
 /// How an append left a stream.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ struct Left {
 impl Places {
     /// An append has landed. When it did not begin where the one before had ended, another replica was there
     /// meanwhile.
-    pub fn remember(&mut self, landed: &Landed) {
+    pub(crate) fn remember(&mut self, landed: &Landed) {
         let stream = landed.at.stream_id;
         if self.0.len() >= STREAMS_MAX && !self.0.contains_key(&stream) {
             self.0.clear();
@@ -36,7 +36,7 @@ impl Places {
     }
 
     /// Sets apart appends to streams whose place is known, with their places, from the others.
-    pub fn split(&self, appends: Vec<Append>) -> ((Vec<Append>, Vec<Place>), Vec<Append>) {
+    pub(crate) fn split(&self, appends: Vec<Append>) -> ((Vec<Append>, Vec<Place>), Vec<Append>) {
         let (mut known, mut unknown) = ((Vec::new(), Vec::new()), Vec::new());
         for append in appends {
             match self.0.get(&append.stream).and_then(|left| left.place) {

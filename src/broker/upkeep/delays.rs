@@ -22,7 +22,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(1);
 
 /// Makes delayed messages available when their delay ends.
-pub async fn end_delays(core: Arc<Core>) {
+pub(crate) async fn end_delays(core: Arc<Core>) {
     let mut resting = Resting::default();
     loop {
         let begun = Instant::now();

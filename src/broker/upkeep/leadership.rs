@@ -21,7 +21,7 @@ const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether this replica leads.
 #[derive(Debug)]
-pub struct Leadership {
+pub(crate) struct Leadership {
     leads: watch::Sender<bool>,
     /// When the last heartbeat that was answered was sent.
     confirmed: Mutex<Option<Instant>>,
@@ -35,7 +35,7 @@ impl Default for Leadership {
 
 impl Leadership {
     /// Whether it leads at this moment.
-    pub fn leads(&self) -> bool {
+    pub(crate) fn leads(&self) -> bool {
         let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
         *self.leads.borrow() && confirmed.is_some_and(|sent| sent.elapsed() < CONFIRMED_FOR)
     }
@@ -55,7 +55,7 @@ impl Leadership {
 }
 
 /// Does some work whenever this replica leads, until the service stops. What is under way when it leads no more is given up.
-pub async fn lead<W: Future<Output = ()>>(core: Arc<Core>, work: impl Fn(Arc<Core>) -> W) {
+pub(crate) async fn lead<W: Future<Output = ()>>(core: Arc<Core>, work: impl Fn(Arc<Core>) -> W) {
     while core.until_stopped(core.leadership.becomes(true)).await.is_some() {
         tokio::select! {
             () = work(Arc::clone(&core)) => {}
@@ -65,14 +65,14 @@ pub async fn lead<W: Future<Output = ()>>(core: Arc<Core>, work: impl Fn(Arc<Cor
 }
 
 /// Connects and asks for the first time, so that a replica that is alone leads when it begins to serve.
-pub async fn first(core: &Core) -> Option<Candidate> {
+pub(crate) async fn first(core: &Core) -> Option<Candidate> {
     let mut candidate = connect(&core.store).await.ok()?;
     beat(core, &mut candidate).await.ok()?;
     Some(candidate)
 }
 
 /// Stands for the lead until calls are taken no more, then gives it up at once.
-pub async fn stand(core: Arc<Core>, mut candidate: Option<Candidate>) {
+pub(crate) async fn stand(core: Arc<Core>, mut candidate: Option<Candidate>) {
     while core.stop_waiting.run_until_cancelled(tokio::time::sleep(interval(candidate.as_ref()))).await.is_some() {
         let Some(beaten) = core.stop_waiting.run_until_cancelled(keep(&core, candidate.take())).await else { break };
         match beaten {

@@ -54,7 +54,7 @@ fn expire(core: &Core, leases: Vec<LeaseKey>) {
 }
 
 /// Ends the leases that this replica gave out, to the moment.
-pub async fn expire_own(core: Arc<Core>) {
+pub(super) async fn expire_own(core: Arc<Core>) {
     loop {
         let wait = async {
             match core.timers.next_end() {
@@ -74,7 +74,7 @@ pub async fn expire_own(core: Arc<Core>) {
 }
 
 /// Ends leases that nobody else ends: those of replicas that are gone.
-pub async fn sweep_leases(core: Arc<Core>) {
+pub(super) async fn sweep_leases(core: Arc<Core>) {
     let mut pause = core.settings.sweep_interval;
     while core.until_stopped(tokio::time::sleep(pause)).await.is_some() {
         let begun = Instant::now();
@@ -98,7 +98,7 @@ pub async fn sweep_leases(core: Arc<Core>) {
 }
 
 /// Makes partitions ahead and drops those in which everything has expired.
-pub async fn keep_retention(core: Arc<Core>) {
+pub(super) async fn keep_retention(core: Arc<Core>) {
     while core.until_stopped(tokio::time::sleep(RETENTION_INTERVAL)).await.is_some() {
         let begun = Instant::now();
         let enforced = enforce_retention(&core).await;
@@ -110,7 +110,7 @@ pub async fn keep_retention(core: Arc<Core>) {
 }
 
 /// One round of retention; returns how many partitions were dropped.
-pub async fn enforce_retention(core: &Core) -> Result<usize> {
+pub(super) async fn enforce_retention(core: &Core) -> Result<usize> {
     let now = core.clock.now();
     in_time(core, core.renew_partitions(now)).await?;
     let horizon = core.horizon(RETENTION_DEFAULT);
@@ -128,7 +128,7 @@ pub async fn enforce_retention(core: &Core) -> Result<usize> {
 }
 
 /// Freezes partitions whose day is over. Apart from the rest, for a large one takes its time.
-pub async fn freeze_partitions(core: Arc<Core>) {
+pub(super) async fn freeze_partitions(core: Arc<Core>) {
     while core.until_stopped(tokio::time::sleep(RETENTION_INTERVAL)).await.is_some() {
         let Some(frozen) = core.until_stopped(freeze_past_days(&core)).await else { return };
         if let Err(error) = frozen {
@@ -138,7 +138,7 @@ pub async fn freeze_partitions(core: Arc<Core>) {
 }
 
 /// Freezes the partitions that are due; returns their names.
-pub async fn freeze_past_days(core: &Core) -> Result<Vec<String>> {
+pub(super) async fn freeze_past_days(core: &Core) -> Result<Vec<String>> {
     let (begun, now) = (Instant::now(), core.clock.now());
     let frozen = store::log::partitions::freeze_past_days(&core.store, now, now.minus(RETENTION_DEFAULT)).await?;
     if !frozen.is_empty() {

@@ -8,7 +8,7 @@ use crate::domain::clock::Timestamp;
 
 /// The earliest end that is known.
 #[derive(Debug)]
-pub struct NextDelay {
+pub(crate) struct NextDelay {
     earliest: AtomicI64,
     earlier: Notify,
 }
@@ -21,31 +21,31 @@ impl Default for NextDelay {
 
 impl NextDelay {
     /// A message was stored whose delay ends then.
-    pub fn stored(&self, due: Timestamp) {
+    pub(crate) fn stored(&self, due: Timestamp) {
         if due.0 < self.earliest.fetch_min(due.0, Ordering::AcqRel) {
             self.earlier.notify_one();
         }
     }
 
     /// Has the next look come at once: what was stored elsewhere may not have been heard of.
-    pub fn look(&self) {
+    pub(crate) fn look(&self) {
         self.earlier.notify_one();
     }
 
     /// A look begins: what is stored from now on counts beside what it finds.
-    pub fn looking(&self) {
+    pub(crate) fn looking(&self) {
         self.earliest.store(i64::MAX, Ordering::Release);
     }
 
     /// What a look has found; returns the earliest end that is known now.
-    pub fn found(&self, next: Option<Timestamp>) -> Option<Timestamp> {
+    pub(crate) fn found(&self, next: Option<Timestamp>) -> Option<Timestamp> {
         let next = next.map_or(i64::MAX, |due| due.0);
         let earliest = self.earliest.fetch_min(next, Ordering::AcqRel).min(next);
         (earliest < i64::MAX).then_some(Timestamp(earliest))
     }
 
     /// Waits until a look should come before the one that is planned.
-    pub async fn earlier(&self) {
+    pub(crate) async fn earlier(&self) {
         self.earlier.notified().await;
     }
 }

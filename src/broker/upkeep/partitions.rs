@@ -16,7 +16,7 @@ const AHEAD: Duration = DAY.saturating_mul(2);
 /// The time for which partitions were there when Postgres was last asked. Only a hint: whoever drops one meanwhile makes the next
 /// append that needs it fail, and that makes it again (`store/log/partitions`).
 #[derive(Debug, Default)]
-pub struct KnownPartitions(Mutex<Option<Range<Timestamp>>>);
+pub(crate) struct KnownPartitions(Mutex<Option<Range<Timestamp>>>);
 
 impl KnownPartitions {
     fn reach(&self, now: Timestamp) -> bool {
@@ -31,12 +31,12 @@ impl KnownPartitions {
 
 impl Core {
     /// Makes sure that what is appended now has a partition to go to, going by what is known.
-    pub async fn ensure_partitions(&self, now: Timestamp) -> Result<()> {
+    pub(crate) async fn ensure_partitions(&self, now: Timestamp) -> Result<()> {
         if self.partitions.reach(now) { Ok(()) } else { self.renew_partitions(now).await }
     }
 
     /// The same, asking Postgres.
-    pub async fn renew_partitions(&self, now: Timestamp) -> Result<()> {
+    pub(crate) async fn renew_partitions(&self, now: Timestamp) -> Result<()> {
         let (from, until) = (now.minus(DAY), now.plus(AHEAD));
         partitions::create(&self.store.pool, from, until).await?;
         self.partitions.set(from..until);

@@ -17,7 +17,7 @@ const LEASES_WITHIN: Duration = Duration::from_secs(LEASE_SECONDS.end().unsigned
 const STEP_WARN_MIN: Duration = Duration::from_secs(1);
 
 /// Sets the clock by Postgres's, on a connection of its own.
-pub async fn set_clock(core: Arc<Core>, clock: DatabaseClock, mut connection: ClockConnection) {
+pub(crate) async fn set_clock(core: Arc<Core>, clock: DatabaseClock, mut connection: ClockConnection) {
     // Postgres's clock may have been put back while no replica ran.
     let mut put_back = Some(Duration::ZERO);
     let mut pause = pause_after(None);

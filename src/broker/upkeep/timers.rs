@@ -19,7 +19,7 @@ struct Inner {
 
 /// Ends of leases; at most one entry per lease in flight.
 #[derive(Debug, Default)]
-pub struct LeaseTimers {
+pub(crate) struct LeaseTimers {
     inner: Mutex<Inner>,
     earlier: Notify,
 }
@@ -30,7 +30,7 @@ impl LeaseTimers {
     }
 
     /// Adds a lease that was given out.
-    pub fn add(&self, lease: LeaseKey, end: Timestamp) {
+    pub(crate) fn add(&self, lease: LeaseKey, end: Timestamp) {
         let mut inner = self.lock();
         let first = inner.by_end.first_key_value().is_none_or(|((earliest, _), _)| end < *earliest);
         inner.by_end.insert((end, lease.id), lease);
@@ -42,7 +42,7 @@ impl LeaseTimers {
     }
 
     /// Forgets a lease that was settled.
-    pub fn remove(&self, id: LeaseId) {
+    pub(crate) fn remove(&self, id: LeaseId) {
         let mut inner = self.lock();
         if let Some(end) = inner.ends.remove(&id) {
             inner.by_end.remove(&(end, id));
@@ -50,12 +50,12 @@ impl LeaseTimers {
     }
 
     /// When the next lease ends.
-    pub fn next_end(&self) -> Option<Timestamp> {
+    pub(crate) fn next_end(&self) -> Option<Timestamp> {
         self.lock().by_end.first_key_value().map(|((end, _), _)| *end)
     }
 
     /// Takes leases that have ended, at most `limit`.
-    pub fn take_ended(&self, now: Timestamp, limit: usize) -> Vec<LeaseKey> {
+    pub(crate) fn take_ended(&self, now: Timestamp, limit: usize) -> Vec<LeaseKey> {
         let mut inner = self.lock();
         let mut ended = Vec::new();
         while ended.len() < limit
@@ -70,7 +70,7 @@ impl LeaseTimers {
     }
 
     /// Moves the ends that lie after `limit` back, to there at most: the clock was put back.
-    pub fn bring_back(&self, by: Duration, limit: Timestamp) {
+    pub(crate) fn bring_back(&self, by: Duration, limit: Timestamp) {
         let mut inner = self.lock();
         let late = inner.by_end.split_off(&(limit.plus(Duration::from_micros(1)), LeaseId(Uuid::nil())));
         for ((end, id), lease) in late {
@@ -83,7 +83,7 @@ impl LeaseTimers {
     }
 
     /// Waits until a lease was added that ends before all others.
-    pub async fn earlier_end(&self) {
+    pub(crate) async fn earlier_end(&self) {
         self.earlier.notified().await;
     }
 }

@@ -8,7 +8,7 @@ use crate::domain::{Error, ErrorKind, Result};
 
 /// The answer to a send.
 #[derive(Serialize)]
-pub struct Sent<'a> {
+pub(crate) struct Sent<'a> {
     messages: Vec<SentMessage<'a>>,
 }
 
@@ -36,7 +36,7 @@ impl<'a> From<&'a pb::SendResult> for SentMessage<'a> {
 
 /// A message under a lease.
 #[derive(Serialize)]
-pub struct Leased<'a> {
+pub(crate) struct Leased<'a> {
     message: Message<'a>,
     handler: &'a str,
 }
@@ -53,7 +53,7 @@ struct Message<'a> {
 
 impl<'a> Leased<'a> {
     /// With the trace of its producer if it is wanted.
-    pub fn new(leased: &'a pb::LeasedMessage, with_trace: bool) -> Result<Self> {
+    pub(crate) fn new(leased: &'a pb::LeasedMessage, with_trace: bool) -> Result<Self> {
         let Some(message) = &leased.message else { return Err(unreadable()) };
         let attributes = if message.attributes.is_empty() { b"{}" } else { &message.attributes[..] };
         let message = Message {
@@ -68,7 +68,7 @@ impl<'a> Leased<'a> {
 
 /// How much of an acknowledgement was accepted.
 #[derive(Serialize)]
-pub struct Acked {
+pub(crate) struct Acked {
     success: i32,
     fail: i32,
 }

@@ -4,6 +4,6 @@ mod message;
 mod queue;
 mod tag;
 
-pub use message::{Acked, Leased, Sent};
-pub use queue::{CreatedGroups, CreatedQueue, Queue, QueueGroups, Queues, Quotas};
-pub use tag::{Counted, Found, ProjectTags, QueueTags};
+pub(super) use message::{Acked, Leased, Sent};
+pub(super) use queue::{CreatedGroups, CreatedQueue, Queue, QueueGroups, Queues, Quotas};
+pub(super) use tag::{Counted, Found, ProjectTags, QueueTags};

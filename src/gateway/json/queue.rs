@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// A queue just created.
 #[derive(Serialize)]
-pub struct CreatedQueue<'a> {
+pub(crate) struct CreatedQueue<'a> {
     id: &'a str,
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -17,7 +17,7 @@ pub struct CreatedQueue<'a> {
 
 impl<'a> CreatedQueue<'a> {
     /// With its redrive policy if the caller may believe in another one.
-    pub fn new(queue: &'a pb::Queue, with_redrive_policy: bool) -> Self {
+    pub(crate) fn new(queue: &'a pb::Queue, with_redrive_policy: bool) -> Self {
         let redrive_policy = redrive_policy(queue).filter(|_| with_redrive_policy);
         Self { id: &queue.id, name: &queue.name, redrive_policy, kafka_topic: &queue.kafka_topic }
     }
@@ -25,7 +25,7 @@ impl<'a> CreatedQueue<'a> {
 
 /// A queue in a list, or shown alone.
 #[derive(Serialize)]
-pub struct Queue<'a> {
+pub(crate) struct Queue<'a> {
     id: &'a str,
     name: &'a str,
     description: &'a str,
@@ -46,7 +46,7 @@ pub struct Queue<'a> {
 
 impl<'a> Queue<'a> {
     /// A list entry; `include_deadletter` adds the redrive fields.
-    pub fn listed(queue: &'a pb::Queue, include_deadletter: bool) -> Self {
+    pub(crate) fn listed(queue: &'a pb::Queue, include_deadletter: bool) -> Self {
         let created = queue.create_time.as_ref().map_or(0, millis);
         let redrive_policy = redrive_policy(queue).filter(|_| include_deadletter);
         Self {
@@ -67,7 +67,7 @@ impl<'a> Queue<'a> {
     }
 
     /// A queue shown alone; the topic of a Kafka queue is only here.
-    pub fn shown(queue: &'a pb::Queue, include_deadletter: bool) -> Self {
+    pub(crate) fn shown(queue: &'a pb::Queue, include_deadletter: bool) -> Self {
         let kafka_topic = Some(queue.kafka_topic.as_str()).filter(|topic| !topic.is_empty());
         Self { kafka_topic, ..Self::listed(queue, include_deadletter) }
     }
@@ -75,14 +75,14 @@ impl<'a> Queue<'a> {
 
 /// All queues of a project.
 #[derive(Serialize)]
-pub struct Queues<'a> {
+pub(crate) struct Queues<'a> {
     queues: Vec<Queue<'a>>,
     total: usize,
 }
 
 impl<'a> Queues<'a> {
     /// The list and its length.
-    pub fn new(queues: &'a [pb::Queue], include_deadletter: bool) -> Self {
+    pub(crate) fn new(queues: &'a [pb::Queue], include_deadletter: bool) -> Self {
         let list = queues.iter().map(|queue| Queue::listed(queue, include_deadletter));
         Self { queues: list.collect(), total: queues.len() }
     }
@@ -90,7 +90,7 @@ impl<'a> Queues<'a> {
 
 /// Groups just created.
 #[derive(Serialize)]
-pub struct CreatedGroups<'a> {
+pub(crate) struct CreatedGroups<'a> {
     groups: Vec<CreatedGroup<'a>>,
 }
 
@@ -108,7 +108,7 @@ impl<'a> From<&'a [pb::ConsumerGroup]> for CreatedGroups<'a> {
 
 /// The groups of a queue.
 #[derive(Serialize)]
-pub struct QueueGroups<'a> {
+pub(crate) struct QueueGroups<'a> {
     queue_id: &'a str,
     queue_name: &'a str,
     groups: Vec<Group<'a>>,
@@ -118,7 +118,7 @@ pub struct QueueGroups<'a> {
 
 impl<'a> QueueGroups<'a> {
     /// `include_deadletter` adds the redrive policy and the dead-letter counters, where there are dead letters at all.
-    pub fn new(queue: &'a pb::Queue, groups: &'a [pb::ConsumerGroup], include_deadletter: bool) -> Self {
+    pub(crate) fn new(queue: &'a pb::Queue, groups: &'a [pb::ConsumerGroup], include_deadletter: bool) -> Self {
         let redrive_policy = redrive_policy(queue).filter(|_| include_deadletter);
         let groups = groups.iter().map(|group| Group::new(group, redrive_policy.is_some())).collect();
         Self { queue_id: &queue.id, queue_name: &queue.name, groups, redrive_policy }
@@ -176,7 +176,7 @@ impl<'a> Group<'a> {
 
 /// The quotas of a project.
 #[derive(Serialize)]
-pub struct Quotas<'a> {
+pub(crate) struct Quotas<'a> {
     quotas: Resources<'a>,
 }
 

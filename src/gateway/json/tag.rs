@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// The tags of a queue.
 #[derive(Serialize)]
-pub struct QueueTags<'a> {
+pub(crate) struct QueueTags<'a> {
     tags: Vec<Tag<'a>>,
 }
 
@@ -27,7 +27,7 @@ fn tag_list(tags: &[pb::Tag]) -> Vec<Tag<'_>> {
 
 /// The tags in use in a project.
 #[derive(Serialize)]
-pub struct ProjectTags<'a> {
+pub(crate) struct ProjectTags<'a> {
     tags: Vec<TagValues<'a>>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> From<&'a [pb::TagValues]> for ProjectTags<'a> {
 
 /// The queues that a search found.
 #[derive(Serialize)]
-pub struct Found<'a> {
+pub(crate) struct Found<'a> {
     resources: Vec<Resource<'a>>,
     total_count: i32,
 }
@@ -73,7 +73,7 @@ impl<'a> From<&'a pb::SearchQueuesResponse> for Found<'a> {
 
 /// How many queues a search found.
 #[derive(Serialize)]
-pub struct Counted {
+pub(crate) struct Counted {
     /// The number.
     pub total_count: i32,
 }

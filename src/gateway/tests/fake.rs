@@ -19,7 +19,7 @@ use crate::domain::signed_request::SignedRequest;
 
 /// One call as the service got it.
 #[derive(Clone)]
-pub struct Seen {
+pub(super) struct Seen {
     pub path: String,
     pub headers: HeaderMap,
     pub signed: Option<SignedRequest>,
@@ -28,27 +28,27 @@ pub struct Seen {
 
 /// The stand-in.
 #[derive(Clone)]
-pub struct Fake {
+pub(super) struct Fake {
     answer: Result<Bytes, Status>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Fake {
-    pub fn answering(message: impl Message) -> Self {
+    pub(super) fn answering(message: impl Message) -> Self {
         Self { answer: Ok(message.encode_to_vec().into()), seen: Arc::default() }
     }
 
     /// Whose answer says nothing, or nothing that matters.
-    pub fn silent() -> Self {
+    pub(super) fn silent() -> Self {
         Self::answering(())
     }
 
-    pub fn failing(status: Status) -> Self {
+    pub(super) fn failing(status: Status) -> Self {
         Self { answer: Err(status), seen: Arc::default() }
     }
 
     /// Fails as the service does.
-    pub fn refusing(kind: ErrorKind, message: &str, retry: Option<Duration>) -> Self {
+    pub(super) fn refusing(kind: ErrorKind, message: &str, retry: Option<Duration>) -> Self {
         let mut details = ErrorDetails::with_error_info(
             kind.row().reason,
             "dms",
@@ -58,16 +58,16 @@ impl Fake {
         Self::failing(Status::with_error_details(Code::InvalidArgument, message, details))
     }
 
-    pub fn calls(&self) -> usize {
+    pub(super) fn calls(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
 
-    pub fn seen(&self) -> Seen {
+    pub(super) fn seen(&self) -> Seen {
         self.seen.lock().unwrap().last().unwrap().clone()
     }
 
     /// The request of the last call.
-    pub fn request<M: Message + Default>(&self) -> M {
+    pub(super) fn request<M: Message + Default>(&self) -> M {
         M::decode(self.seen().message).unwrap()
     }
 }

@@ -57,18 +57,18 @@ impl Clock {
     }
 
     /// The clock was ahead by so many microseconds.
-    pub fn set_offset(&self, micros: i64) {
+    pub(crate) fn set_offset(&self, micros: i64) {
         #[expect(clippy::cast_precision_loss, reason = "for people: seconds, at most days")]
         self.offset.set(micros as f64 / 1e6);
     }
 
     /// How far it may be off.
-    pub fn set_error(&self, error: Duration) {
+    pub(crate) fn set_error(&self, error: Duration) {
         self.error.set(error.as_secs_f64());
     }
 
     /// Postgres's clock was set.
-    pub fn stepped(&self, step: ClockStep) {
+    pub(crate) fn stepped(&self, step: ClockStep) {
         self.steps.get_or_create(&step.into()).inc();
     }
 }

@@ -32,7 +32,7 @@ impl Credentials {
     }
 
     /// Shows a source from now on. Each has a name of its own.
-    pub fn follow(&self, source: &'static str, sample: impl Fn() -> (Duration, u64) + Send + Sync + 'static) {
+    pub(crate) fn follow(&self, source: &'static str, sample: impl Fn() -> (Duration, u64) + Send + Sync + 'static) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((source, Box::new(sample)));
     }
 

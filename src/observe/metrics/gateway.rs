@@ -57,7 +57,7 @@ impl GatewayMetrics {
     }
 
     /// Whether the service is ready.
-    pub fn set_upstream_up(&self, up: bool) {
+    pub(crate) fn set_upstream_up(&self, up: bool) {
         self.0.upstream_up.set(i64::from(up));
     }
 

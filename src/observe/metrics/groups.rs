@@ -30,7 +30,7 @@ pub struct GroupSample {
     /// Messages that have expired without having been claimed, until the group consumes again.
     pub expired: i64,
     /// Messages that this replica has given out again.
-    pub redelivered: u64,
+    pub(crate) redelivered: u64,
     /// Messages in leases.
     pub in_flight: i64,
     /// Messages that have failed and are due again.
@@ -38,9 +38,9 @@ pub struct GroupSample {
     /// Messages that have become dead letters.
     pub dead_letters: i64,
     /// Dead letters that nobody has acknowledged and that have not expired.
-    pub dead_waiting: i64,
+    pub(crate) dead_waiting: i64,
     /// Age of the oldest of them; none when there is none.
-    pub dead_oldest_seconds: Option<f64>,
+    pub(crate) dead_oldest_seconds: Option<f64>,
     /// Age of the oldest message of the backlog; none when there is none.
     pub oldest_seconds: Option<f64>,
     /// Time until the oldest message of the backlog expires; none when there is none.
@@ -161,7 +161,7 @@ impl Groups {
     }
 
     /// Shows how many messages this replica has given out again, by project, queue and group.
-    pub fn show_redelivered(&self, counts: Vec<([String; 3], u64)>) {
+    pub(crate) fn show_redelivered(&self, counts: Vec<([String; 3], u64)>) {
         self.redelivered.clear();
         for ([project, queue, group], count) in counts {
             self.redelivered.get_or_create(&OfGroup { project, queue, group }).inc_by(count);

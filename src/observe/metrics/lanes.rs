@@ -110,7 +110,7 @@ impl Lanes {
     }
 
     /// One transaction was committed, or given up.
-    pub fn flushed(&self, lane: Lane, calls: usize, bytes: usize, elapsed: Duration) {
+    pub(crate) fn flushed(&self, lane: Lane, calls: usize, bytes: usize, elapsed: Duration) {
         let of = OfLane::from(lane);
         self.calls.get_or_create(&of).observe(calls as f64);
         self.bytes.get_or_create(&of).observe(bytes as f64);
@@ -118,7 +118,7 @@ impl Lanes {
     }
 
     /// What may wait in front of each lane.
-    pub fn set_limits(&self, calls: usize, bytes: usize) {
+    pub(crate) fn set_limits(&self, calls: usize, bytes: usize) {
         for lane in Lane::ALL {
             set(&self.limit_calls, lane, calls);
             set(&self.limit_bytes, lane, bytes);
@@ -126,7 +126,7 @@ impl Lanes {
     }
 
     /// What waits now in front of each lane of a kind: calls and bytes.
-    pub fn set_waiting(&self, lane: Lane, waiting: impl Iterator<Item = (usize, usize)>) {
+    pub(crate) fn set_waiting(&self, lane: Lane, waiting: impl Iterator<Item = (usize, usize)>) {
         let (mut all, mut fullest) = ((0, 0), (0, 0));
         for (calls, bytes) in waiting {
             all = (all.0 + calls, all.1 + bytes);
@@ -139,7 +139,7 @@ impl Lanes {
     }
 
     /// A lane has panicked.
-    pub fn panicked(&self, lane: Lane) {
+    pub(crate) fn panicked(&self, lane: Lane) {
         self.panics[lane as usize].inc();
     }
 }

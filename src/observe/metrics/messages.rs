@@ -121,12 +121,12 @@ impl Messages {
     }
 
     /// How many messages of a reader this replica has given out again.
-    pub fn redelivered(&self, reader: SubscriptionKey) -> u64 {
+    pub(crate) fn redelivered(&self, reader: SubscriptionKey) -> u64 {
         self.redelivered.lock().unwrap_or_else(PoisonError::into_inner).get(&reader).copied().unwrap_or_default()
     }
 
     /// The readers to which this replica has given most messages again, at most so many, with how many.
-    pub fn most_redelivered(&self, limit: usize) -> Vec<(SubscriptionKey, u64)> {
+    pub(crate) fn most_redelivered(&self, limit: usize) -> Vec<(SubscriptionKey, u64)> {
         let redelivered = self.redelivered.lock().unwrap_or_else(PoisonError::into_inner);
         let mut most: Vec<(SubscriptionKey, u64)> =
             redelivered.iter().map(|(reader, count)| (*reader, *count)).collect();
@@ -155,12 +155,12 @@ impl Messages {
     }
 
     /// Messages of a segment of the log cannot be read.
-    pub fn corrupt(&self, count: usize) {
+    pub(crate) fn corrupt(&self, count: usize) {
         add(&self.corrupt, count);
     }
 
     /// Messages should have become dead letters, and are lost.
-    pub fn dead_letters_lost(&self, count: usize) {
+    pub(crate) fn dead_letters_lost(&self, count: usize) {
         add(&self.dead_letters_lost, count);
     }
 }

@@ -13,15 +13,15 @@ use prometheus_client::registry::{Registry, Unit};
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PostgresSample {
     /// Live and dead rows of the hot tables, by name.
-    pub hot_rows: Vec<(String, i64, i64)>,
+    pub(crate) hot_rows: Vec<(String, i64, i64)>,
     /// Age of the oldest transaction that keeps dead rows from being removed, as far as it is known.
-    pub oldest_snapshot_seconds: f64,
+    pub(crate) oldest_snapshot_seconds: f64,
     /// Transactions begun since the oldest one that keeps dead rows from being removed.
-    pub oldest_snapshot_transactions: i64,
+    pub(crate) oldest_snapshot_transactions: i64,
     /// Transactions begun since the oldest id that a database of the server has not frozen.
-    pub unfrozen_transactions: i64,
+    pub(crate) unfrozen_transactions: i64,
     /// The same of multixacts.
-    pub unfrozen_multixacts: i64,
+    pub(crate) unfrozen_multixacts: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -145,12 +145,12 @@ impl Replica {
     }
 
     /// Bytes in the cache.
-    pub fn set_cache_bytes(&self, bytes: usize) {
+    pub(crate) fn set_cache_bytes(&self, bytes: usize) {
         self.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Connections of the pool, now and at most.
-    pub fn set_pool(&self, idle: usize, used: usize, max: u32) {
+    pub(crate) fn set_pool(&self, idle: usize, used: usize, max: u32) {
         self.pool_max.set(i64::from(max));
         for (state, count) in [("idle", idle), ("used", used)] {
             self.pool.get_or_create(&State { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -158,7 +158,7 @@ impl Replica {
     }
 
     /// A step of the upkeep has ended.
-    pub fn kept_up(&self, step: Upkeep, elapsed: Duration, well: bool) {
+    pub(crate) fn kept_up(&self, step: Upkeep, elapsed: Duration, well: bool) {
         self.upkeep.get_or_create(&step.into()).set(elapsed.as_secs_f64());
         if well {
             self.succeeded(step);
@@ -179,12 +179,12 @@ impl Replica {
     }
 
     /// Whether Postgres answers.
-    pub fn set_postgres_up(&self, up: bool) {
+    pub(crate) fn set_postgres_up(&self, up: bool) {
         self.postgres_up.set(i64::from(up));
     }
 
     /// Postgres could not be asked for figures in time: what was seen before may be true no longer.
-    pub fn clear_postgres(&self) {
+    pub(crate) fn clear_postgres(&self) {
         self.figures_read.set(0);
         self.live_rows.clear();
         self.dead_rows.clear();
@@ -195,19 +195,19 @@ impl Replica {
     }
 
     /// Whether this replica does the work of all.
-    pub fn set_leader(&self, leads: bool) {
+    pub(crate) fn set_leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
     /// Another replica reads figures and does the upkeep from now on: what was seen last would stand here for ever.
-    pub fn clear_figures(&self) {
+    pub(crate) fn clear_figures(&self) {
         self.clear_postgres();
         self.upkeep.clear();
         self.upkeep_lag.clear();
     }
 
     /// Postgres as it was just seen.
-    pub fn show_postgres(&self, sample: &PostgresSample) {
+    pub(crate) fn show_postgres(&self, sample: &PostgresSample) {
         self.figures_read.set(1);
         for (table, live, dead) in &sample.hot_rows {
             let table = Table { table: table.clone() };

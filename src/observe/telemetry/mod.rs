@@ -47,7 +47,7 @@ pub struct TraceOptions {
     /// The URL of the collector.
     pub endpoint: String,
     /// Share of calls to trace, unless the caller decides.
-    pub sample_ratio: f64,
+    pub(crate) sample_ratio: f64,
 }
 
 /// Starts the log, and the export of spans if there is a collector for them. Fails when a log was started before. Needs a runtime.
@@ -105,7 +105,7 @@ fn audited(filter: &str) -> anyhow::Result<EnvFilter> {
 }
 
 /// Changes what is logged from now on, until the process ends. The log has a line of it before and after, with who asked for it.
-pub fn set_filter(filter: &str, peer: &str) -> anyhow::Result<()> {
+pub(crate) fn set_filter(filter: &str, peer: &str) -> anyhow::Result<()> {
     let parsed = audited(filter)?;
     let handle = FILTER.get().context("no log was started")?;
     let before = handle.with_current(ToString::to_string)?;

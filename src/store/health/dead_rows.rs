@@ -10,7 +10,7 @@ const HOT_TABLES: [&str; 5] = ["streams", "subscriptions", "leases", "retries", 
 
 /// Something that keeps dead rows from being removed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SnapshotHolder {
+pub(crate) struct SnapshotHolder {
     /// A session, a prepared transaction, or a replication slot, with its name.
     pub holder: String,
     /// Transactions begun since.
@@ -18,7 +18,7 @@ pub struct SnapshotHolder {
     /// For how long, when that is known: who may not see a session sees what it holds and not since when, and a slot has no time.
     pub seconds: Option<f64>,
     /// Whether it is a standby or another consumer of the WAL, and there: that moves on without an end.
-    pub active: bool,
+    pub(crate) active: bool,
 }
 
 from_row!(SnapshotHolder { holder, age, seconds, active });
@@ -57,17 +57,17 @@ ORDER BY m.relname, c.oid <> m.oid";
 
 /// What keeps dead rows from being removed, the oldest first.
 #[tracing::instrument(name = "dead_rows::holders", level = "debug", skip_all)]
-pub async fn holders(executor: impl PgExecutor<'_>) -> Result<Vec<SnapshotHolder>> {
+pub(crate) async fn holders(executor: impl PgExecutor<'_>) -> Result<Vec<SnapshotHolder>> {
     Ok(sqlx::query_as(HOLDERS).fetch_all(executor).await?)
 }
 
 /// Live and dead rows of the hot tables, as Postgres estimates them.
 #[tracing::instrument(name = "dead_rows::hot_rows", level = "debug", skip_all)]
-pub async fn hot_rows(executor: impl PgExecutor<'_>) -> Result<Vec<(String, i64, i64)>> {
+pub(crate) async fn hot_rows(executor: impl PgExecutor<'_>) -> Result<Vec<(String, i64, i64)>> {
     Ok(sqlx::query_as(HOT_ROWS).bind(HOT_TABLES.as_slice()).fetch_all(executor).await?)
 }
 
 /// Hot tables that autovacuum has been told to leave alone.
-pub async fn autovacuum_off(executor: impl PgExecutor<'_>) -> Result<Vec<String>> {
+pub(crate) async fn autovacuum_off(executor: impl PgExecutor<'_>) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(AUTOVACUUM_OFF).bind(HOT_TABLES.as_slice()).fetch_all(executor).await?)
 }

@@ -1,6 +1,6 @@
 //! What operators and `dms doctor` ask Postgres.
 
-pub mod dead_rows;
-pub mod diagnosis;
-pub mod observe;
-pub mod wraparound;
+pub(crate) mod dead_rows;
+pub(crate) mod diagnosis;
+pub(crate) mod observe;
+pub(crate) mod wraparound;

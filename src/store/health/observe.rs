@@ -10,7 +10,7 @@ use crate::store::metadata::rows::from_row;
 
 /// What a group has left to do.
 #[derive(Debug, Clone, PartialEq)]
-pub struct GroupBacklog {
+pub(crate) struct GroupBacklog {
     /// The project.
     pub project_id: String,
     /// Name of the queue.
@@ -34,7 +34,7 @@ pub struct GroupBacklog {
     /// Messages that its label rule has passed over.
     pub passed_over: i64,
     /// Messages never claimed that have not expired.
-    pub unclaimed: i64,
+    pub(crate) unclaimed: i64,
     /// Messages never claimed that have expired.
     pub expired: i64,
     /// Messages in leases.
@@ -46,9 +46,9 @@ pub struct GroupBacklog {
     /// When the oldest message not acknowledged was appended.
     pub oldest: Option<Timestamp>,
     /// Dead letters that have not expired and are not acknowledged.
-    pub dead_waiting: i64,
+    pub(crate) dead_waiting: i64,
     /// When the oldest of them was appended.
-    pub dead_oldest: Option<Timestamp>,
+    pub(crate) dead_oldest: Option<Timestamp>,
     /// Groups in all.
     pub total: i64,
 }
@@ -78,7 +78,7 @@ from_row!(GroupBacklog {
 
 impl GroupBacklog {
     /// What reads the messages of the group.
-    pub fn reader(&self) -> SubscriptionKey {
+    pub(crate) fn reader(&self) -> SubscriptionKey {
         SubscriptionKey { stream: StreamId(self.stream_id), subscription: SubscriptionId(self.subscription_id) }
     }
 }
@@ -152,7 +152,7 @@ LEFT JOIN LATERAL (
 /// The groups with the largest backlogs and those with the oldest messages, at most `limit`. Of every stream has expired what was appended at
 /// the horizon or before.
 #[tracing::instrument(name = "observe::groups", level = "debug", skip_all)]
-pub async fn groups(pool: &PgPool, now: Timestamp, horizon: Timestamp, limit: i64) -> Result<Vec<GroupBacklog>> {
+pub(crate) async fn groups(pool: &PgPool, now: Timestamp, horizon: Timestamp, limit: i64) -> Result<Vec<GroupBacklog>> {
     Ok(sqlx::query_as(GROUPS).bind(now).bind(horizon).bind(limit).fetch_all(pool).await?)
 }
 
@@ -161,7 +161,7 @@ SELECT q.stream_id, c.subscription_id, q.project_id, q.name, c.name
 FROM consumer_groups AS c JOIN queues AS q USING (queue_id) WHERE c.subscription_id = ANY ($1)";
 
 /// Project, queue and group of readers of queues; readers of dead letters are missing in the answer.
-pub async fn names(pool: &PgPool, readers: &[SubscriptionKey]) -> Result<Vec<(SubscriptionKey, [String; 3])>> {
+pub(crate) async fn names(pool: &PgPool, readers: &[SubscriptionKey]) -> Result<Vec<(SubscriptionKey, [String; 3])>> {
     let ids: Vec<i64> = readers.iter().map(|reader| reader.subscription.0).collect();
     let rows: Vec<(i64, i64, String, String, String)> = sqlx::query_as(NAMES).bind(ids).fetch_all(pool).await?;
     let named = |(stream, subscription, project, queue, group)| {
@@ -172,6 +172,6 @@ pub async fn names(pool: &PgPool, readers: &[SubscriptionKey]) -> Result<Vec<(Su
 }
 
 /// How many groups there are.
-pub async fn group_count(pool: &PgPool) -> Result<i64> {
+pub(crate) async fn group_count(pool: &PgPool) -> Result<i64> {
     Ok(sqlx::query_scalar("SELECT count(*) FROM consumer_groups").fetch_one(pool).await?)
 }

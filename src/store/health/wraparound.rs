@@ -7,24 +7,24 @@ use crate::store::metadata::rows::from_row;
 
 /// The oldest ids that something has not frozen yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FrozenAge {
+pub(crate) struct FrozenAge {
     /// The database, or the table.
     pub name: String,
     /// Transactions begun since.
     pub transactions: i64,
     /// Multixacts made since.
-    pub multixacts: i64,
+    pub(crate) multixacts: i64,
 }
 
 from_row!(FrozenAge { name, transactions, multixacts });
 
 /// From these ages on autovacuum freezes a table whole, and gives way to nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FreezeLimits {
+pub(crate) struct FreezeLimits {
     /// `autovacuum_freeze_max_age`.
     pub transactions: i64,
     /// `autovacuum_multixact_freeze_max_age`.
-    pub multixacts: i64,
+    pub(crate) multixacts: i64,
 }
 
 from_row!(FreezeLimits { transactions, multixacts });
@@ -50,16 +50,16 @@ SELECT current_setting('autovacuum_freeze_max_age')::bigint AS transactions,
 
 /// The database of the server with the oldest ids.
 #[tracing::instrument(name = "wraparound::oldest_database", level = "debug", skip_all)]
-pub async fn oldest_database(executor: impl PgExecutor<'_>) -> Result<FrozenAge> {
+pub(crate) async fn oldest_database(executor: impl PgExecutor<'_>) -> Result<FrozenAge> {
     Ok(sqlx::query_as(DATABASE).fetch_one(executor).await?)
 }
 
 /// The table of ours with the oldest ids; none before the first migration.
-pub async fn oldest_table(executor: impl PgExecutor<'_>) -> Result<Option<FrozenAge>> {
+pub(crate) async fn oldest_table(executor: impl PgExecutor<'_>) -> Result<Option<FrozenAge>> {
     Ok(sqlx::query_as(TABLE).fetch_optional(executor).await?)
 }
 
 /// What autovacuum goes by.
-pub async fn limits(executor: impl PgExecutor<'_>) -> Result<FreezeLimits> {
+pub(crate) async fn limits(executor: impl PgExecutor<'_>) -> Result<FreezeLimits> {
     Ok(sqlx::query_as(LIMITS).fetch_one(executor).await?)
 }

@@ -9,6 +9,7 @@ use crate::domain::ids::{MessageId, QueueId};
 use crate::domain::message::{DeadLetterOrigin, DeadLetterReason, Message, NewMessage};
 use crate::domain::trace::{self, TraceContext};
 
+#[expect(unreachable_pub, reason = "generated code")]
 mod storage {
     tonic::include_proto!("dms.storage.v1");
 }
@@ -27,7 +28,7 @@ const REASON_LEASE_EXPIRED: u32 = 2;
 pub struct CorruptPayload(String);
 
 /// Room for the record of a message with few labels.
-pub fn room(message: &NewMessage) -> usize {
+pub(crate) fn room(message: &NewMessage) -> usize {
     let trace = message.trace.map_or(0, |_| trace::STORED_BYTES + 2);
     message.size_bytes() + RECORD_OVERHEAD_BYTES + trace
 }

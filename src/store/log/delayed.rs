@@ -12,7 +12,7 @@ use crate::store::metadata::deletion;
 
 /// One message to hide until it is due.
 #[derive(Debug, Clone)]
-pub struct DelayedRecord {
+pub(crate) struct DelayedRecord {
     /// The stream it will be appended to.
     pub stream: StreamId,
     /// When.
@@ -52,7 +52,7 @@ async fn lock_streams(conn: &mut PgConnection, streams: &[StreamId]) -> sqlx::Re
 
 /// Appends and stores delayed messages in one transaction. Answers for each stream that exists where its append landed, if
 /// it had one.
-pub async fn append_and_delay(
+pub(crate) async fn append_and_delay(
     conn: &mut PgConnection,
     streams: &[StreamId],
     appends: &[Append],
@@ -82,7 +82,7 @@ async fn try_append_and_delay(
 
 /// What became of the due messages of a stream.
 #[derive(Debug)]
-pub enum Due {
+pub(crate) enum Due {
     /// As many as one segment should hold were appended.
     Appended(Segment),
     /// There are none.
@@ -93,7 +93,7 @@ pub enum Due {
 
 /// Moves due messages of one stream into its log, in the order they become available. Waits for nobody who has locked the stream.
 #[tracing::instrument(name = "delayed::append_due", level = "debug", skip_all)]
-pub async fn append_due(pool: &PgPool, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Due> {
+pub(crate) async fn append_due(pool: &PgPool, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Due> {
     let mut conn = pool.acquire().await?;
     with_partitions!(&mut conn, now, try_append_due(&mut conn, stream, now, limit))
 }
@@ -145,13 +145,13 @@ async fn lock_free(conn: &mut PgConnection, stream: StreamId) -> sqlx::Result<Lo
 
 /// When the next delay ends.
 #[tracing::instrument(name = "delayed::next_due", level = "debug", skip_all)]
-pub async fn next_due(pool: &PgPool) -> sqlx::Result<Option<Timestamp>> {
+pub(crate) async fn next_due(pool: &PgPool) -> sqlx::Result<Option<Timestamp>> {
     sqlx::query_scalar("SELECT min(due_at) FROM delayed_messages").fetch_one(pool).await
 }
 
 /// Streams with messages that are due, but for some, at most `limit`.
 #[tracing::instrument(name = "delayed::due_streams", level = "debug", skip_all)]
-pub async fn due_streams(
+pub(crate) async fn due_streams(
     pool: &PgPool,
     now: Timestamp,
     but: impl Iterator<Item = StreamId>,

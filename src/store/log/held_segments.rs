@@ -11,7 +11,7 @@ use crate::domain::lease::MessageRef;
 use crate::store::metadata::rows::from_row;
 
 /// Messages looked up by one statement.
-pub const MESSAGES_MAX: usize = 1000;
+pub(crate) const MESSAGES_MAX: usize = 1000;
 
 /// What a statement has brought.
 #[derive(Debug, Default)]

@@ -60,7 +60,7 @@ pub struct Landed {
     /// In the log.
     pub at: Appended,
     /// Where the stream ends now.
-    pub end_offset: i64,
+    pub(crate) end_offset: i64,
     /// Good once the append is committed.
     pub place: Place,
 }
@@ -81,12 +81,12 @@ pub struct Segment {
     /// Its messages in order, `None` for one that cannot be read; fewer than it covers when the rest cannot be.
     pub messages: Vec<Option<Message>>,
     /// Size of the payload.
-    pub payload_bytes: usize,
+    pub(crate) payload_bytes: usize,
 }
 
 impl Segment {
     /// The offset behind its last message.
-    pub fn end_offset(&self) -> i64 {
+    pub(crate) fn end_offset(&self) -> i64 {
         self.base_offset + self.message_count
     }
 
@@ -97,7 +97,7 @@ impl Segment {
     }
 
     /// How many of its messages cannot be read.
-    pub fn unreadable(&self) -> usize {
+    pub(crate) fn unreadable(&self) -> usize {
         usize::try_from(self.message_count).unwrap_or(0).saturating_sub(self.messages.iter().flatten().count())
     }
 

@@ -56,7 +56,7 @@ FROM reader";
 
 /// The counters of a group that reads one stream, and maybe one of dead letters.
 #[tracing::instrument(name = "counters::group", level = "debug", skip_all)]
-pub async fn group(
+pub(crate) async fn group(
     pool: &PgPool,
     normal: (SubscriptionKey, Timestamp),
     dead_letters: Option<(SubscriptionKey, Timestamp)>,

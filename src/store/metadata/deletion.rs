@@ -88,7 +88,7 @@ pub(super) async fn delete_streams(conn: &mut PgConnection, streams: &[i64]) -> 
 }
 
 /// Deletes what pointed into streams for a reader that is gone.
-pub async fn purge_reader(pool: &PgPool, streams: &[StreamId], reader: SubscriptionId) {
+pub(crate) async fn purge_reader(pool: &PgPool, streams: &[StreamId], reader: SubscriptionId) {
     let streams = ids(streams);
     for statement in [PURGE_LEASES_OF_READER, PURGE_RETRIES_OF_READER] {
         let batch = || sqlx::query(statement).bind(&streams).bind(reader.0).bind(BATCH_ROWS);
@@ -97,7 +97,7 @@ pub async fn purge_reader(pool: &PgPool, streams: &[StreamId], reader: Subscript
 }
 
 /// Deletes what pointed into streams that are gone, or waited for them.
-pub async fn purge_streams(pool: &PgPool, streams: &[StreamId]) {
+pub(crate) async fn purge_streams(pool: &PgPool, streams: &[StreamId]) {
     let streams = ids(streams);
     for statement in [PURGE_LEASES, PURGE_RETRIES, PURGE_DELAYED] {
         let batch = || sqlx::query(statement).bind(&streams).bind(BATCH_ROWS);

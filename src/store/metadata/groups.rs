@@ -36,13 +36,13 @@ impl From<GroupRow> for Group {
 }
 
 /// The error for a group that is not there, or not of this queue.
-pub fn not_found(group: GroupId) -> Error {
+pub(crate) fn not_found(group: GroupId) -> Error {
     Error::new(ErrorKind::GroupNotFound, format!("group_id: no group {group} in this queue")).about("group_id")
 }
 
 /// The groups of a queue by creation.
 #[tracing::instrument(name = "groups::list", level = "debug", skip_all)]
-pub async fn list(pool: &PgPool, queue: QueueId) -> Result<Vec<Group>> {
+pub(crate) async fn list(pool: &PgPool, queue: QueueId) -> Result<Vec<Group>> {
     let rows: Vec<GroupRow> =
         sqlx::query_as("SELECT * FROM consumer_groups WHERE queue_id = $1 ORDER BY subscription_id")
             .bind(queue.0)
@@ -79,7 +79,7 @@ WHERE g.queue_id = $1 ORDER BY g.subscription_id";
 
 /// The groups of a queue by creation, with their label rules, without counters.
 #[tracing::instrument(name = "groups::summaries", level = "debug", skip_all)]
-pub async fn summaries(pool: &PgPool, queue: &Queue) -> Result<Vec<GroupSummary>> {
+pub(crate) async fn summaries(pool: &PgPool, queue: &Queue) -> Result<Vec<GroupSummary>> {
     let query = sqlx::query_as(SUMMARIES).bind(queue.id.0).bind(queue.stream.0);
     let rows: Vec<SummaryRow> = query.fetch_all(pool).await?;
     Ok(rows.into_iter().map(GroupSummary::from).collect())
@@ -87,7 +87,7 @@ pub async fn summaries(pool: &PgPool, queue: &Queue) -> Result<Vec<GroupSummary>
 
 /// Creates groups, all or none, each with a reader that begins at the earliest message that has not expired.
 #[tracing::instrument(name = "groups::create", level = "debug", skip_all)]
-pub async fn create(
+pub(crate) async fn create(
     pool: &PgPool,
     queue: &Queue,
     groups: &[(GroupId, String)],
@@ -168,7 +168,7 @@ async fn subscribe(
 /// Deletes a group with its readers and its stream of dead letters; what it has leased and failed is for
 /// [`deletion::purge_reader`].
 #[tracing::instrument(name = "groups::delete", level = "debug", skip_all)]
-pub async fn delete(pool: &PgPool, project: &ProjectId, queue: &Queue, group: GroupId) -> Result<Group> {
+pub(crate) async fn delete(pool: &PgPool, project: &ProjectId, queue: &Queue, group: GroupId) -> Result<Group> {
     let (mut conn, mut runs) = (pool.acquire().await?, 0);
     loop {
         if let Some(deleted) = sqlstate::judge(delete_once(&mut conn, project, queue, group).await, &mut runs) {
@@ -207,7 +207,7 @@ async fn delete_once(
 
 /// What decides the fate of a failed message: whose reader it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReaderPolicy {
+pub(crate) struct ReaderPolicy {
     /// The reader.
     pub subscription: SubscriptionId,
     /// The queue of its group.
@@ -251,7 +251,7 @@ impl From<PolicyRow> for ReaderPolicy {
 }
 
 /// The policies of readers; those that are gone are missing in the answer.
-pub async fn policies(conn: &mut PgConnection, readers: &[SubscriptionId]) -> sqlx::Result<Vec<ReaderPolicy>> {
+pub(crate) async fn policies(conn: &mut PgConnection, readers: &[SubscriptionId]) -> sqlx::Result<Vec<ReaderPolicy>> {
     let ids: Vec<i64> = readers.iter().map(|reader| reader.0).collect();
     let rows: Vec<PolicyRow> = sqlx::query_as(
         "SELECT g.subscription_id, q.queue_id, q.stream_id, q.max_consume_count, g.dead_letter_stream_id, q.retention_hours

@@ -1,8 +1,8 @@
 //! Queues, groups, tags, and the counters of groups.
 
-pub mod counters;
+pub(crate) mod counters;
 pub mod deletion;
-pub mod groups;
+pub(crate) mod groups;
 pub mod queues;
 pub(super) mod rows;
 pub mod tags;

@@ -147,7 +147,7 @@ pub async fn find(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Result<
 }
 
 /// The error for a queue that is not there, or not in this project.
-pub fn not_found(queue: QueueId) -> Error {
+pub(crate) fn not_found(queue: QueueId) -> Error {
     Error::new(ErrorKind::QueueNotFound, format!("queue_id: no queue {queue} in this project")).about("queue_id")
 }
 
@@ -195,7 +195,7 @@ impl TryFrom<SummaryRow> for QueueSummary {
 
 /// The queues of a project by creation time: those of a page, and one more if there is one. Errors: `Overloaded`.
 #[tracing::instrument(name = "queues::summaries", level = "debug", skip_all)]
-pub async fn summaries(
+pub(crate) async fn summaries(
     pool: &PgPool,
     project: &ProjectId,
     page: &ListPage<QueueKey>,

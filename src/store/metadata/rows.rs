@@ -29,7 +29,7 @@ const ROW_BYTES: usize = 900;
 ///
 /// # Errors
 /// `Overloaded` when there is no memory for them; those that are still to come are not read.
-pub async fn all<T>(rows: impl Stream<Item = sqlx::Result<T>>, memory: &Answer) -> Result<Vec<T>> {
+pub(crate) async fn all<T>(rows: impl Stream<Item = sqlx::Result<T>>, memory: &Answer) -> Result<Vec<T>> {
     let mut rows = std::pin::pin!(rows);
     let mut taken = Vec::new();
     while let Some(row) = rows.next().await {

@@ -131,7 +131,12 @@ pub async fn of_queue(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Res
 
 /// The tags in use in a project behind a key, by key, with their values in order.
 #[tracing::instrument(name = "tags::of_project", level = "debug", skip_all)]
-pub async fn of_project(pool: &PgPool, project: &ProjectId, after: &str, memory: &Answer) -> Result<Vec<TagValues>> {
+pub(crate) async fn of_project(
+    pool: &PgPool,
+    project: &ProjectId,
+    after: &str,
+    memory: &Answer,
+) -> Result<Vec<TagValues>> {
     let rows = sqlx::query_as::<_, (String, String)>(
         "SELECT DISTINCT t.tag_key, t.tag_value FROM queues AS q JOIN queue_tags AS t USING (queue_id)
          WHERE q.project_id = $1 AND t.tag_key COLLATE \"C\" > $2",
@@ -149,6 +154,6 @@ pub async fn of_project(pool: &PgPool, project: &ProjectId, after: &str, memory:
 }
 
 /// The error for a tag that is not there.
-pub fn not_found(key: &str) -> Error {
+pub(crate) fn not_found(key: &str) -> Error {
     Error::field(ErrorKind::TagNotFound, "key", key, "a tag of this queue")
 }

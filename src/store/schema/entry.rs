@@ -12,7 +12,7 @@ const QUESTIONS: [usize; 6] = [0, 1, 1, 0, 0, 1];
 
 /// What a look at the way to the database and at itself has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The encoding of the database.
     pub encoding: String,
     /// Whether sessions last no longer than a transaction.
@@ -21,7 +21,7 @@ pub struct Entry {
 
 impl Entry {
     /// What to do about the encoding, if it will not do.
-    pub fn wrong_encoding(&self) -> Option<String> {
+    pub(crate) fn wrong_encoding(&self) -> Option<String> {
         (self.encoding != ENCODING).then(|| {
             format!(
                 "the database has the encoding {} and needs {ENCODING}: make another one (CREATE DATABASE ... TEMPLATE template0 \
@@ -32,7 +32,7 @@ impl Entry {
     }
 
     /// What to do about the pool, if there is one that will not do.
-    pub fn wrong_pool(&self) -> Option<&'static str> {
+    pub(crate) fn wrong_pool(&self) -> Option<&'static str> {
         self.pooled.then_some(
             "a pool in front of Postgres (PgBouncer, for instance) gives out its sessions by transaction, and the service needs whole \
              sessions: point the URL at Postgres itself, or at a pool in session mode (pool_mode = session)",

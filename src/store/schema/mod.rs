@@ -1,7 +1,7 @@
 //! The schema: brought up to date, and checked before it is used.
 
 pub mod database;
-pub mod entry;
+pub(crate) mod entry;
 mod relocation;
 
 use std::fmt;

@@ -151,7 +151,10 @@ impl LaneConnection {
     }
 
     /// The same for a flush that waits for its locks as long as a statement may take: `None` when it has to run again.
-    pub fn judge_patiently<T>(&mut self, outcome: std::result::Result<sqlx::Result<T>, Elapsed>) -> Option<Result<T>> {
+    pub(crate) fn judge_patiently<T>(
+        &mut self,
+        outcome: std::result::Result<sqlx::Result<T>, Elapsed>,
+    ) -> Option<Result<T>> {
         match self.judge(outcome) {
             Ok(value) => Some(Ok(value)),
             Err(FlushError { failure: Failure::Locked, error }) => {

@@ -11,7 +11,7 @@ const LOCK_CLASS: i64 = 0x646d_736c << 32;
 /// off without a word.
 const OPTIONS: [(&str, &str); 2] = [("idle_session_timeout", "5s"), ("statement_timeout", "3s")];
 /// What they say, for whoever has to be faster.
-pub const IDLE_LIMIT_SECONDS: u64 = 5;
+pub(crate) const IDLE_LIMIT_SECONDS: u64 = 5;
 
 /// The key of the lock of the log with this oid.
 pub(in crate::store) fn lock_key(log: i64) -> i64 {

@@ -22,7 +22,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Sends one notification.
-pub async fn notify(conn: &mut PgConnection, payload: &str) -> sqlx::Result<()> {
+pub(crate) async fn notify(conn: &mut PgConnection, payload: &str) -> sqlx::Result<()> {
     sqlx::query(NOTIFY).bind(payload).execute(conn).await?;
     Ok(())
 }
@@ -32,7 +32,7 @@ fn channel(schema: &SchemaName) -> String {
 }
 
 /// Receives the notifications of all replicas.
-pub struct Listener {
+pub(crate) struct Listener {
     listener: PgListener,
     /// It connects again by itself, to the same server only.
     stays: bool,
@@ -40,7 +40,7 @@ pub struct Listener {
 
 impl Listener {
     /// Connects and listens.
-    pub async fn connect(store: &Store) -> Result<Self> {
+    pub(crate) async fn connect(store: &Store) -> Result<Self> {
         let session = store.session("dms-listen");
         let stays = !store.connector.has_several();
         if !stays {
@@ -73,7 +73,7 @@ impl Listener {
     }
 
     /// The next payload, or `None` when the connection was lost and made again: notifications may have been missed.
-    pub async fn next(&mut self) -> Result<Option<String>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<String>> {
         loop {
             match tokio::time::timeout(SILENCE, self.listener.try_recv()).await {
                 Ok(received) => match received? {

@@ -66,7 +66,7 @@ fn code(error: &sqlx::Error) -> Option<String> {
 }
 
 /// Turns a driver error into an error of the service. The details go to the log only.
-pub fn classify(error: sqlx::Error) -> Error {
+pub(crate) fn classify(error: sqlx::Error) -> Error {
     if let Some((kind, _)) = by_constraint(&error) {
         return Error::new(kind, kind.row().meaning);
     }

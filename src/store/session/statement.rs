@@ -7,7 +7,7 @@ use tracing::{Instrument as _, Span};
 
 /// One statement, or one transaction of several.
 #[derive(Debug)]
-pub struct Statement {
+pub(crate) struct Statement {
     span: Span,
     /// Not known when nobody would see it.
     begun: Option<Instant>,
@@ -15,19 +15,19 @@ pub struct Statement {
 
 impl Statement {
     /// `call` is the call of a function of the store, as it stands in the source.
-    pub fn begin(call: &'static str) -> Self {
+    pub(crate) fn begin(call: &'static str) -> Self {
         let span = tracing::debug_span!("statement", function = function(call));
         let begun = (!span.is_disabled()).then(Instant::now);
         Self { span, begun }
     }
 
     /// Runs it in its span.
-    pub fn run<F: Future>(&self, statement: F) -> Instrumented<F> {
+    pub(crate) fn run<F: Future>(&self, statement: F) -> Instrumented<F> {
         statement.instrument(self.span.clone())
     }
 
     /// Tells how long it took.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         if let Some(begun) = self.begun {
             let elapsed_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.span.in_scope(|| tracing::debug!(elapsed_us, "statement ended"));

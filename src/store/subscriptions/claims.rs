@@ -47,7 +47,7 @@ pub struct Claimed {
     /// Where the subscription's row is now.
     pub place: Place,
     /// Whether failed messages wait, as the statement saw it.
-    pub has_retries: bool,
+    pub(crate) has_retries: bool,
 }
 
 // One statement for all subscriptions of a flush: move each that is still where it was read, take its failed messages, give

@@ -49,7 +49,7 @@ RETURNING l.lease_id"
 
 /// Deletes the leases that are live and have exactly these messages left, each named once; returns those. Handlers are made by callers in
 /// the end: what they say of a lease is compared with its row.
-pub async fn delete_whole(
+pub(crate) async fn delete_whole(
     conn: &mut PgConnection,
     leases: &[(LeaseKey, Vec<i64>)],
     now: Timestamp,
@@ -152,7 +152,7 @@ WHERE l.ctid = found.place"
 );
 
 /// Writes locked leases back: those without messages are deleted.
-pub async fn write_back(conn: &mut PgConnection, leases: &[&Lease]) -> sqlx::Result<()> {
+pub(crate) async fn write_back(conn: &mut PgConnection, leases: &[&Lease]) -> sqlx::Result<()> {
     let (empty, rest): (Vec<&Lease>, Vec<&Lease>) = leases.iter().partition(|lease| lease.messages.is_empty());
     let ids = |leases: &[&Lease]| leases.iter().map(|lease| lease.id.0).collect::<Vec<_>>();
     if !empty.is_empty() {
@@ -191,7 +191,7 @@ SELECT (SELECT true FROM retries AS r
 /// Whether a message waits to be delivered again, or is in a lease. For an error that explains itself: of a reader with very many leases
 /// not all are looked through.
 #[tracing::instrument(name = "leases::is_unacknowledged", level = "debug", skip_all)]
-pub async fn is_unacknowledged(pool: &PgPool, key: SubscriptionKey, offset: i64) -> Result<bool> {
+pub(crate) async fn is_unacknowledged(pool: &PgPool, key: SubscriptionKey, offset: i64) -> Result<bool> {
     let row = sqlx::query_scalar(IS_UNACKNOWLEDGED)
         .bind(key.stream.0)
         .bind(key.subscription.0)
@@ -206,7 +206,7 @@ UPDATE leases SET expires_at = least(expires_at - $1 * interval '1 microsecond',
 /// Moves leases that end after `limit` back, to there at most; says how many. Reads the whole table: it is for when Postgres's
 /// clock was put back.
 #[tracing::instrument(name = "leases::bring_back", level = "debug", skip_all)]
-pub async fn bring_back(pool: &PgPool, by: Duration, limit: Timestamp) -> Result<u64> {
+pub(crate) async fn bring_back(pool: &PgPool, by: Duration, limit: Timestamp) -> Result<u64> {
     let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
     Ok(sqlx::query(BRING_BACK).bind(micros).bind(limit).execute(pool).await?.rows_affected())
 }

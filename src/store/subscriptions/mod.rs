@@ -5,7 +5,7 @@ pub mod failed_expiry;
 pub mod leases;
 pub mod locks;
 pub mod retries;
-pub mod settlement;
+pub(crate) mod settlement;
 
 use sqlx::PgConnection;
 
@@ -112,7 +112,7 @@ UPDATE subscriptions SET label_tags = $3, label_all = $4, version = version + 1
 WHERE stream_id = $1 AND subscription_id = $2 AND label_tags IS NULL";
 
 /// Binds a subscription to a label rule, unless it has one.
-pub async fn bind_rule(conn: &mut PgConnection, key: SubscriptionKey, rule: &LabelRule) -> sqlx::Result<()> {
+pub(crate) async fn bind_rule(conn: &mut PgConnection, key: SubscriptionKey, rule: &LabelRule) -> sqlx::Result<()> {
     sqlx::query(BIND_RULE)
         .bind(key.stream.0)
         .bind(key.subscription.0)
@@ -141,7 +141,7 @@ pub(super) fn slice_bounds(lengths: impl Iterator<Item = usize>) -> (Vec<i32>, V
 }
 
 /// Counts offsets that left a subscription without success. Takes its row lock: call it before leases are locked.
-pub async fn add_skipped(conn: &mut PgConnection, key: SubscriptionKey, count: i64) -> sqlx::Result<()> {
+pub(crate) async fn add_skipped(conn: &mut PgConnection, key: SubscriptionKey, count: i64) -> sqlx::Result<()> {
     sqlx::query("UPDATE subscriptions SET skipped = skipped + $3 WHERE stream_id = $1 AND subscription_id = $2")
         .bind(key.stream.0)
         .bind(key.subscription.0)

@@ -22,7 +22,7 @@ const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A message that has failed for the last time.
 #[derive(Debug, Clone, Copy)]
-pub struct DeadMessage {
+pub(crate) struct DeadMessage {
     /// The reader that gives it up.
     pub key: SubscriptionKey,
     /// The message in the reader's stream.
@@ -37,7 +37,7 @@ pub struct DeadMessage {
 
 /// What to write.
 #[derive(Debug, Default)]
-pub struct Settlement {
+pub(crate) struct Settlement {
     /// Leases that changed, with what is left of them.
     pub leases: Vec<Lease>,
     /// Messages that are due again.
@@ -50,7 +50,7 @@ pub struct Settlement {
 
 /// What was written.
 #[derive(Debug)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// Readers whose batch in flight has ended, wholly or in part.
     pub changed: BTreeSet<SubscriptionKey>,
     /// Leases that are gone.
@@ -65,7 +65,7 @@ pub struct Settled {
 /// that are gone are missing in what `decide` sees. `cached` may have the messages that become dead letters; the others are read
 /// while nothing is locked, and everything is decided anew then. `None`, and nothing is written, when they have more than
 /// `dying_bytes_max`: the caller settles fewer deliveries at once.
-pub async fn settle<T>(
+pub(crate) async fn settle<T>(
     conn: &mut PgConnection,
     keys: &[LeaseKey],
     now: Timestamp,

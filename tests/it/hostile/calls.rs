@@ -24,7 +24,7 @@ const ATTACKER: (&str, &str) = ("authorization", "Bearer attacker");
 const NET: NetLimits = NetLimits { connections_max: 1_000, calls_max: 400 };
 
 /// A service with two callers: one with all rights, and one who may only read somewhere else.
-pub async fn guarded(net: NetLimits) -> (TestService, Rest) {
+pub(super) async fn guarded(net: NetLimits) -> (TestService, Rest) {
     let auth = by_token(&[("owner", &[PROJECT], &["admin"]), ("attacker", &[OTHER], &["read-only"])]);
     let settings = Settings { pool_connections: 4, ..Settings::default() };
     let service = TestService::guarded_with(settings, Door { auth, net, ..Door::open() }).await;

@@ -33,7 +33,7 @@ const FLOOD_OF_A_QUEUE: usize = 8;
 const FLOOD_BYTES: usize = 50_000;
 
 /// Creates and deletes queues with a group, one after the other.
-pub async fn come_and_go(service: &TestService, count: usize) {
+pub(super) async fn come_and_go(service: &TestService, count: usize) {
     for _ in 0..count {
         let queue = service.queue(&unique()).await;
         let group = service.group(&queue, "group").await;
@@ -48,13 +48,13 @@ fn unique() -> String {
 }
 
 /// A session that interferes with the queues of these groups.
-pub async fn interfere(service: &TestService, groups: &[Group]) -> Interference {
+pub(super) async fn interfere(service: &TestService, groups: &[Group]) -> Interference {
     let queues = groups.iter().map(|group| group.queue.clone()).collect();
     Interference::connect(service.database.url(), queues).await.unwrap()
 }
 
 /// A group with a hundred thousand failed messages, each in a segment of its own.
-pub async fn failed_backlog(service: &TestService) -> Group {
+pub(super) async fn failed_backlog(service: &TestService) -> Group {
     let queue = service.queue(&unique()).await;
     let group = service.group(&queue, "group").await;
     service.send(&queue, &["1"]).await;
@@ -72,7 +72,7 @@ pub async fn failed_backlog(service: &TestService) -> Group {
 }
 
 /// Fails batch after batch.
-pub async fn fail(service: &TestService, group: &Group, batches: usize) {
+pub(super) async fn fail(service: &TestService, group: &Group, batches: usize) {
     for _ in 0..batches {
         let batch = service.receive(group, 10).await;
         assert!(!batch.is_empty());
@@ -81,7 +81,7 @@ pub async fn fail(service: &TestService, group: &Group, batches: usize) {
 }
 
 /// Groups of a queue whose segments are as large as they get, with a few small messages that have a label; how many segments.
-pub async fn labelled_backlog(service: &TestService, groups: usize) -> (Vec<Group>, u64) {
+pub(super) async fn labelled_backlog(service: &TestService, groups: usize) -> (Vec<Group>, u64) {
     let queue = service.queue(&unique()).await;
     let mut labelled = Vec::new();
     for number in 0..groups {
@@ -112,7 +112,7 @@ pub async fn labelled_backlog(service: &TestService, groups: usize) -> (Vec<Grou
 }
 
 /// Each group looks for the messages with the label, all at once.
-pub async fn scan(service: &TestService, groups: &[Group]) {
+pub(super) async fn scan(service: &TestService, groups: &[Group]) {
     let mut scans = JoinSet::new();
     for group in groups {
         let mut client = service.replica.messages.clone();
@@ -129,7 +129,7 @@ pub async fn scan(service: &TestService, groups: &[Group]) {
 }
 
 /// Groups on queues of their own that the lanes know, each with a message waiting.
-pub async fn used_groups(service: &TestService) -> Vec<Group> {
+pub(super) async fn used_groups(service: &TestService) -> Vec<Group> {
     let mut groups = Vec::new();
     for _ in 0..QUEUES {
         let queue = service.queue(&unique()).await;
@@ -144,13 +144,13 @@ pub async fn used_groups(service: &TestService) -> Vec<Group> {
 }
 
 /// A send of one message.
-pub async fn send(service: &TestService, queue: &str) -> Result<(), Status> {
+pub(super) async fn send(service: &TestService, queue: &str) -> Result<(), Status> {
     service.send_messages(queue, vec![message("3")]).await.map(drop)
 }
 
 /// Why appends to a stream fail.
 #[derive(Debug, Clone, Copy)]
-pub enum Broken {
+pub(super) enum Broken {
     /// The next offset is beyond what a number can be.
     Offsets,
     /// A constraint of the segments is violated.
@@ -159,7 +159,7 @@ pub enum Broken {
 
 impl Broken {
     /// From now on appends fail.
-    pub async fn refuse(self, service: &TestService, groups: &[Group]) {
+    pub(super) async fn refuse(self, service: &TestService, groups: &[Group]) {
         match self {
             Broken::Offsets => {
                 interfere(service, groups).await.refuse_appends().await.unwrap();
@@ -177,7 +177,7 @@ impl Broken {
     }
 
     /// From now on they don't.
-    pub async fn mend(self, service: &TestService, groups: &[Group]) {
+    pub(super) async fn mend(self, service: &TestService, groups: &[Group]) {
         let sql = match self {
             Broken::Offsets => format!("UPDATE streams SET next_offset = 2 WHERE queue_id IN ({})", ids(groups)),
             Broken::Segments => "ALTER TABLE segments DROP CONSTRAINT refused".to_owned(),
@@ -192,7 +192,7 @@ fn ids(groups: &[Group]) -> String {
 
 /// What the calls of a neighbour came to.
 #[derive(Debug, Default)]
-pub struct Calls {
+pub(super) struct Calls {
     pub sent: u64,
     pub refused: u64,
     pub consumed: u64,
@@ -206,7 +206,7 @@ struct Counts {
 }
 
 /// Calls of a neighbour in the background, one after the other until they are told to end.
-pub struct Acting {
+pub(super) struct Acting {
     stop: CancellationToken,
     counts: Arc<Counts>,
     tasks: JoinSet<()>,
@@ -214,7 +214,7 @@ pub struct Acting {
 
 impl Acting {
     /// Sends to the queues and consumes from the groups.
-    pub fn begin(service: &TestService, groups: &[Group]) -> Self {
+    pub(super) fn begin(service: &TestService, groups: &[Group]) -> Self {
         let mut acting = Self::nothing();
         for group in groups {
             acting.send(service, group, CALLS_OF_A_QUEUE, 1);
@@ -226,7 +226,7 @@ impl Acting {
     }
 
     /// Sends much more than the lanes take.
-    pub fn flood(service: &TestService, groups: &[Group]) -> Self {
+    pub(super) fn flood(service: &TestService, groups: &[Group]) -> Self {
         let mut acting = Self::nothing();
         groups.iter().for_each(|group| acting.send(service, group, FLOOD_OF_A_QUEUE, FLOOD_BYTES));
         acting
@@ -270,7 +270,7 @@ impl Acting {
     }
 
     /// Ends when the calls in flight have been answered.
-    pub async fn end(self) -> Calls {
+    pub(super) async fn end(self) -> Calls {
         self.stop.cancel();
         timeout(PATIENCE, self.tasks.join_all()).await.expect("every call of the neighbour is answered some time");
         let read = |count: &AtomicU64| count.load(Relaxed);

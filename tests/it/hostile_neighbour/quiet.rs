@@ -16,7 +16,7 @@ use crate::support::statements::Statements;
 
 const CONSUMERS: u32 = 200;
 /// Messages of one exchange, each to another queue.
-pub const MESSAGES: u32 = 40;
+pub(super) const MESSAGES: u32 = 40;
 const PROJECT: &str = "quiet";
 /// Longer than a test takes: no poll may be answered with nothing.
 const WAIT_SECONDS: i64 = 60;
@@ -45,7 +45,7 @@ fn id(number: u32) -> String {
 }
 
 /// The project and its consumers. They end with this value.
-pub struct Quiet {
+pub(super) struct Quiet {
     messages: MessageServiceClient<Channel>,
     /// The queue of each message that has come and was acknowledged, or what went wrong.
     came: mpsc::UnboundedReceiver<Result<u32, String>>,
@@ -55,7 +55,7 @@ pub struct Quiet {
 
 impl Quiet {
     /// Parks the consumers; returns when each has had a message, all wait, and the lanes have nothing to do.
-    pub async fn park(service: &TestService, statements: &Statements) -> Self {
+    pub(super) async fn park(service: &TestService, statements: &Statements) -> Self {
         let mut sql = service.sql().await;
         sql.execute(AssertSqlSafe(create())).await.unwrap();
         sql.execute(CREATE_GROUPS).await.unwrap();
@@ -76,7 +76,7 @@ impl Quiet {
     }
 
     /// Sends a message to each of the next queues, a few at once; calls that failed and messages that did not come.
-    pub async fn exchange(&mut self) -> Vec<String> {
+    pub(super) async fn exchange(&mut self) -> Vec<String> {
         let mut failures = Vec::new();
         let deadline = Instant::now() + PATIENCE;
         for _ in 0..MESSAGES / AT_ONCE {
@@ -105,7 +105,7 @@ impl Quiet {
 }
 
 /// Waits until no lane has run a statement for a while.
-pub async fn calm(statements: &Statements) {
+pub(super) async fn calm(statements: &Statements) {
     let mut before = u64::MAX;
     eventually("the lanes are calm", async || {
         sleep(Duration::from_millis(400)).await;

@@ -3,8 +3,8 @@
 
 mod all;
 mod lists;
-pub mod process;
-pub mod unread;
+pub(crate) mod process;
+pub(crate) mod unread;
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn text(bytes: usize) -> String {
 }
 
 /// Twenty thousand queues, as the service makes them, but many in one statement.
-pub async fn many_queues(database: &TestDatabase, project: &str) {
+pub(crate) async fn many_queues(database: &TestDatabase, project: &str) {
     let mut sql = database.sql().await;
     let statements = [
         "CREATE TEMP TABLE made AS SELECT gen_random_uuid() AS id, nextval('stream_ids') AS stream, n

@@ -16,13 +16,13 @@ use tonic_types::StatusExt as _;
 use crate::support::credentials::tokens;
 use crate::support::postgres::TestDatabase;
 
-pub const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 /// Of a project of its own, beside which the others take all they can.
-pub const QUIET: &str = "quiet";
-pub const GREEDY: [&str; 3] = ["greedy0", "greedy1", "greedy2"];
+pub(crate) const QUIET: &str = "quiet";
+pub(crate) const GREEDY: [&str; 3] = ["greedy0", "greedy1", "greedy2"];
 
 /// A running program; it ends with this value.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     pub grpc: Option<String>,
     pub rest: String,
@@ -44,7 +44,7 @@ fn credentials() -> String {
 
 impl Process {
     /// `dms serve` with so much memory.
-    pub async fn serve(database: &TestDatabase, memory_max: usize, more: &[&str]) -> Self {
+    pub(crate) async fn serve(database: &TestDatabase, memory_max: usize, more: &[&str]) -> Self {
         let (grpc, rest) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
         command.args(["serve", "--log=warn", "--auth=tokens", "--queues-per-project=100000"]);
@@ -54,7 +54,7 @@ impl Process {
     }
 
     /// `dms gateway` in front of a service.
-    pub async fn gateway(upstream: &str, memory_max: usize) -> Self {
+    pub(crate) async fn gateway(upstream: &str, memory_max: usize) -> Self {
         let rest = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
         command.args(["gateway", "--log=warn", &format!("--upstream={upstream}")]);
@@ -77,14 +77,14 @@ impl Process {
     }
 
     /// A metric by its name and labels.
-    pub async fn metric(&self, series: &str) -> usize {
+    pub(crate) async fn metric(&self, series: &str) -> usize {
         let text = reqwest::get(format!("http://{}/metrics", self.admin)).await.unwrap().text().await.unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("{series}\n{text}")).parse().unwrap()
     }
 
     /// That this use of memory was driven to its bound.
-    pub async fn was_refused(&self, name: &str) {
+    pub(crate) async fn was_refused(&self, name: &str) {
         let refusals = self.metric(&format!("dms_memory_refusals_total{{use=\"{name}\"}}")).await;
         let reserved = self.metric(&format!("dms_memory_reserved_bytes{{use=\"{name}\"}}")).await;
         let part = self.metric(&format!("dms_memory_part_bytes{{use=\"{name}\"}}")).await;
@@ -100,17 +100,17 @@ impl Process {
     }
 
     /// The most that was ever resident, with the program's own pages.
-    pub fn peak(&self) -> usize {
+    pub(crate) fn peak(&self) -> usize {
         self.status("VmHWM")
     }
 
     /// What is resident now.
-    pub fn resident(&self) -> usize {
+    pub(crate) fn resident(&self) -> usize {
         self.status("VmRSS")
     }
 
     /// Says what is resident, and that it is no more than 1.3 times the budget.
-    pub fn check(&self, what: &str, memory_max: usize) {
+    pub(crate) fn check(&self, what: &str, memory_max: usize) {
         let (now, peak) = (self.resident() as f64 / MIB as f64, self.peak() as f64 / MIB as f64);
         let bound = 1.3 * memory_max as f64 / MIB as f64;
         let _shown =
@@ -118,7 +118,7 @@ impl Process {
         assert!(peak <= bound, "{what}: resident {now:.0} MiB, peak {peak:.0} MiB, at most {bound:.0} MiB");
     }
 
-    pub async fn client(&self, token: &'static str) -> Client {
+    pub(crate) async fn client(&self, token: &'static str) -> Client {
         let channel = Channel::from_shared(self.grpc.clone().unwrap()).unwrap().connect().await.unwrap();
         Client { queues: QueueServiceClient::new(channel.clone()), messages: MessageServiceClient::new(channel), token }
     }
@@ -142,21 +142,21 @@ impl Drop for Process {
 
 /// A caller with a token, in the project of that name.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     pub queues: QueueServiceClient<Channel>,
     pub messages: MessageServiceClient<Channel>,
     token: &'static str,
 }
 
 impl Client {
-    pub fn request<M>(&self, message: M) -> Request<M> {
+    pub(crate) fn request<M>(&self, message: M) -> Request<M> {
         let mut request = Request::new(message);
         let value = MetadataValue::try_from(format!("Bearer {}", self.token)).unwrap();
         request.metadata_mut().insert("authorization", value);
         request
     }
 
-    pub async fn queue(&self, name: &str) -> (String, String) {
+    pub(crate) async fn queue(&self, name: &str) -> (String, String) {
         let (project_id, queues) = (self.token.to_owned(), self.queues.clone());
         let new = pb::CreateQueueRequest { project_id: project_id.clone(), name: name.into(), ..Default::default() };
         let queue = queues.clone().create_queue(self.request(new)).await.unwrap().into_inner().queue.unwrap().id;
@@ -166,18 +166,18 @@ impl Client {
         (queue, groups[0].id.clone())
     }
 
-    pub fn message(&self, queue: &str, body: String) -> pb::SendMessagesRequest {
+    pub(crate) fn message(&self, queue: &str, body: String) -> pb::SendMessagesRequest {
         let message = pb::NewMessage { body: body.into(), ..Default::default() };
         let (project_id, queue_id) = (self.token.to_owned(), queue.to_owned());
         pb::SendMessagesRequest { project_id, queue_id, messages: vec![message], return_ids: false }
     }
 
-    pub async fn send(&self, queue: &str, body: String) -> Result<(), tonic::Status> {
+    pub(crate) async fn send(&self, queue: &str, body: String) -> Result<(), tonic::Status> {
         let request = self.request(self.message(queue, body));
         self.messages.clone().send_messages(request).await.map(drop)
     }
 
-    pub fn consume(&self, queue: &str, group: &str, seconds: i64) -> pb::ConsumeMessagesRequest {
+    pub(crate) fn consume(&self, queue: &str, group: &str, seconds: i64) -> pb::ConsumeMessagesRequest {
         let wait = Some(prost_types::Duration { seconds, nanos: 0 });
         let options = pb::ConsumeOptions { max_messages: Some(10), wait, ..Default::default() };
         let (project_id, queue_id, group_id) = (self.token.to_owned(), queue.to_owned(), group.to_owned());
@@ -186,7 +186,7 @@ impl Client {
 
     /// The same while everything is used up: what is refused is refused with the time to come back, and is let in before long. How often it
     /// was refused.
-    pub async fn probe_patiently(&self, (queue, group): &(String, String)) -> usize {
+    pub(crate) async fn probe_patiently(&self, (queue, group): &(String, String)) -> usize {
         let mut refused = 0;
         while let Err(status) = self.send(queue, "17".into()).await {
             refused = patience(&status, refused).await;
@@ -206,7 +206,7 @@ impl Client {
     }
 
     /// A message goes there and comes back while the others do what they do.
-    pub async fn probe(&self, (queue, group): &(String, String)) {
+    pub(crate) async fn probe(&self, (queue, group): &(String, String)) {
         self.send(queue, "17".into()).await.unwrap();
         let request = self.request(self.consume(queue, group, 20));
         let messages = self.messages.clone().consume_messages(request).await.unwrap().into_inner().messages;

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 
 /// A connection whose peer may send a byte of each answer, and no more.
-pub struct Unread {
+pub(crate) struct Unread {
     sender: SendRequest<Bytes>,
     authority: String,
     /// Answers that wait to be read.
@@ -17,12 +17,12 @@ pub struct Unread {
 }
 
 impl Unread {
-    pub async fn open(url: &str) -> Self {
+    pub(crate) async fn open(url: &str) -> Self {
         Self::open_from(url, 1).await
     }
 
     /// The same from one of many addresses of this machine.
-    pub async fn open_from(url: &str, peer: u8) -> Self {
+    pub(crate) async fn open_from(url: &str, peer: u8) -> Self {
         let authority = url.strip_prefix("http://").unwrap().to_owned();
         let stream = from(url, peer).await;
         let (sender, connection) =
@@ -32,13 +32,13 @@ impl Unread {
     }
 
     /// Calls a method; the answer is never read.
-    pub async fn call(&mut self, path: &str, token: &str, message: &impl Message) {
+    pub(crate) async fn call(&mut self, path: &str, token: &str, message: &impl Message) {
         let mut body = self.open_call(path, token).await;
         body.send_data(framed(message), true).unwrap();
     }
 
     /// Asks for a REST resource; the answer is never read.
-    pub async fn get(&mut self, path: &str, token: &str) {
+    pub(crate) async fn get(&mut self, path: &str, token: &str) {
         let request = http::Request::get(format!("http://{}{path}", self.authority)).header("x-auth-token", token);
         self.sender = self.sender.clone().ready().await.unwrap();
         let (answer, _) = self.sender.send_request(request.body(()).unwrap(), true).unwrap();
@@ -46,7 +46,7 @@ impl Unread {
     }
 
     /// Begins a REST request whose body of so many bytes lacks its last one.
-    pub async fn post(&mut self, path: &str, token: &str, size: usize) -> h2::SendStream<Bytes> {
+    pub(crate) async fn post(&mut self, path: &str, token: &str, size: usize) -> h2::SendStream<Bytes> {
         let request = http::Request::post(format!("http://{}{path}", self.authority)).header("x-auth-token", token);
         self.sender = self.sender.clone().ready().await.unwrap();
         let (answer, mut body) = self.sender.send_request(request.body(()).unwrap(), false).unwrap();
@@ -56,7 +56,7 @@ impl Unread {
     }
 
     /// Begins a call whose message never ends: all of it but the last byte is sent.
-    pub async fn begin(&mut self, path: &str, token: &str, message: &impl Message) -> h2::SendStream<Bytes> {
+    pub(crate) async fn begin(&mut self, path: &str, token: &str, message: &impl Message) -> h2::SendStream<Bytes> {
         let mut body = self.open_call(path, token).await;
         let message = framed(message);
         body.send_data(message.slice(..message.len() - 1), false).unwrap();
@@ -86,7 +86,7 @@ fn framed(message: &impl Message) -> Bytes {
 }
 
 /// A REST request from one of many addresses whose body of so many bytes lacks its last one.
-pub async fn unfinished(rest: &str, peer: u8, path: &str, token: &str, size: usize) -> TcpStream {
+pub(crate) async fn unfinished(rest: &str, peer: u8, path: &str, token: &str, size: usize) -> TcpStream {
     let mut stream = from(rest, peer).await;
     let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\nx-auth-token: {token}\r\ncontent-length: {size}\r\n\r\n");
     let write = async {
@@ -99,7 +99,7 @@ pub async fn unfinished(rest: &str, peer: u8, path: &str, token: &str, size: usi
 }
 
 /// A request with headers of so many bytes, which stays open whether it is answered or not.
-pub async fn with_large_head(rest: &str, peer: u8, path: &str, token: &str, size: usize) -> TcpStream {
+pub(crate) async fn with_large_head(rest: &str, peer: u8, path: &str, token: &str, size: usize) -> TcpStream {
     let mut stream = from(rest, peer).await;
     let padding = "x".repeat(size);
     let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-auth-token: {token}\r\nx-padding: {padding}\r\n\r\n");

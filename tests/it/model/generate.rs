@@ -18,7 +18,7 @@ const DAY_HOURS: u64 = 24;
 const LABELS: [&str; 3] = ["a", "b", "c"];
 
 /// One queue with redrive of each order, and any other.
-pub fn specs(rng: &mut StdRng) -> Vec<Spec> {
+pub(super) fn specs(rng: &mut StdRng) -> Vec<Spec> {
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let redrive = |rng: &mut StdRng| Some(rng.random_range(1..=3));
     let of = |mode, max_consume_count, retention| Spec { mode, max_consume_count, retention };
@@ -36,7 +36,7 @@ pub fn specs(rng: &mut StdRng) -> Vec<Spec> {
 }
 
 /// How far to turn the clock.
-pub fn turn(rng: &mut StdRng) -> Duration {
+pub(super) fn turn(rng: &mut StdRng) -> Duration {
     let seconds = match rng.random_range(0..100) {
         0..60 => rng.random_range(1..=16),
         60..91 => rng.random_range(16..=310),
@@ -47,7 +47,7 @@ pub fn turn(rng: &mut StdRng) -> Duration {
 }
 
 /// Makes the operations of one round.
-pub struct Generator<'a> {
+pub(super) struct Generator<'a> {
     pub rng: &'a mut StdRng,
     pub given: &'a [Given],
     pub next_number: &'a mut Number,
@@ -60,7 +60,7 @@ pub struct Generator<'a> {
 
 impl Generator<'_> {
     /// An operation on a queue; its witness group is left alone.
-    pub fn op(&mut self, queue: usize, model: &QueueModel, witness: GroupNo, gone: &[GroupNo]) -> Op {
+    pub(super) fn op(&mut self, queue: usize, model: &QueueModel, witness: GroupNo, gone: &[GroupNo]) -> Op {
         let groups: Vec<(GroupNo, &GroupModel)> = model
             .groups
             .iter()

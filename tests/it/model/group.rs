@@ -11,7 +11,7 @@ use super::reader::{At, Item, ReaderModel};
 
 /// What has become of a message for one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// Available, or under a lease.
     Open,
     Acked,
@@ -23,7 +23,7 @@ pub enum Fate {
 
 /// A group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupModel {
+pub(super) struct GroupModel {
     pub rule: Option<Rule>,
     pub normal: ReaderModel,
     pub dead: ReaderModel,
@@ -37,7 +37,7 @@ pub struct GroupModel {
 }
 
 /// How a delivery failed, and what the queue makes of it.
-pub struct Failing {
+pub(super) struct Failing {
     reason: DeadLetterReason,
     by: Option<Token>,
     now: Micros,
@@ -52,7 +52,7 @@ pub struct Failing {
 }
 
 impl Failing {
-    pub fn new(queue: &QueueModel, reason: DeadLetterReason, by: Option<Token>) -> Self {
+    pub(super) fn new(queue: &QueueModel, reason: DeadLetterReason, by: Option<Token>) -> Self {
         let fifo = queue.spec.mode == QueueMode::Fifo;
         Self {
             reason,
@@ -69,7 +69,7 @@ impl Failing {
 }
 
 impl GroupModel {
-    pub fn new(exclusive: bool) -> Self {
+    pub(super) fn new(exclusive: bool) -> Self {
         let reader = ReaderModel { exclusive, ..ReaderModel::default() };
         Self {
             rule: None,
@@ -82,18 +82,24 @@ impl GroupModel {
         }
     }
 
-    pub fn reader(&mut self, source: Source) -> &mut ReaderModel {
+    pub(super) fn reader(&mut self, source: Source) -> &mut ReaderModel {
         match source {
             Source::Normal => &mut self.normal,
             Source::Dead => &mut self.dead,
         }
     }
 
-    pub fn end(&mut self, offset: i64, fate: Fate) {
+    pub(super) fn end(&mut self, offset: i64, fate: Fate) {
         self.fates[usize::try_from(offset).unwrap()] = fate;
     }
 
-    pub fn appended(&mut self, number: Number, labels: &[String], Place { offset, appended_at }: Place, since: u64) {
+    pub(super) fn appended(
+        &mut self,
+        number: Number,
+        labels: &[String],
+        Place { offset, appended_at }: Place,
+        since: u64,
+    ) {
         self.fates.push(Fate::Open);
         let item = Item { number, offset, appended_at, attempts: 0, death: None, since };
         if self.rule.as_ref().is_none_or(|rule| rule.matches(labels)) {
@@ -109,7 +115,7 @@ impl GroupModel {
     }
 
     /// From now on the group selects by labels.
-    pub fn bind(&mut self, rule: Option<Rule>, log: &[Stored]) {
+    pub(super) fn bind(&mut self, rule: Option<Rule>, log: &[Stored]) {
         self.rule = rule;
         for item in std::mem::take(&mut self.normal.available).into_values() {
             self.retry(item, log);
@@ -126,7 +132,7 @@ impl GroupModel {
     }
 
     /// A counted delivery has failed.
-    pub fn fail(&mut self, source: Source, at: At, item: Item, failing: &Failing) {
+    pub(super) fn fail(&mut self, source: Source, at: At, item: Item, failing: &Failing) {
         let item = Item { since: failing.since, ..item };
         if source == Source::Dead {
             if item.appended_at > failing.dead_letter_horizon {
@@ -149,7 +155,7 @@ impl GroupModel {
         }
     }
 
-    pub fn expire(&mut self, horizon: Micros, dead_letter_horizon: Micros) {
+    pub(super) fn expire(&mut self, horizon: Micros, dead_letter_horizon: Micros) {
         let expired: Vec<i64> =
             self.normal.available.values().filter(|item| item.appended_at <= horizon).map(|item| item.offset).collect();
         self.normal.available.retain(|_, item| item.appended_at > horizon);

@@ -18,7 +18,7 @@ const HEARD_WITHIN: Duration = Duration::from_millis(600);
 
 /// No order was found: the longest legal beginning, and why nothing can follow it.
 #[derive(Debug)]
-pub struct Illegal {
+pub(super) struct Illegal {
     legal: Vec<usize>,
     reasons: Vec<(usize, String)>,
 }
@@ -31,7 +31,7 @@ impl fmt::Display for Illegal {
 }
 
 /// The states the queue may be in after the round, from those it may have been in before.
-pub fn linearize(before: &[QueueModel], round: &[Observed]) -> Result<Vec<QueueModel>, Illegal> {
+pub(super) fn linearize(before: &[QueueModel], round: &[Observed]) -> Result<Vec<QueueModel>, Illegal> {
     let round = &with_bindings(before, round);
     let mut search =
         Search { round, order: Vec::new(), found: Vec::new(), deepest: Illegal { legal: vec![], reasons: vec![] } };

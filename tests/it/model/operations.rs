@@ -7,47 +7,47 @@ use std::time::Duration;
 use dms_client::v1 as pb;
 
 /// Microseconds since 1970.
-pub type Micros = i64;
+pub(super) type Micros = i64;
 /// No stream has as many appends while the clock stands still as this has microseconds.
-pub const MOMENT: Micros = 1_000;
+pub(super) const MOMENT: Micros = 1_000;
 /// A message: the number that is its body.
-pub type Number = u32;
+pub(super) type Number = u32;
 /// A consumer group, never used again after its deletion.
-pub type GroupNo = u32;
+pub(super) type GroupNo = u32;
 /// A handler that was given out.
-pub type Token = usize;
+pub(super) type Token = usize;
 
 /// Answers that refuse.
-pub const TOO_MANY_GROUPS: &str = "DMS.10240019";
-pub const GROUP_NOT_FOUND: &str = "DMS.10240405";
-pub const HANDLER_MISMATCH: &str = "DMS.10540004";
-pub const REQUEST_FORMAT: &str = "DMS.10540010";
-pub const CONSUME_FAILED: &str = "DMS.10542204";
-pub const HANDLER_INVALID: &str = "DMS.10542209";
+pub(super) const TOO_MANY_GROUPS: &str = "DMS.10240019";
+pub(super) const GROUP_NOT_FOUND: &str = "DMS.10240405";
+pub(super) const HANDLER_MISMATCH: &str = "DMS.10540004";
+pub(super) const REQUEST_FORMAT: &str = "DMS.10540010";
+pub(super) const CONSUME_FAILED: &str = "DMS.10542204";
+pub(super) const HANDLER_INVALID: &str = "DMS.10542209";
 
 /// Normal messages or dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
+pub(super) enum Source {
     Normal,
     Dead,
 }
 
 /// Which stream of which group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ReaderName {
+pub(super) struct ReaderName {
     pub group: GroupNo,
     pub source: Source,
 }
 
 /// Which messages a group selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub(super) struct Rule {
     pub labels: BTreeSet<String>,
     pub all: bool,
 }
 
 impl Rule {
-    pub fn matches(&self, labels: &[String]) -> bool {
+    pub(super) fn matches(&self, labels: &[String]) -> bool {
         let has = |label: &String| labels.contains(label);
         if self.all { self.labels.iter().all(has) } else { self.labels.iter().any(has) }
     }
@@ -55,7 +55,7 @@ impl Rule {
 
 /// A message as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
+pub(super) struct Sent {
     pub number: Number,
     pub labels: Vec<String>,
     /// Seconds.
@@ -64,14 +64,14 @@ pub struct Sent {
 
 /// Where a message landed in its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     pub offset: i64,
     pub appended_at: Micros,
 }
 
 /// What a dead letter says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Death {
+pub(super) struct Death {
     pub reason: pb::DeadLetterReason,
     pub attempts: i32,
     pub origin: Place,
@@ -79,7 +79,7 @@ pub struct Death {
 
 /// One message of one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
+pub(super) struct Delivery {
     pub number: Number,
     pub place: Place,
     pub attempt: i32,
@@ -90,14 +90,14 @@ pub struct Delivery {
 
 /// A handler to settle: one that was given out (to whom?), or nonsense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handler {
+pub(super) enum Handler {
     Given { token: Token, to: ReaderName },
     Nonsense,
 }
 
 /// What a client asks of one queue.
 #[derive(Debug, Clone)]
-pub enum Op {
+pub(super) enum Op {
     Send(Vec<Sent>),
     Consume {
         reader: ReaderName,
@@ -117,7 +117,7 @@ pub enum Op {
 
 /// What it was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub(super) enum Answer {
     /// With the places of the messages that are not delayed, as the witness group saw them.
     Sent(Vec<Option<Place>>),
     Batch(Vec<Delivery>),
@@ -128,7 +128,7 @@ pub enum Answer {
 
 /// One operation of a round, with its beginning and end since the round began.
 #[derive(Debug, Clone)]
-pub struct Observed {
+pub(super) struct Observed {
     pub op: Op,
     pub answer: Answer,
     pub replica: usize,

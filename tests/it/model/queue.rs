@@ -10,13 +10,13 @@ use super::group::{Failing, Fate, GroupModel};
 use super::operations::*;
 use super::reader::{At, ReaderModel};
 
-pub const SECOND: Micros = 1_000_000;
-pub const GROUPS_MAX: usize = 3;
+pub(super) const SECOND: Micros = 1_000_000;
+pub(super) const GROUPS_MAX: usize = 3;
 const DEAD_LETTER_RETENTION: Duration = Duration::from_secs(72 * 3600);
 
 /// What a queue was created as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spec {
+pub(super) struct Spec {
     pub mode: QueueMode,
     /// `None`: redrive disabled.
     pub max_consume_count: Option<i32>,
@@ -24,14 +24,14 @@ pub struct Spec {
 }
 
 impl Spec {
-    pub fn is_kafka(&self) -> bool {
+    pub(super) fn is_kafka(&self) -> bool {
         matches!(self.mode, QueueMode::KafkaHa | QueueMode::KafkaHt)
     }
 }
 
 /// A message in the log of the queue; its index is its offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub(super) struct Stored {
     pub number: Number,
     pub labels: Vec<String>,
     pub appended_at: Micros,
@@ -39,7 +39,7 @@ pub struct Stored {
 
 /// The queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueModel {
+pub(super) struct QueueModel {
     pub spec: Arc<Spec>,
     pub now: Micros,
     pub round: u64,
@@ -51,12 +51,12 @@ pub struct QueueModel {
     pub deleted: Vec<GroupNo>,
 }
 
-pub fn micros(duration: Duration) -> Micros {
+pub(super) fn micros(duration: Duration) -> Micros {
     Micros::try_from(duration.as_micros()).unwrap()
 }
 
 impl QueueModel {
-    pub fn new(spec: Spec, now: Micros) -> Self {
+    pub(super) fn new(spec: Spec, now: Micros) -> Self {
         Self {
             spec: Arc::new(spec),
             now,
@@ -69,22 +69,22 @@ impl QueueModel {
     }
 
     /// Messages appended then or before have expired.
-    pub fn horizon(&self) -> Micros {
+    pub(super) fn horizon(&self) -> Micros {
         self.now - micros(self.spec.retention)
     }
 
     /// Dead letters moved then or before have expired.
-    pub fn dead_letter_horizon(&self) -> Micros {
+    pub(super) fn dead_letter_horizon(&self) -> Micros {
         self.now - micros(DEAD_LETTER_RETENTION)
     }
 
-    pub fn begin_round(&mut self) {
+    pub(super) fn begin_round(&mut self) {
         self.round += 1;
         self.deleted.clear();
     }
 
     /// Carries out one operation, if its answer is one that the rules allow at this point.
-    pub fn apply(&mut self, op: &Op, answer: &Answer) -> Result<(), String> {
+    pub(super) fn apply(&mut self, op: &Op, answer: &Answer) -> Result<(), String> {
         match op {
             Op::Send(messages) => self.send(messages, answer),
             Op::Consume { reader, max, lease, rule } => self.consume(*reader, *max, *lease, rule.as_ref(), answer),
@@ -227,7 +227,7 @@ impl QueueModel {
     }
 
     /// Turns the clock: leases end, messages expire, delays end. `due`: what the witness saw appear.
-    pub fn advance(&mut self, by: Duration, due: &[(Number, Place)]) -> Result<(), String> {
+    pub(super) fn advance(&mut self, by: Duration, due: &[(Number, Place)]) -> Result<(), String> {
         self.begin_round();
         self.now += micros(by);
         let (now, horizon) = (self.now, self.horizon());
@@ -261,12 +261,12 @@ impl QueueModel {
     }
 
     /// Messages whose delay ends by then.
-    pub fn due_by(&self, now: Micros) -> BTreeSet<Number> {
+    pub(super) fn due_by(&self, now: Micros) -> BTreeSet<Number> {
         self.delayed.iter().filter(|(_, (at, _))| *at <= now).map(|(number, _)| *number).collect()
     }
 
     /// The counters of a group at rest.
-    pub fn counters(&self, group: &GroupModel) -> pb::GroupCounters {
+    pub(super) fn counters(&self, group: &GroupModel) -> pb::GroupCounters {
         let horizon = self.horizon();
         let produced = self.log.iter().filter(|stored| stored.appended_at > horizon).count();
         pb::GroupCounters {

@@ -7,7 +7,7 @@ use super::operations::{Death, Delivery, Handler, MOMENT, Micros, Number, Reader
 
 /// A message on its way through a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
+pub(super) struct Item {
     pub number: Number,
     /// Its offset in the queue's stream, for dead letters too.
     pub offset: i64,
@@ -29,17 +29,17 @@ impl Item {
 
 /// Who holds a message, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hold {
+pub(super) struct Hold {
     pub token: Token,
     pub expires: Micros,
 }
 
 /// Places of a reader: normal messages stand at `(0, offset)`, dead letters of a FIFO queue at `(round, offset)`.
-pub type At = (u64, i64);
+pub(super) type At = (u64, i64);
 
 /// One reader.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ReaderModel {
+pub(super) struct ReaderModel {
     /// FIFO.
     pub exclusive: bool,
     pub available: BTreeMap<At, Item>,
@@ -50,17 +50,23 @@ pub struct ReaderModel {
 
 impl ReaderModel {
     /// Whether there is something that a consumer must be given.
-    pub fn owes(&self) -> bool {
+    pub(super) fn owes(&self) -> bool {
         !self.available.is_empty() && !self.is_blocked()
     }
 
     /// FIFO: nothing while a batch is in flight.
-    pub fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.exclusive && !self.leased.is_empty()
     }
 
     /// Leases a batch, if it is one that may be given out.
-    pub fn deliver(&mut self, batch: &[Delivery], max: usize, expires: Micros, round: u64) -> Result<(), String> {
+    pub(super) fn deliver(
+        &mut self,
+        batch: &[Delivery],
+        max: usize,
+        expires: Micros,
+        round: u64,
+    ) -> Result<(), String> {
         if batch.is_empty() {
             let count = self.available.len();
             return if self.owes() { Err(format!("nothing, though {count} are available")) } else { Ok(()) };
@@ -142,7 +148,7 @@ impl ReaderModel {
     }
 
     /// Where each entry's message stands, if its handler holds it now and no entry before named it.
-    pub fn live(&self, name: ReaderName, entries: &[(Handler, bool)], now: Micros) -> Vec<Option<At>> {
+    pub(super) fn live(&self, name: ReaderName, entries: &[(Handler, bool)], now: Micros) -> Vec<Option<At>> {
         let mut seen = Vec::new();
         let live = |(handler, _): &(Handler, bool)| {
             let Handler::Given { token, to } = *handler else { return None };
@@ -156,14 +162,14 @@ impl ReaderModel {
     }
 
     /// Takes what is under leases that have ended.
-    pub fn take_ended(&mut self, now: Micros) -> Vec<(At, Item)> {
+    pub(super) fn take_ended(&mut self, now: Micros) -> Vec<(At, Item)> {
         let ended: Vec<At> =
             self.leased.iter().filter(|(_, (_, hold))| hold.expires <= now).map(|(at, _)| *at).collect();
         ended.into_iter().filter_map(|at| self.leased.remove(&at).map(|(item, _)| (at, item))).collect()
     }
 
     /// Messages that have not expired, leased ones included.
-    pub fn live_count(&self, horizon: Micros) -> i64 {
+    pub(super) fn live_count(&self, horizon: Micros) -> i64 {
         let items = self.available.values().chain(self.leased.values().map(|(item, _)| item));
         i64::try_from(items.filter(|item| item.appended_at > horizon).count()).unwrap()
     }

@@ -27,7 +27,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub fn new(queue: usize, replica: usize, op: Op) -> Self {
+    pub(super) fn new(queue: usize, replica: usize, op: Op) -> Self {
         Self { queue, replica, op, late: Duration::ZERO }
     }
 }
@@ -42,7 +42,7 @@ pub(super) struct Subject {
 }
 
 /// A run.
-pub struct Run {
+pub(super) struct Run {
     seed: u64,
     rng: StdRng,
     pub(super) site: Site,
@@ -55,7 +55,7 @@ pub struct Run {
 
 impl Run {
     /// Carries out so many operations and checks every answer; then empties everything and checks what is left.
-    pub async fn carry_out(seed: u64, steps: usize) -> usize {
+    pub(super) async fn carry_out(seed: u64, steps: usize) -> usize {
         eprintln!("model run: DMS_MODEL_SEED={seed} DMS_MODEL_STEPS={steps}");
         let mut run = Self::start(seed).await;
         let mut rounds = 0;

@@ -14,18 +14,18 @@ use super::queue::Spec;
 use crate::support::service::{Group, PROJECT, Replica, TestService, code};
 
 /// How long the service may take for what happens by itself.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(2);
 
 /// A handler that was given out.
-pub struct Given {
+pub(super) struct Given {
     pub queue: usize,
     pub to: ReaderName,
     text: String,
 }
 
 /// The service and its clients' knowledge.
-pub struct Site {
+pub(super) struct Site {
     service: TestService,
     second: Replica,
     store: Store,
@@ -48,7 +48,7 @@ enum Call {
 }
 
 /// Its answer.
-pub enum Reply {
+pub(super) enum Reply {
     Sent(pb::SendMessagesResponse),
     Batch(Vec<pb::LeasedMessage>),
     Acked(pb::AckResult),
@@ -58,7 +58,7 @@ pub enum Reply {
 }
 
 impl Site {
-    pub async fn start(specs: &[Spec]) -> Self {
+    pub(super) async fn start(specs: &[Spec]) -> Self {
         let service = TestService::with(Settings { pool_connections: 4, ..Settings::default() }).await;
         let second = service.another_replica().await;
         let store = Store::new(&StoreOptions {
@@ -83,12 +83,12 @@ impl Site {
     }
 
     /// The present, by the clock that the test turns.
-    pub fn now(&self) -> Micros {
+    pub(super) fn now(&self) -> Micros {
         self.service.clock.now().0
     }
 
     /// Turns the clock and waits until the leases that end have ended in the database. Delays: see the witness.
-    pub async fn advance(&self, by: Duration) {
+    pub(super) async fn advance(&self, by: Duration) {
         self.service.clock.advance(by);
         let (begun, now) = (Instant::now(), Timestamp(self.now()));
         while !store::subscriptions::leases::expired_in(&self.store.pool, now, 1).await.unwrap().is_empty() {
@@ -98,7 +98,12 @@ impl Site {
     }
 
     /// Carries out an operation at a replica; the future holds nothing of this.
-    pub fn perform(&mut self, replica: usize, queue: usize, op: &Op) -> impl Future<Output = Reply> + Send + use<> {
+    pub(super) fn perform(
+        &mut self,
+        replica: usize,
+        queue: usize,
+        op: &Op,
+    ) -> impl Future<Output = Reply> + Send + use<> {
         let call = self.call(queue, op);
         let replica = if replica == 0 { &self.service.replica } else { &self.second };
         let (mut messages, mut dead) = (replica.messages.clone(), replica.dead_letters.clone());
@@ -182,7 +187,7 @@ impl Site {
     }
 
     /// Puts a reply into the words of the model. Replies to sends come first: they tell the ids of messages.
-    pub fn read(&mut self, queue: usize, op: &Op, reply: Reply, kafka: bool) -> Answer {
+    pub(super) fn read(&mut self, queue: usize, op: &Op, reply: Reply, kafka: bool) -> Answer {
         match (op, reply) {
             (Op::Send(sent), Reply::Sent(answer)) => {
                 let ids = answer.results.into_iter().map(|result| result.message_id);
@@ -229,18 +234,18 @@ impl Site {
     }
 
     /// A group by its number.
-    pub async fn counters(&self, group: GroupNo) -> pb::GroupCounters {
+    pub(super) async fn counters(&self, group: GroupNo) -> pb::GroupCounters {
         self.service.counters(&self.groups[&group]).await
     }
 
     /// Messages and groups of a queue as the second replica shows them.
-    pub async fn queue_totals(&self, queue: usize) -> (i64, usize) {
+    pub(super) async fn queue_totals(&self, queue: usize) -> (i64, usize) {
         let request = pb::GetQueueRequest { project_id: PROJECT.into(), queue_id: self.queues[queue].clone() };
         let shown = self.second.queues.clone().get_queue(request).await.unwrap().into_inner().queue.unwrap();
         (shown.produced_messages, usize::try_from(shown.group_count).unwrap())
     }
 
-    pub async fn shutdown(self) {
+    pub(super) async fn shutdown(self) {
         self.second.shutdown().await;
         self.service.replica.shutdown().await;
     }

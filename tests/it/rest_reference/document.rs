@@ -11,11 +11,11 @@ use serde_yaml_ng::{Mapping, Value};
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// A file of the documentation.
-pub fn file(name: &str) -> PathBuf {
+pub(super) fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
 }
 
-pub fn load() -> Value {
+pub(super) fn load() -> Value {
     let text = fs::read_to_string(file("openapi.yaml")).unwrap();
     let root: Value = serde_yaml_ng::from_str(&text).unwrap();
     resolved(&root, &root)
@@ -47,28 +47,28 @@ fn named<'a>(reference: &str, root: &'a Value) -> &'a Value {
 }
 
 /// A mapping; empty where there is none.
-pub fn map(value: &Value) -> impl Iterator<Item = (&Value, &Value)> {
+pub(super) fn map(value: &Value) -> impl Iterator<Item = (&Value, &Value)> {
     value.as_mapping().into_iter().flatten()
 }
 
 /// A list; empty where there is none.
-pub fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_sequence().map_or(&[], Vec::as_slice)
 }
 
 /// A text; empty where there is none.
-pub fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
 /// The same as JSON, without its order.
-pub fn json(value: &Value) -> Json {
+pub(super) fn json(value: &Value) -> Json {
     serde_json::to_value(value).unwrap()
 }
 
 /// A method of a path.
 #[derive(Debug)]
-pub struct Operation {
+pub(super) struct Operation {
     pub path: String,
     pub method: String,
     pub spec: Value,
@@ -76,7 +76,7 @@ pub struct Operation {
     pub parameters: Vec<Value>,
 }
 
-pub fn operations(document: &Value) -> Vec<Operation> {
+pub(super) fn operations(document: &Value) -> Vec<Operation> {
     let mut all = Vec::new();
     for (path, item) in map(&document["paths"]) {
         for (method, spec) in map(item).filter(|(method, _)| METHODS.contains(&text(method))) {
@@ -89,28 +89,28 @@ pub fn operations(document: &Value) -> Vec<Operation> {
 }
 
 impl Operation {
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         text(&self.spec["operationId"])
     }
 
     /// The status and the description of its success.
-    pub fn success(&self) -> (u16, &Value) {
+    pub(super) fn success(&self) -> (u16, &Value) {
         let (status, answer) = map(&self.spec["responses"]).next().unwrap();
         (text(status).parse().unwrap(), answer)
     }
 
     /// The schema of its answer.
-    pub fn answer_schema(&self) -> Option<&Value> {
+    pub(super) fn answer_schema(&self) -> Option<&Value> {
         self.success().1.get("content").map(|content| &content["application/json"]["schema"])
     }
 
     /// The schema of its body.
-    pub fn body_schema(&self) -> Option<&Value> {
+    pub(super) fn body_schema(&self) -> Option<&Value> {
         self.spec.get("requestBody").map(|body| &body["content"]["application/json"]["schema"])
     }
 
     /// The examples of its body.
-    pub fn bodies(&self) -> Vec<&Value> {
+    pub(super) fn bodies(&self) -> Vec<&Value> {
         let content = &self.spec["requestBody"]["content"]["application/json"];
         let several = map(&content["examples"]).map(|(_, example)| &example["value"]);
         content.get("example").into_iter().chain(several).collect()
@@ -118,7 +118,7 @@ impl Operation {
 }
 
 /// The row of a code.
-pub fn row(code: &str) -> ErrorRow {
+pub(super) fn row(code: &str) -> ErrorRow {
     let found = ErrorKind::ALL.iter().map(|kind| kind.row()).find(|row| row.code == code);
     found.unwrap_or_else(|| panic!("DMS.{code} is not in the table of errors"))
 }

@@ -9,7 +9,7 @@ use super::tables;
 
 const PROJECT: &str = "demo";
 
-pub fn render(document: &Value) -> String {
+pub(super) fn render(document: &Value) -> String {
     let operations = operations(document);
     let mut page = format!(
         "# REST API

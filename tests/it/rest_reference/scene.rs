@@ -10,7 +10,7 @@ use crate::support::rest::{Answer, Rest, all};
 /// The trace that messages are made in and consumers are in.
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-pub struct Scene {
+pub(super) struct Scene {
     pub rest: Rest,
     queue: String,
     group: String,
@@ -19,7 +19,7 @@ pub struct Scene {
 
 impl Scene {
     /// Everything that the operation is about is there.
-    pub async fn of(rest: &Rest, operation: &Operation, number: usize) -> Self {
+    pub(super) async fn of(rest: &Rest, operation: &Operation, number: usize) -> Self {
         let rest = rest.at("v1.0", &format!("{}-{number}", operation.name())).showing("traceparent", TRACE);
         let redrive = json!({ "name": format!("orders-{number}"), "redrive_policy": "enable", "max_consume_count": 1 });
         let (queue, group) = rest.queue_and_group(&redrive).await;
@@ -70,14 +70,14 @@ impl Scene {
     }
 
     /// A path of the document, with what is really there for its ids.
-    pub fn path(&self, path: &str) -> String {
+    pub(super) fn path(&self, path: &str) -> String {
         let group = self.group.rsplit('/').next().unwrap_or_default();
         let ids = [("{queue_id}", &*self.queue), ("{group_id}", group), ("{key}", "team")];
         ids.into_iter().fold(path.to_owned(), |path, (name, id)| path.replace(name, id))
     }
 
     /// An example body; the handler in it is that of a message under a lease.
-    pub fn body(&self, example: &Value) -> Json {
+    pub(super) fn body(&self, example: &Value) -> Json {
         let mut body = to_json(example);
         if let Some(handler) = body.pointer_mut("/message/0/handler") {
             *handler = json!(self.handler);
@@ -86,7 +86,7 @@ impl Scene {
     }
 
     /// Calls an operation.
-    pub async fn call(&self, operation: &Operation, path: &str, body: Option<Vec<u8>>) -> Answer {
+    pub(super) async fn call(&self, operation: &Operation, path: &str, body: Option<Vec<u8>>) -> Answer {
         self.rest.call(Method::from_bytes(operation.method.as_bytes()).unwrap(), path, body).await
     }
 }
@@ -96,19 +96,19 @@ fn text_of(value: &Json) -> &str {
 }
 
 /// The query of an operation with these parameters, `name=value` each.
-pub fn query(parameters: &[(String, String)]) -> String {
+pub(super) fn query(parameters: &[(String, String)]) -> String {
     let pairs: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
     if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
 /// What is not plain is escaped, byte by byte.
-pub fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     value.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// The examples of the parameters in the URL behind the path.
-pub fn example_parameters(operation: &Operation) -> Vec<(String, String)> {
+pub(super) fn example_parameters(operation: &Operation) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     for parameter in operation.parameters.iter().filter(|parameter| parameter["in"] == "query") {
         pairs.extend(
@@ -121,7 +121,7 @@ pub fn example_parameters(operation: &Operation) -> Vec<(String, String)> {
 }
 
 /// A value as parameters: one for each item of a list.
-pub fn values(value: &Json) -> Vec<String> {
+pub(super) fn values(value: &Json) -> Vec<String> {
     let one = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     value.as_array().map_or_else(|| vec![one(value)], |items| items.iter().map(one).collect())
 }

@@ -6,7 +6,7 @@ use serde_yaml_ng::Value;
 use super::document::{json, list, map, text};
 
 /// What is wrong with it, each with its place.
-pub fn faults(schema: &Value, value: &Json) -> Vec<String> {
+pub(super) fn faults(schema: &Value, value: &Json) -> Vec<String> {
     let mut found = Vec::new();
     check(schema, value, "", &mut found);
     found
@@ -50,7 +50,7 @@ fn check_object(schema: &Value, value: &Json, at: &str, found: &mut Vec<String>)
 }
 
 /// The types of a schema; none when it may be anything.
-pub fn types(schema: &Value) -> Vec<&str> {
+pub(super) fn types(schema: &Value) -> Vec<&str> {
     match &schema["type"] {
         Value::String(one) => vec![one],
         several => list(several).iter().map(text).collect(),
@@ -71,7 +71,7 @@ fn is(name: &str, value: &Json) -> bool {
 }
 
 /// The places of all properties of a schema, as JSON pointers; those of list items under `0`.
-pub fn properties(schema: &Value) -> Vec<(String, &Value)> {
+pub(super) fn properties(schema: &Value) -> Vec<(String, &Value)> {
     let mut found = Vec::new();
     collect(schema, "", &mut found);
     found

@@ -6,7 +6,7 @@ use super::document::{list, map, text};
 use super::shape::types;
 
 /// Parameters of the URL; ids in paths have a table of their own.
-pub fn parameters<'a>(parameters: impl Iterator<Item = &'a Value>) -> String {
+pub(super) fn parameters<'a>(parameters: impl Iterator<Item = &'a Value>) -> String {
     let mut table = String::new();
     for parameter in parameters {
         let (name, schema) = (text(&parameter["name"]), &parameter["schema"]);
@@ -16,7 +16,7 @@ pub fn parameters<'a>(parameters: impl Iterator<Item = &'a Value>) -> String {
 }
 
 /// The fields of a body.
-pub fn body(schema: &Value) -> String {
+pub(super) fn body(schema: &Value) -> String {
     let mut table = String::new();
     for (name, field, required) in fields(schema) {
         table += &input_row(&name, field, text(&field["description"]), required);
@@ -25,7 +25,7 @@ pub fn body(schema: &Value) -> String {
 }
 
 /// The fields of an answer.
-pub fn answer(schema: &Value) -> String {
+pub(super) fn answer(schema: &Value) -> String {
     let mut table = String::new();
     for (name, field, _) in fields(schema) {
         let cells = [code(&name), types_of(field), range(field), inline(text(&field["description"]))];
@@ -35,7 +35,7 @@ pub fn answer(schema: &Value) -> String {
 }
 
 /// Codes with when they come.
-pub fn codes(rows: &[(u16, String, String)]) -> String {
+pub(super) fn codes(rows: &[(u16, String, String)]) -> String {
     let line =
         |(http, code, when): &(u16, String, String)| row(&[http.to_string(), format!("DMS.{code}"), inline(when)]);
     let table: String = rows.iter().map(line).collect();
@@ -138,12 +138,12 @@ fn plain(value: &Value) -> String {
 }
 
 /// One line of it.
-pub fn inline(text: &str) -> String {
+pub(super) fn inline(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A value as JSON on one line, in its own order.
-pub fn literal(value: &Value) -> String {
+pub(super) fn literal(value: &Value) -> String {
     match value {
         Value::Mapping(fields) => {
             let field = |(key, value): (&Value, &Value)| format!("{}: {}", literal(key), literal(value));

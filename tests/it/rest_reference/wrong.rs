@@ -7,21 +7,21 @@ use super::document::{self, Operation, list, text};
 use super::shape::{properties, types};
 
 /// A value outside of a schema, and the kind of its fault.
-pub type Wrong = (&'static str, Json);
+pub(super) type Wrong = (&'static str, Json);
 
 /// Characters that no pattern of the document allows.
 const NO_PATTERN: &str = "a<b";
 
 /// An ill-formed body and the code that it is refused with.
 #[derive(Debug)]
-pub struct WrongBody {
+pub(super) struct WrongBody {
     pub what: String,
     pub body: Vec<u8>,
     pub code: String,
 }
 
 /// The bodies that an operation refuses.
-pub fn bodies(operation: &Operation) -> Vec<WrongBody> {
+pub(super) fn bodies(operation: &Operation) -> Vec<WrongBody> {
     let Some(schema) = operation.body_schema() else { return Vec::new() };
     let examples: Vec<Json> = operation.bodies().into_iter().map(document::json).collect();
     let code = |kind: &str| code(schema, kind, operation.name());
@@ -77,7 +77,7 @@ fn is_required(schema: &Value, at: &str) -> bool {
 }
 
 /// Values outside of a schema, one or two for each thing that it asks for.
-pub fn wrong_values(schema: &Value, example: Option<&Json>) -> Vec<Wrong> {
+pub(super) fn wrong_values(schema: &Value, example: Option<&Json>) -> Vec<Wrong> {
     let mut wrong: Vec<Wrong> = of_another_type(schema).into_iter().map(|value| ("type", value)).collect();
     wrong.extend(schema["minimum"].as_i64().map(|min| ("range", json!(min - 1))));
     wrong.extend(schema["maximum"].as_i64().map(|max| ("range", json!(max + 1))));
@@ -106,7 +106,7 @@ fn size(number: u64) -> usize {
 }
 
 /// The code that a fault of this kind is refused with. What a schema asks for has one, or the reference says nothing of it.
-pub fn code(schema: &Value, kind: &str, what: &str) -> String {
+pub(super) fn code(schema: &Value, kind: &str, what: &str) -> String {
     let code = match &schema["x-error"] {
         Value::String(code) => code,
         codes => text(&codes[kind]),

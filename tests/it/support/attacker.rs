@@ -13,12 +13,12 @@ use tokio::net::TcpStream;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where `http://host:port` is.
-pub fn address(url: &str) -> &str {
+pub(crate) fn address(url: &str) -> &str {
     url.strip_prefix("http://").unwrap()
 }
 
 /// One connection of HTTP/2 with all the streams that were begun on it.
-pub struct Streams {
+pub(crate) struct Streams {
     client: SendRequest<Bytes>,
     root: String,
     held: Vec<(ResponseFuture, SendStream<Bytes>)>,
@@ -26,7 +26,7 @@ pub struct Streams {
 
 impl Streams {
     /// To a server, which may send so many bytes of each answer before it is asked for more.
-    pub async fn open(url: &str, window: u32) -> Self {
+    pub(crate) async fn open(url: &str, window: u32) -> Self {
         let stream = TcpStream::connect(address(url)).await.unwrap();
         let (client, connection) = Builder::new().initial_window_size(window).handshake(stream).await.unwrap();
         tokio::spawn(connection);
@@ -34,7 +34,7 @@ impl Streams {
     }
 
     /// Begins a request with these headers; false when the server takes no more.
-    pub async fn begin(&mut self, method: &str, path: &str, headers: &[(&str, &str)], ended: bool) -> bool {
+    pub(crate) async fn begin(&mut self, method: &str, path: &str, headers: &[(&str, &str)], ended: bool) -> bool {
         let Ok(Ok(client)) = tokio::time::timeout(PATIENCE, self.client.clone().ready()).await else { return false };
         self.client = client;
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.root));
@@ -51,7 +51,7 @@ impl Streams {
     }
 
     /// As many as the server takes of these, at most `count`, all held; how many.
-    pub async fn fill(
+    pub(crate) async fn fill(
         &mut self,
         count: usize,
         method: &str,
@@ -68,20 +68,20 @@ impl Streams {
     }
 
     /// The status of the answer to the last request that was begun.
-    pub async fn status(&mut self) -> u16 {
+    pub(crate) async fn status(&mut self) -> u16 {
         let (answer, _) = self.held.pop().unwrap();
         tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time").unwrap().status().as_u16()
     }
 
     /// The same, and the body of the answer, of which nothing was read.
-    pub async fn status_unread(&mut self) -> (u16, h2::RecvStream) {
+    pub(crate) async fn status_unread(&mut self) -> (u16, h2::RecvStream) {
         let (answer, _) = self.held.pop().unwrap();
         let answer = tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time").unwrap();
         (answer.status().as_u16(), answer.into_body())
     }
 
     /// The `grpc-status` of all answers whose headers are here.
-    pub async fn grpc_statuses(&mut self) -> Vec<String> {
+    pub(crate) async fn grpc_statuses(&mut self) -> Vec<String> {
         let mut statuses = Vec::new();
         for (answer, _) in &mut self.held {
             if let Ok(Ok(answer)) = tokio::time::timeout(Duration::from_millis(20), answer).await {
@@ -92,7 +92,7 @@ impl Streams {
     }
 
     /// Begins requests and takes each back at once; how many before the server ends the connection.
-    pub async fn reset_rapidly(&mut self, count: usize, path: &str) -> usize {
+    pub(crate) async fn reset_rapidly(&mut self, count: usize, path: &str) -> usize {
         for done in 0..count {
             if !self.begin("POST", path, &[], false).await {
                 return done;
@@ -109,7 +109,7 @@ impl Streams {
 }
 
 /// A frame: type, flags, stream, payload.
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];
     frame.extend(stream.to_be_bytes());
@@ -119,7 +119,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// Sends a greeting and then this again and again, reading nothing, until the server ends the connection or the time is over; the
 /// bytes that it took.
-pub async fn pour(url: &str, bytes: &[u8], time: Duration) -> usize {
+pub(crate) async fn pour(url: &str, bytes: &[u8], time: Duration) -> usize {
     let mut stream = TcpStream::connect(address(url)).await.unwrap();
     let mut first = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     first.extend(frame(4, 0, 0, &[]));

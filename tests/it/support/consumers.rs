@@ -24,7 +24,7 @@ fn seconds(seconds: i64) -> PbDuration {
 }
 
 /// Options with a wait, and a lease other than the default when one is given.
-pub fn options(max: i32, wait: i64, lease: Option<i64>) -> pb::ConsumeOptions {
+pub(crate) fn options(max: i32, wait: i64, lease: Option<i64>) -> pb::ConsumeOptions {
     pb::ConsumeOptions { max_messages: Some(max), wait: Some(seconds(wait)), lease: lease.map(seconds) }
 }
 
@@ -39,32 +39,32 @@ fn dead_letters_request(group: &Group, options: pb::ConsumeOptions) -> pb::Consu
 
 impl TestService {
     /// What the group gives next, at most `max`; waits for it and never returns nothing.
-    pub async fn take(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
+    pub(crate) async fn take(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
         self.take_for(group, max, None).await
     }
 
     /// As [`TestService::take`], under a lease of so many seconds.
-    pub async fn take_for(&self, group: &Group, max: i32, lease: Option<i64>) -> Vec<pb::LeasedMessage> {
+    pub(crate) async fn take_for(&self, group: &Group, max: i32, lease: Option<i64>) -> Vec<pb::LeasedMessage> {
         let messages = self.wait_for(group, options(max, PATIENCE_SECONDS, lease)).await;
         assert!(!messages.is_empty(), "nothing came");
         messages
     }
 
     /// Consumes with any options.
-    pub async fn wait_for(&self, group: &Group, options: pb::ConsumeOptions) -> Vec<pb::LeasedMessage> {
+    pub(crate) async fn wait_for(&self, group: &Group, options: pb::ConsumeOptions) -> Vec<pb::LeasedMessage> {
         let request = pb::ConsumeMessagesRequest { options: Some(options), ..group.consume_request(1) };
         self.replica.messages.clone().consume_messages(request).await.unwrap().into_inner().messages
     }
 
     /// As [`TestService::take`], of the dead letters.
-    pub async fn take_dead_letters(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
+    pub(crate) async fn take_dead_letters(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
         let messages = self.wait_for_dead_letters(group, options(max, PATIENCE_SECONDS, None)).await.unwrap();
         assert!(!messages.is_empty(), "nothing came");
         messages
     }
 
     /// Consumes dead letters with any options.
-    pub async fn wait_for_dead_letters(
+    pub(crate) async fn wait_for_dead_letters(
         &self,
         group: &Group,
         options: pb::ConsumeOptions,
@@ -74,7 +74,7 @@ impl TestService {
     }
 
     /// Takes the next batch and fails it whole.
-    pub async fn fail_next(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
+    pub(crate) async fn fail_next(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
         let batch = self.take(group, max).await;
         let entries: Vec<_> = batch.iter().map(|message| (message.handler.as_str(), false)).collect();
         self.ack(group, &entries).await.unwrap();
@@ -82,7 +82,7 @@ impl TestService {
     }
 
     /// A consumer of normal messages that waits.
-    pub async fn parked(&self, group: &Group, max: i32) -> Parked {
+    pub(crate) async fn parked(&self, group: &Group, max: i32) -> Parked {
         let request = pb::ConsumeMessagesRequest {
             options: Some(options(max, PARKED_SECONDS, None)),
             ..group.consume_request(max)
@@ -92,14 +92,14 @@ impl TestService {
     }
 
     /// A consumer of dead letters that waits.
-    pub async fn parked_for_dead_letters(&self, group: &Group, max: i32) -> Parked {
+    pub(crate) async fn parked_for_dead_letters(&self, group: &Group, max: i32) -> Parked {
         let request = dead_letters_request(group, options(max, PARKED_SECONDS, None));
         let mut client = self.replica.dead_letters.clone();
         park(async move { Ok(client.consume_dead_letters(request).await?.into_inner().messages) }).await
     }
 
     /// Deletes a group.
-    pub async fn delete_group(&self, group: &Group) -> Result<(), Status> {
+    pub(crate) async fn delete_group(&self, group: &Group) -> Result<(), Status> {
         let request = pb::DeleteConsumerGroupRequest {
             project_id: PROJECT.into(),
             queue_id: group.queue.clone(),
@@ -109,7 +109,7 @@ impl TestService {
     }
 
     /// Deletes a queue.
-    pub async fn delete_queue(&self, queue: &str) -> Result<(), Status> {
+    pub(crate) async fn delete_queue(&self, queue: &str) -> Result<(), Status> {
         let request = pb::DeleteQueueRequest { project_id: PROJECT.into(), queue_id: queue.into() };
         self.replica.queues.clone().delete_queue(request).await.map(drop)
     }
@@ -123,7 +123,7 @@ async fn park(call: impl Future<Output = Result<Vec<pb::LeasedMessage>, Status>>
 }
 
 /// A consumer that waits in the service.
-pub struct Parked(JoinHandle<Result<Vec<pb::LeasedMessage>, Status>>);
+pub(crate) struct Parked(JoinHandle<Result<Vec<pb::LeasedMessage>, Status>>);
 
 impl Parked {
     async fn outcome(self) -> Result<Vec<pb::LeasedMessage>, Status> {
@@ -131,28 +131,28 @@ impl Parked {
     }
 
     /// What it gets, well before its wait ends.
-    pub async fn answered_at_once(self) -> Vec<pb::LeasedMessage> {
+    pub(crate) async fn answered_at_once(self) -> Vec<pb::LeasedMessage> {
         self.outcome().await.unwrap()
     }
 
     /// The error it gets, well before its wait ends.
-    pub async fn refused_at_once(self) -> Status {
+    pub(crate) async fn refused_at_once(self) -> Status {
         self.outcome().await.unwrap_err()
     }
 
     /// Whether it has not been answered yet.
-    pub fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         !self.0.is_finished()
     }
 
     /// The call is cancelled.
-    pub async fn go_away(self) {
+    pub(crate) async fn go_away(self) {
         self.0.abort();
         assert!(self.0.await.unwrap_err().is_cancelled());
     }
 }
 
 /// Success count, fail count, and the outcome of each entry.
-pub fn summary(result: &pb::AckResult) -> (i32, i32, Vec<pb::AckOutcome>) {
+pub(crate) fn summary(result: &pb::AckResult) -> (i32, i32, Vec<pb::AckOutcome>) {
     (result.success_count, result.fail_count, result.outcomes().collect())
 }

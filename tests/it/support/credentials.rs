@@ -17,31 +17,31 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 /// A file that is removed with this value.
-pub struct SecretFile(pub PathBuf);
+pub(crate) struct SecretFile(pub PathBuf);
 
 impl SecretFile {
-    pub fn new(content: &Value) -> Self {
+    pub(crate) fn new(content: &Value) -> Self {
         Self::text(&content.to_string())
     }
 
-    pub fn text(content: &str) -> Self {
+    pub(crate) fn text(content: &str) -> Self {
         let file = Self(std::env::temp_dir().join(format!("dms-secret-{}", Uuid::new_v4().simple())));
         file.write_text(content);
         file
     }
 
     /// Replaces the content as a whole, as tools that rotate secrets do.
-    pub fn write(&self, content: &Value) {
+    pub(crate) fn write(&self, content: &Value) {
         self.write_text(&content.to_string());
     }
 
-    pub fn write_text(&self, content: &str) {
+    pub(crate) fn write_text(&self, content: &str) {
         let new = self.0.with_extension("new");
         fs::write(&new, content).unwrap();
         fs::rename(&new, &self.0).unwrap();
     }
 
-    pub fn source(&self) -> Source {
+    pub(crate) fn source(&self) -> Source {
         Source::File(self.0.clone())
     }
 }
@@ -53,7 +53,7 @@ impl Drop for SecretFile {
 }
 
 /// A file of tokens: `(token, projects, roles)`.
-pub fn tokens(entries: &[(&str, &[&str], &[&str])]) -> Value {
+pub(crate) fn tokens(entries: &[(&str, &[&str], &[&str])]) -> Value {
     let entry = |(token, projects, roles): &(&str, &[&str], &[&str])| {
         let sha256 = hex::encode(digest(&SHA256, token.as_bytes()));
         json!({ "sha256": sha256, "name": format!("owner of {}", projects.join(" ")), "projects": projects, "roles": roles })
@@ -62,30 +62,30 @@ pub fn tokens(entries: &[(&str, &[&str], &[&str])]) -> Value {
 }
 
 /// For callers with one of these tokens.
-pub fn by_token(entries: &[(&str, &[&str], &[&str])]) -> AuthOptions {
+pub(crate) fn by_token(entries: &[(&str, &[&str], &[&str])]) -> AuthOptions {
     let tokens = Some(Source::Text(tokens(entries).to_string()));
     AuthOptions::Required(Methods { tokens, ..Methods::default() })
 }
 
 /// Signs JWTs.
-pub struct Issuer {
+pub(crate) struct Issuer {
     key: Ed25519KeyPair,
     id: String,
 }
 
 impl Issuer {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
         Self { key: Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap(), id: Uuid::new_v4().to_string() }
     }
 
     /// Its public keys, as it would publish them.
-    pub fn jwks(&self) -> Value {
+    pub(crate) fn jwks(&self) -> Value {
         let x = URL_SAFE_NO_PAD.encode(self.key.public_key());
         json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": self.id, "x": x }] })
     }
 
-    pub fn sign(&self, claims: &Value) -> String {
+    pub(crate) fn sign(&self, claims: &Value) -> String {
         let header = json!({ "alg": "EdDSA", "kid": self.id });
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", part(&header), part(claims));
@@ -102,7 +102,7 @@ struct OfProject {
 }
 
 /// The paths of all methods of the API, from its description.
-pub fn methods() -> Vec<String> {
+pub(crate) fn methods() -> Vec<String> {
     let files = prost_types::FileDescriptorSet::decode(dms_client::DESCRIPTOR_SET).unwrap().file;
     let path = |package: &str, service: &str, method: &str| format!("/{package}.{service}/{method}");
     let mut paths = Vec::new();
@@ -115,7 +115,7 @@ pub fn methods() -> Vec<String> {
 }
 
 /// Calls a method for a project and shows some metadata.
-pub async fn call(
+pub(crate) async fn call(
     channel: &Channel,
     path: &str,
     project: &str,
@@ -132,7 +132,7 @@ pub async fn call(
 }
 
 /// The same with a bearer token; the DMS code of the refusal, if it is refused.
-pub async fn refusal(channel: &Channel, path: &str, project: &str, token: &str) -> Option<String> {
+pub(crate) async fn refusal(channel: &Channel, path: &str, project: &str, token: &str) -> Option<String> {
     let refused = call(channel, path, project, &[("authorization", &format!("Bearer {token}"))]).await.err();
     refused.map(|status| super::service::code(&status))
 }

@@ -13,7 +13,7 @@ use super::postgres::TestDatabase;
 use super::rest::Rest;
 
 /// The process; it ends with this value.
-pub struct Logged {
+pub(crate) struct Logged {
     process: Child,
     log: SecretFile,
     pub rest: Rest,
@@ -34,7 +34,7 @@ fn free_address() -> String {
 
 impl Logged {
     /// On any migrated database, with these flags beside the addresses.
-    pub async fn serve<F: AsRef<OsStr>>(database: &TestDatabase, flags: impl IntoIterator<Item = F>) -> Self {
+    pub(crate) async fn serve<F: AsRef<OsStr>>(database: &TestDatabase, flags: impl IntoIterator<Item = F>) -> Self {
         let (grpc, rest, admin) = (free_address(), free_address(), free_address());
         let log = SecretFile::text("");
         let mut command = Command::new(env!("CARGO_BIN_EXE_dms"));
@@ -49,7 +49,7 @@ impl Logged {
     }
 
     /// As [`Logged::serve`], with this much memory: the kernel refuses more data, and the process would end.
-    pub async fn serve_within(database: &TestDatabase, kib: u64, flags: &[&str]) -> Self {
+    pub(crate) async fn serve_within(database: &TestDatabase, kib: u64, flags: &[&str]) -> Self {
         let (grpc, rest, admin) = (free_address(), free_address(), free_address());
         let url = database.url();
         let flags = flags.iter().map(|flag| (*flag).to_owned()).chain([
@@ -62,7 +62,7 @@ impl Logged {
     }
 
     /// A gateway in front of a service, with this much memory.
-    pub async fn gateway_within(upstream: &str, kib: u64, flags: &[&str]) -> Self {
+    pub(crate) async fn gateway_within(upstream: &str, kib: u64, flags: &[&str]) -> Self {
         let (rest, admin) = (free_address(), free_address());
         let flags = flags.iter().map(|flag| (*flag).to_owned()).chain([
             format!("--upstream={upstream}"),
@@ -89,30 +89,30 @@ impl Logged {
     }
 
     /// Where REST listens.
-    pub fn rest_url(&self) -> String {
+    pub(crate) fn rest_url(&self) -> String {
         self.rest.root().to_owned()
     }
 
     /// Whether it has ended by itself, or was ended.
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.process.try_wait().unwrap().is_some()
     }
 
     /// Ends it in order.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         signal::send(Signal::Terminate, &[self.process.id()]).unwrap();
         assert!(self.process.wait().unwrap().success(), "{}", self.text());
     }
 
     /// The most memory that it has had resident.
-    pub fn peak_bytes(&self) -> usize {
+    pub(crate) fn peak_bytes(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
     }
 
     /// What it has logged until now.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         fs::read_to_string(&self.log.0).unwrap()
     }
 }

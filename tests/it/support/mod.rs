@@ -1,16 +1,16 @@
 //! What the tests stand on.
 
-pub mod attacker;
-pub mod calls;
-pub mod consumers;
-pub mod credentials;
-pub mod logged;
-pub mod panics;
-pub mod postgres;
-pub mod probe;
-pub mod rest;
-pub mod scene;
-pub mod service;
-pub mod signer;
-pub mod statements;
-pub mod wire;
+pub(crate) mod attacker;
+pub(crate) mod calls;
+pub(crate) mod consumers;
+pub(crate) mod credentials;
+pub(crate) mod logged;
+pub(crate) mod panics;
+pub(crate) mod postgres;
+pub(crate) mod probe;
+pub(crate) mod rest;
+pub(crate) mod scene;
+pub(crate) mod service;
+pub(crate) mod signer;
+pub(crate) mod statements;
+pub(crate) mod wire;

@@ -7,7 +7,7 @@ static WATCHING: Once = Once::new();
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Begins to note every panic that is not one of a test.
-pub fn watch() {
+pub(crate) fn watch() {
     WATCHING.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
@@ -22,7 +22,7 @@ pub fn watch() {
 
 /// Fails when something has panicked since the watch began.
 #[track_caller]
-pub fn none_seen() {
+pub(crate) fn none_seen() {
     let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(seen.is_empty(), "{seen:#?}");
 }

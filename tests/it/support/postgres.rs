@@ -61,14 +61,14 @@ impl TestServer {
 }
 
 /// A migrated, empty database, dropped with this value.
-pub struct TestDatabase {
+pub(crate) struct TestDatabase {
     name: String,
     url: String,
 }
 
 impl TestDatabase {
     /// Makes it.
-    pub async fn create() -> Self {
+    pub(crate) async fn create() -> Self {
         let server = SERVER.get_or_init(TestServer::start).await;
         let name = format!("test_{}", Uuid::new_v4().simple());
         server.create(&name).await;
@@ -76,7 +76,7 @@ impl TestDatabase {
     }
 
     /// Makes it on a server of its own, which has to outlive it.
-    pub async fn create_on(cluster: &Cluster) -> Self {
+    pub(crate) async fn create_on(cluster: &Cluster) -> Self {
         let name = format!("test_{}", Uuid::new_v4().simple());
         let url = cluster.url(&name);
         store::schema::database::create_if_absent(&url).await.unwrap();
@@ -85,7 +85,7 @@ impl TestDatabase {
     }
 
     /// Makes one without a schema.
-    pub async fn empty() -> Self {
+    pub(crate) async fn empty() -> Self {
         let server = SERVER.get_or_init(TestServer::start).await;
         let name = format!("test_{}", Uuid::new_v4().simple());
         let url = server.url(&name);
@@ -94,17 +94,17 @@ impl TestDatabase {
     }
 
     /// Its URL.
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// The same for an installation in this schema.
-    pub fn in_schema(&self, schema: &str) -> Database {
+    pub(crate) fn in_schema(&self, schema: &str) -> Database {
         Database { schema: schema.parse().unwrap(), ..self.url().into() }
     }
 
     /// A connection of the test, which finds the tables of the service.
-    pub async fn sql(&self) -> PgConnection {
+    pub(crate) async fn sql(&self) -> PgConnection {
         let mut sql = PgConnection::connect(self.url()).await.unwrap();
         sql.execute("SET search_path TO dms, public").await.unwrap();
         sql

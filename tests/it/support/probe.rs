@@ -14,7 +14,7 @@ const SLOWEST: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A probe that runs until it is dropped.
-pub struct Probe {
+pub(crate) struct Probe {
     answered: Arc<AtomicUsize>,
     running: JoinHandle<()>,
 }
@@ -27,7 +27,7 @@ impl Drop for Probe {
 
 impl Probe {
     /// Begins to send to a queue that it makes, as whoever `rest` is.
-    pub async fn start(rest: &Rest) -> Self {
+    pub(crate) async fn start(rest: &Rest) -> Self {
         let (queue, _) = rest.queue_and_group(&json!({ "name": "probe" })).await;
         let (rest, answered) = (rest.clone(), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&answered);
@@ -44,7 +44,7 @@ impl Probe {
     }
 
     /// Returns when so many more sends were answered; none may fail.
-    pub async fn is_served(&self, more: usize) {
+    pub(crate) async fn is_served(&self, more: usize) {
         let wanted = self.answered.load(Ordering::Relaxed) + more;
         while self.answered.load(Ordering::Relaxed) < wanted {
             assert!(!self.running.is_finished(), "a send of somebody else has failed");

@@ -12,7 +12,7 @@ use super::signer::Signer;
 
 /// Calls below `/{version}/{project}`.
 #[derive(Debug, Clone)]
-pub struct Rest {
+pub(crate) struct Rest {
     root: String,
     base: String,
     http: reqwest::Client,
@@ -30,7 +30,7 @@ enum Shows {
 
 /// What came back.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: header::HeaderMap,
     pub text: String,
@@ -38,76 +38,76 @@ pub struct Answer {
 
 impl Rest {
     /// Below `/v1.0` and the project of the tests.
-    pub fn new(replica: &Replica) -> Self {
+    pub(crate) fn new(replica: &Replica) -> Self {
         Self::on(replica.rest())
     }
 
     /// The same on any server.
-    pub fn on(root: &str) -> Self {
+    pub(crate) fn on(root: &str) -> Self {
         let root = root.to_owned();
         Self { base: format!("{root}/v1.0/{PROJECT}"), root, http: reqwest::Client::new(), shows: Shows::Nothing }
     }
 
     /// `http://host:port`.
-    pub fn root(&self) -> &str {
+    pub(crate) fn root(&self) -> &str {
         &self.root
     }
 
     /// The same over connections of its own.
-    pub fn anew(&self) -> Self {
+    pub(crate) fn anew(&self) -> Self {
         Self { http: reqwest::Client::new(), ..self.clone() }
     }
 
     /// With a header on every request.
-    pub fn showing(&self, header: &'static str, value: &str) -> Self {
+    pub(crate) fn showing(&self, header: &'static str, value: &str) -> Self {
         Self { shows: Shows::Header(header, value.to_owned()), ..self.clone() }
     }
 
     /// With a signature on every request.
-    pub fn signing(&self, signer: &Signer) -> Self {
+    pub(crate) fn signing(&self, signer: &Signer) -> Self {
         Self { shows: Shows::Signature(signer.clone()), ..self.clone() }
     }
 
     /// Below another version and project.
-    pub fn at(&self, version: &str, project: &str) -> Self {
+    pub(crate) fn at(&self, version: &str, project: &str) -> Self {
         Self { base: format!("{}/{version}/{project}", self.root), ..self.clone() }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.call(Method::DELETE, path, None).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.call(Method::POST, path, Some(body.to_string().into_bytes())).await
     }
 
     /// Any bytes as a body.
-    pub async fn post_bytes(&self, path: &str, body: impl Into<Vec<u8>>) -> Answer {
+    pub(crate) async fn post_bytes(&self, path: &str, body: impl Into<Vec<u8>>) -> Answer {
         self.call(Method::POST, path, Some(body.into())).await
     }
 
-    pub async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Answer {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Answer {
         let request = self.http.request(method, format!("{}{path}", self.base));
         self.send(body.into_iter().fold(request, reqwest::RequestBuilder::body)).await
     }
 
     /// What a probe gets at a path outside the API: status and text.
-    pub async fn probe(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn probe(&self, path: &str) -> (u16, String) {
         let answer = self.http.get(format!("{}{path}", self.root)).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// A request to be made by hand.
-    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }
 
     /// Sends a request made by hand.
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let mut request = request.build().unwrap();
         match &self.shows {
             Shows::Nothing => {}
@@ -118,7 +118,7 @@ impl Rest {
     }
 
     /// Sends exactly this.
-    pub async fn execute(&self, request: reqwest::Request) -> Answer {
+    pub(crate) async fn execute(&self, request: reqwest::Request) -> Answer {
         let response = self.http.execute(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
@@ -132,48 +132,48 @@ impl Rest {
     }
 
     /// Creates a queue; its id.
-    pub async fn queue(&self, settings: &Value) -> String {
+    pub(crate) async fn queue(&self, settings: &Value) -> String {
         text(&self.post("/queues", settings).await.ok(201)["id"])
     }
 
     /// Creates a group; its path.
-    pub async fn group(&self, queue: &str, name: &str) -> String {
+    pub(crate) async fn group(&self, queue: &str, name: &str) -> String {
         let path = format!("/queues/{queue}/groups");
         let created = self.post(&path, &json!({ "groups": [{ "name": name }] })).await.ok(201);
         format!("{path}/{}", text(&created["groups"][0]["id"]))
     }
 
     /// A NORMAL queue with a group: the queue's id and the group's path.
-    pub async fn queue_and_group(&self, settings: &Value) -> (String, String) {
+    pub(crate) async fn queue_and_group(&self, settings: &Value) -> (String, String) {
         let queue = self.queue(settings).await;
         let group = self.group(&queue, "billing").await;
         (queue, group)
     }
 
     /// Sends messages.
-    pub async fn send_messages(&self, queue: &str, messages: &Value) {
+    pub(crate) async fn send_messages(&self, queue: &str, messages: &Value) {
         let sent = self.post(&format!("/queues/{queue}/messages"), &json!({ "messages": messages })).await;
         sent.ok(201);
     }
 
     /// Sends one message for each body.
-    pub async fn send_bodies(&self, queue: &str, bodies: &[Value]) {
+    pub(crate) async fn send_bodies(&self, queue: &str, bodies: &[Value]) {
         let messages: Vec<Value> = bodies.iter().map(|body| json!({ "body": body })).collect();
         self.send_messages(queue, &json!(messages)).await;
     }
 
     /// Consumes with a short wait: bodies and handlers.
-    pub async fn consume(&self, group: &str) -> (Vec<Value>, Vec<String>) {
+    pub(crate) async fn consume(&self, group: &str) -> (Vec<Value>, Vec<String>) {
         taken(&self.get(&format!("{group}/messages?time_wait=1")).await)
     }
 
     /// Consumes dead letters with a short wait: bodies and handlers.
-    pub async fn consume_dead_letters(&self, group: &str) -> (Vec<Value>, Vec<String>) {
+    pub(crate) async fn consume_dead_letters(&self, group: &str) -> (Vec<Value>, Vec<String>) {
         taken(&self.get(&format!("{group}/deadletters?time_wait=1")).await)
     }
 
     /// Acknowledges `(handler, status)` pairs.
-    pub async fn ack(&self, group: &str, entries: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn ack(&self, group: &str, entries: &[(&str, &str)]) -> Answer {
         self.post(&format!("{group}/ack"), &ack_body(entries)).await
     }
 }
@@ -181,14 +181,14 @@ impl Rest {
 impl Answer {
     /// The JSON of an answer with this status; null when it is empty.
     #[track_caller]
-    pub fn ok(&self, status: u16) -> Value {
+    pub(crate) fn ok(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         if self.text.is_empty() { Value::Null } else { serde_json::from_str(&self.text).unwrap() }
     }
 
     /// Status, code and message of an answer that must be an error of the documented shape.
     #[track_caller]
-    pub fn error(&self) -> (u16, String, String) {
+    pub(crate) fn error(&self) -> (u16, String, String) {
         let body: Value = serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text));
         let keys: Vec<&String> = body.as_object().unwrap().keys().collect();
         assert_eq!(keys, ["error_code", "error_msg"], "{}", self.text);
@@ -197,26 +197,26 @@ impl Answer {
 
     /// Its status and code.
     #[track_caller]
-    pub fn code(&self) -> (u16, String) {
+    pub(crate) fn code(&self) -> (u16, String) {
         let (status, code, _) = self.error();
         (status, code)
     }
 }
 
 /// The body of an acknowledgement.
-pub fn ack_body(entries: &[(&str, &str)]) -> Value {
+pub(crate) fn ack_body(entries: &[(&str, &str)]) -> Value {
     let entry = |(handler, status): &(&str, &str)| json!({ "handler": handler, "status": status });
     json!({ "message": entries.iter().map(entry).collect::<Vec<_>>() })
 }
 
 /// All handlers with one status.
-pub fn all<'a>(handlers: &'a [String], status: &'a str) -> Vec<(&'a str, &'a str)> {
+pub(crate) fn all<'a>(handlers: &'a [String], status: &'a str) -> Vec<(&'a str, &'a str)> {
     handlers.iter().map(|handler| (handler.as_str(), status)).collect()
 }
 
 /// The text of a JSON string.
 #[track_caller]
-pub fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
 }
 
@@ -228,7 +228,7 @@ fn taken(answer: &Answer) -> (Vec<Value>, Vec<String>) {
 }
 
 /// A snapshot: what differs from run to run is checked for its form and replaced by a name.
-pub fn masked(value: Value) -> Value {
+pub(crate) fn masked(value: Value) -> Value {
     match value {
         Value::Array(items) => items.into_iter().map(masked).collect(),
         Value::Object(fields) => fields.into_iter().map(|(key, value)| (key.clone(), mask(&key, value))).collect(),
@@ -260,7 +260,7 @@ fn mask(key: &str, value: Value) -> Value {
 }
 
 /// A service watched for panics, with a queue and a group (their ids).
-pub async fn start() -> (TestService, Rest, String, String) {
+pub(crate) async fn start() -> (TestService, Rest, String, String) {
     panics::watch();
     let service = TestService::start().await;
     let rest = Rest::new(&service.replica);
@@ -269,7 +269,7 @@ pub async fn start() -> (TestService, Rest, String, String) {
 }
 
 /// The service answers, and nothing has panicked.
-pub async fn is_well(rest: &Rest, queue: &str, group: &str) {
+pub(crate) async fn is_well(rest: &Rest, queue: &str, group: &str) {
     rest.send_bodies(queue, &[json!("still here")]).await;
     let (bodies, handlers) = rest.consume(group).await;
     assert_eq!(bodies, [json!("still here")]);

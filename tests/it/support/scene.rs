@@ -11,7 +11,7 @@ use super::service::{Group, TestService, bodies};
 const LEASE_AND_MORE: Duration = Duration::from_secs(60);
 
 /// The service and what is in it.
-pub struct Scene {
+pub(crate) struct Scene {
     pub service: TestService,
     pub queue: String,
     pub group: Group,
@@ -19,7 +19,7 @@ pub struct Scene {
 
 impl Scene {
     /// A new service.
-    pub async fn make() -> Self {
+    pub(crate) async fn make() -> Self {
         panics::watch();
         let service = TestService::start().await;
         let queue = service.queue("orders").await;
@@ -28,14 +28,14 @@ impl Scene {
     }
 
     /// The group gets nothing but what is sent now, and nothing has panicked.
-    pub async fn is_well(&self) {
+    pub(crate) async fn is_well(&self) {
         self.service.send(&self.queue, &["\"well\""]).await;
         assert_eq!(bodies(&self.next(10).await), ["\"well\""]);
         panics::none_seen();
     }
 
     /// What comes next, at most so many messages. On a busy machine an answer can be too late; it comes again with the end of its lease.
-    pub async fn next(&self, max: i32) -> Vec<LeasedMessage> {
+    pub(crate) async fn next(&self, max: i32) -> Vec<LeasedMessage> {
         let begun = Instant::now();
         loop {
             let batch = self.service.consume(&self.group, max).await;

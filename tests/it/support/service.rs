@@ -22,12 +22,12 @@ use tonic::{Code, Request, Status};
 use super::postgres::TestDatabase;
 
 /// The project of the tests.
-pub const PROJECT: &str = "fdc60cfe407a4b2a96a498efda55c785";
+pub(crate) const PROJECT: &str = "fdc60cfe407a4b2a96a498efda55c785";
 /// Long enough for an answer that is there; an empty one takes this long.
 const GLANCE: Duration = Duration::from_millis(150);
 
 /// Who may call a replica, and how much.
-pub struct Door {
+pub(crate) struct Door {
     pub auth: AuthOptions,
     pub limits: TrafficLimits,
     /// How old connections get.
@@ -38,7 +38,7 @@ pub struct Door {
 
 impl Door {
     /// Anyone, as much as they like.
-    pub fn open() -> Self {
+    pub(crate) fn open() -> Self {
         Self {
             auth: AuthOptions::Open,
             limits: TrafficLimits::default(),
@@ -49,7 +49,7 @@ impl Door {
 }
 
 /// One replica with its clients.
-pub struct Replica {
+pub(crate) struct Replica {
     server: Option<Server>,
     rest: String,
     admin: String,
@@ -63,12 +63,16 @@ pub struct Replica {
 
 impl Replica {
     /// On any migrated database; without a clock, on that of Postgres.
-    pub async fn start(database: impl Into<Database>, settings: Settings, clock: Option<Arc<dyn Clock>>) -> Self {
+    pub(crate) async fn start(
+        database: impl Into<Database>,
+        settings: Settings,
+        clock: Option<Arc<dyn Clock>>,
+    ) -> Self {
         Self::guarded(database, settings, clock, Door::open()).await
     }
 
     /// The same for other callers.
-    pub async fn guarded(
+    pub(crate) async fn guarded(
         database: impl Into<Database>,
         settings: Settings,
         clock: Option<Arc<dyn Clock>>,
@@ -109,33 +113,33 @@ impl Replica {
     }
 
     /// `http://127.0.0.1:port`.
-    pub fn rest(&self) -> &str {
+    pub(crate) fn rest(&self) -> &str {
         &self.rest
     }
 
     /// Root of the admin listener.
-    pub fn admin(&self) -> &str {
+    pub(crate) fn admin(&self) -> &str {
         &self.admin
     }
 
     /// Where gRPC listens: `http://127.0.0.1:port`.
-    pub fn grpc(&self) -> String {
+    pub(crate) fn grpc(&self) -> String {
         format!("http://{}", self.server.as_ref().unwrap().grpc_addr())
     }
 
     /// The REST URL of a path below `/v1.0/{project}`.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}/v1.0/{PROJECT}{path}", self.rest)
     }
 
     /// Stops it in order.
-    pub async fn shutdown(mut self) {
+    pub(crate) async fn shutdown(mut self) {
         self.server.take().unwrap().shutdown().await;
     }
 }
 
 /// A database, a clock, and one replica; more can be added.
-pub struct TestService {
+pub(crate) struct TestService {
     pub replica: Replica,
     pub clock: ManualClock,
     pub database: TestDatabase,
@@ -143,37 +147,37 @@ pub struct TestService {
 
 impl TestService {
     /// Default settings, a clock that stands still.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Settings { pool_connections: 4, ..Settings::default() }).await
     }
 
     /// Other settings.
-    pub async fn with(settings: Settings) -> Self {
+    pub(crate) async fn with(settings: Settings) -> Self {
         Self::guarded_with(settings, Door::open()).await
     }
 
     /// Default settings, for callers with credentials.
-    pub async fn guarded(auth: AuthOptions) -> Self {
+    pub(crate) async fn guarded(auth: AuthOptions) -> Self {
         Self::guarded_with(Settings { pool_connections: 4, ..Settings::default() }, Door { auth, ..Door::open() }).await
     }
 
     /// Default settings, with limits for each project.
-    pub async fn limited(limits: TrafficLimits) -> Self {
+    pub(crate) async fn limited(limits: TrafficLimits) -> Self {
         Self::guarded_with(Settings { pool_connections: 4, ..Settings::default() }, Door { limits, ..Door::open() })
             .await
     }
 
     /// Default settings, on a database that was prepared for it.
-    pub async fn on(database: TestDatabase) -> Self {
+    pub(crate) async fn on(database: TestDatabase) -> Self {
         Self::on_with(database, Settings { pool_connections: 4, ..Settings::default() }).await
     }
 
     /// Other settings, on a database that was prepared for it.
-    pub async fn on_with(database: TestDatabase, settings: Settings) -> Self {
+    pub(crate) async fn on_with(database: TestDatabase, settings: Settings) -> Self {
         Self::begin(database, settings, Door::open()).await
     }
 
-    pub async fn guarded_with(settings: Settings, door: Door) -> Self {
+    pub(crate) async fn guarded_with(settings: Settings, door: Door) -> Self {
         Self::begin(TestDatabase::create().await, settings, door).await
     }
 
@@ -185,23 +189,23 @@ impl TestService {
     }
 
     /// Another replica on the same database and clock.
-    pub async fn another_replica(&self) -> Replica {
+    pub(crate) async fn another_replica(&self) -> Replica {
         let settings = Settings { pool_connections: 4, ..Settings::default() };
         Replica::start(self.database.url(), settings, Some(Arc::new(self.clock.clone()))).await
     }
 
     /// Turns the clock.
-    pub fn advance(&self, seconds: u64) {
+    pub(crate) fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
 
     /// A NORMAL queue without redrive; its id.
-    pub async fn queue(&self, name: &str) -> String {
+    pub(crate) async fn queue(&self, name: &str) -> String {
         self.create_queue(pb::CreateQueueRequest { name: name.into(), ..Default::default() }).await
     }
 
     /// A queue with dead letters after `max_consume_count` failures.
-    pub async fn redrive_queue(&self, name: &str, mode: pb::QueueMode, max_consume_count: i32) -> String {
+    pub(crate) async fn redrive_queue(&self, name: &str, mode: pb::QueueMode, max_consume_count: i32) -> String {
         self.create_queue(pb::CreateQueueRequest {
             name: name.into(),
             queue_mode: mode.into(),
@@ -213,13 +217,13 @@ impl TestService {
     }
 
     /// Any queue; the project is filled in.
-    pub async fn create_queue(&self, request: pb::CreateQueueRequest) -> String {
+    pub(crate) async fn create_queue(&self, request: pb::CreateQueueRequest) -> String {
         let request = pb::CreateQueueRequest { project_id: PROJECT.into(), ..request };
         self.replica.queues.clone().create_queue(request).await.unwrap().into_inner().queue.unwrap().id
     }
 
     /// A group; its address for all calls.
-    pub async fn group(&self, queue: &str, name: &str) -> Group {
+    pub(crate) async fn group(&self, queue: &str, name: &str) -> Group {
         let request = pb::CreateConsumerGroupsRequest {
             project_id: PROJECT.into(),
             queue_id: queue.into(),
@@ -230,13 +234,17 @@ impl TestService {
     }
 
     /// Sends bodies (JSON texts) in one call.
-    pub async fn send(&self, queue: &str, bodies: &[&str]) {
+    pub(crate) async fn send(&self, queue: &str, bodies: &[&str]) {
         let messages = bodies.iter().map(|body| message(body)).collect();
         self.send_messages(queue, messages).await.unwrap();
     }
 
     /// Sends any messages in one call.
-    pub async fn send_messages(&self, queue: &str, messages: Vec<pb::NewMessage>) -> Result<Vec<String>, Status> {
+    pub(crate) async fn send_messages(
+        &self,
+        queue: &str,
+        messages: Vec<pb::NewMessage>,
+    ) -> Result<Vec<String>, Status> {
         let request =
             pb::SendMessagesRequest { project_id: PROJECT.into(), queue_id: queue.into(), messages, return_ids: true };
         let answer = self.replica.messages.clone().send_messages(request).await?.into_inner();
@@ -244,12 +252,12 @@ impl TestService {
     }
 
     /// What a group has for a consumer right now, at most `max`.
-    pub async fn consume(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
+    pub(crate) async fn consume(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
         group.consume_from(&self.replica, max).await.unwrap()
     }
 
     /// The dead letters that a group has for a consumer right now, at most `max`.
-    pub async fn consume_dead_letters(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
+    pub(crate) async fn consume_dead_letters(&self, group: &Group, max: i32) -> Vec<pb::LeasedMessage> {
         let request = pb::ConsumeDeadLettersRequest {
             project_id: PROJECT.into(),
             queue_id: group.queue.clone(),
@@ -267,12 +275,16 @@ impl TestService {
     }
 
     /// Acknowledges `(handler, success)` pairs.
-    pub async fn ack(&self, group: &Group, entries: &[(&str, bool)]) -> Result<pb::AckResult, Status> {
+    pub(crate) async fn ack(&self, group: &Group, entries: &[(&str, bool)]) -> Result<pb::AckResult, Status> {
         group.ack_at(&self.replica, entries).await
     }
 
     /// Acknowledges dead letters.
-    pub async fn ack_dead_letters(&self, group: &Group, entries: &[(&str, bool)]) -> Result<pb::AckResult, Status> {
+    pub(crate) async fn ack_dead_letters(
+        &self,
+        group: &Group,
+        entries: &[(&str, bool)],
+    ) -> Result<pb::AckResult, Status> {
         let request = pb::AckDeadLettersRequest {
             project_id: PROJECT.into(),
             queue_id: group.queue.clone(),
@@ -283,7 +295,7 @@ impl TestService {
     }
 
     /// The counters of a group.
-    pub async fn counters(&self, group: &Group) -> pb::GroupCounters {
+    pub(crate) async fn counters(&self, group: &Group) -> pb::GroupCounters {
         let request = pb::ListConsumerGroupsRequest {
             project_id: PROJECT.into(),
             queue_id: group.queue.clone(),
@@ -297,14 +309,14 @@ impl TestService {
 
 /// A consumer group and its queue.
 #[derive(Debug, Clone)]
-pub struct Group {
+pub(crate) struct Group {
     pub queue: String,
     pub id: String,
 }
 
 impl Group {
     /// A consume request with a long wait; the caller sets what else it wants.
-    pub fn consume_request(&self, max: i32) -> pb::ConsumeMessagesRequest {
+    pub(crate) fn consume_request(&self, max: i32) -> pb::ConsumeMessagesRequest {
         pb::ConsumeMessagesRequest {
             project_id: PROJECT.into(),
             queue_id: self.queue.clone(),
@@ -315,13 +327,13 @@ impl Group {
     }
 
     /// What there is right now, through one replica.
-    pub async fn consume_from(&self, replica: &Replica, max: i32) -> Result<Vec<pb::LeasedMessage>, Status> {
+    pub(crate) async fn consume_from(&self, replica: &Replica, max: i32) -> Result<Vec<pb::LeasedMessage>, Status> {
         self.glance_at(replica, self.consume_request(max)).await
     }
 
     /// What there is right now for any request: the deadline of the call cuts the wait short. On a busy machine an answer
     /// may miss the deadline, and the call is made again; messages that were in it stay leased.
-    pub async fn glance_at(
+    pub(crate) async fn glance_at(
         &self,
         replica: &Replica,
         request: pb::ConsumeMessagesRequest,
@@ -337,7 +349,7 @@ impl Group {
     }
 
     /// Acknowledges through one replica.
-    pub async fn ack_at(&self, replica: &Replica, entries: &[(&str, bool)]) -> Result<pb::AckResult, Status> {
+    pub(crate) async fn ack_at(&self, replica: &Replica, entries: &[(&str, bool)]) -> Result<pb::AckResult, Status> {
         let request = pb::AckMessagesRequest {
             project_id: PROJECT.into(),
             queue_id: self.queue.clone(),
@@ -358,28 +370,28 @@ fn ack_entries(entries: &[(&str, bool)]) -> Vec<pb::AckEntry> {
 }
 
 /// A message with this JSON text as body.
-pub fn message(body: &str) -> pb::NewMessage {
+pub(crate) fn message(body: &str) -> pb::NewMessage {
     pb::NewMessage { body: body.to_owned().into(), ..Default::default() }
 }
 
 /// The bodies of messages, in order.
-pub fn bodies(messages: &[pb::LeasedMessage]) -> Vec<String> {
+pub(crate) fn bodies(messages: &[pb::LeasedMessage]) -> Vec<String> {
     let body = |message: &pb::LeasedMessage| message.message.as_ref().unwrap().body.clone();
     messages.iter().map(|message| String::from_utf8(body(message).into()).unwrap()).collect()
 }
 
 /// The attempt numbers of messages, in order.
-pub fn attempts(messages: &[pb::LeasedMessage]) -> Vec<i32> {
+pub(crate) fn attempts(messages: &[pb::LeasedMessage]) -> Vec<i32> {
     messages.iter().map(|message| message.delivery_attempt).collect()
 }
 
 /// All handlers with success (or all with fail).
-pub fn handlers(messages: &[pb::LeasedMessage], success: bool) -> Vec<(&str, bool)> {
+pub(crate) fn handlers(messages: &[pb::LeasedMessage], success: bool) -> Vec<(&str, bool)> {
     messages.iter().map(|message| (message.handler.as_str(), success)).collect()
 }
 
 /// The DMS code of an error: `DMS.10542209`.
-pub fn code(status: &Status) -> String {
+pub(crate) fn code(status: &Status) -> String {
     let error = dms_client::Error::from(status.clone());
     error.dms_code().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).to_owned()
 }

@@ -8,18 +8,18 @@ use ring::hmac::{self, HMAC_SHA256};
 
 /// An access key and its secret.
 #[derive(Debug, Clone)]
-pub struct Signer {
+pub(crate) struct Signer {
     pub access: String,
     pub secret: String,
 }
 
 impl Signer {
-    pub fn new(access: &str, secret: &str) -> Self {
+    pub(crate) fn new(access: &str, secret: &str) -> Self {
         Self { access: access.into(), secret: secret.into() }
     }
 
     /// Adds `X-Sdk-Date`, `Host` and `Authorization`.
-    pub fn sign(&self, request: &mut reqwest::Request, at: SystemTime) {
+    pub(crate) fn sign(&self, request: &mut reqwest::Request, at: SystemTime) {
         let url = request.url().clone();
         let host = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
         let date = date(at);

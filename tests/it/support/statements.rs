@@ -14,14 +14,14 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 /// Statements, or transactions of several, since counting began. Everything has to run on the thread that began it: a test
 /// of one thread.
-pub struct Statements {
+pub(crate) struct Statements {
     counted: Arc<Mutex<BTreeMap<String, u64>>>,
     _guard: DefaultGuard,
 }
 
 impl Statements {
     /// Begins.
-    pub fn count() -> Self {
+    pub(crate) fn count() -> Self {
         let counted = Arc::<Mutex<BTreeMap<String, u64>>>::default();
         let layer = Counter(counted.clone()).with_filter(LevelFilter::DEBUG);
         let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
@@ -29,12 +29,12 @@ impl Statements {
     }
 
     /// All of them.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.counted.lock().unwrap().values().sum()
     }
 
     /// Begins anew; what was counted until now, by function of the store.
-    pub fn take(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn take(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut *self.counted.lock().unwrap())
     }
 }

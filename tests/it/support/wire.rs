@@ -10,11 +10,11 @@ use super::service::Replica;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One connection.
-pub struct Wire(BufReader<TcpStream>);
+pub(crate) struct Wire(BufReader<TcpStream>);
 
 /// One answer: status, header lines in lower case, body.
 #[derive(Debug)]
-pub struct RawAnswer {
+pub(crate) struct RawAnswer {
     pub status: u16,
     pub headers: Vec<String>,
     pub body: Vec<u8>,
@@ -22,44 +22,44 @@ pub struct RawAnswer {
 
 impl RawAnswer {
     /// The value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     /// The body as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 }
 
 impl Wire {
-    pub async fn open(replica: &Replica) -> Self {
+    pub(crate) async fn open(replica: &Replica) -> Self {
         Self::open_at(replica.rest()).await
     }
 
     /// To any `http://HOST:PORT`.
-    pub async fn open_at(url: &str) -> Self {
+    pub(crate) async fn open_at(url: &str) -> Self {
         let address = url.strip_prefix("http://").unwrap();
         Self(BufReader::new(TcpStream::connect(address).await.unwrap()))
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.unwrap();
     }
 
     /// The next answer; `None` when the service has closed the connection.
-    pub async fn answer(&mut self) -> Option<RawAnswer> {
+    pub(crate) async fn answer(&mut self) -> Option<RawAnswer> {
         tokio::time::timeout(PATIENCE, self.read()).await.expect("an answer in time")
     }
 
     /// Sends bytes that make one request; its answer.
-    pub async fn ask(&mut self, bytes: impl AsRef<[u8]>) -> RawAnswer {
+    pub(crate) async fn ask(&mut self, bytes: impl AsRef<[u8]>) -> RawAnswer {
         self.send(bytes).await;
         self.answer().await.expect("an answer")
     }
 
     /// Sends all and ends; what comes back until the service closes. Requests still being worked on get no answer.
-    pub async fn exchange(mut self, bytes: impl AsRef<[u8]>) -> Vec<RawAnswer> {
+    pub(crate) async fn exchange(mut self, bytes: impl AsRef<[u8]>) -> Vec<RawAnswer> {
         // It may be closed before all is read.
         let _refused = self.0.write_all(bytes.as_ref()).await;
         let _closed = self.0.shutdown().await;

@@ -16,7 +16,7 @@ use crate::harness::grpc;
 
 /// See [`super::Client`].
 #[derive(Debug, Clone)]
-pub struct GrpcClient {
+pub(crate) struct GrpcClient {
     /// How long a consume waits for messages.
     pub wait: Duration,
     project_id: String,
@@ -26,7 +26,7 @@ pub struct GrpcClient {
 
 impl GrpcClient {
     /// A client of this project.
-    pub fn new(project_id: String, channel: Channel) -> Self {
+    pub(crate) fn new(project_id: String, channel: Channel) -> Self {
         let wait = WAIT;
         Self {
             wait,
@@ -37,7 +37,7 @@ impl GrpcClient {
     }
 
     /// See [`super::Client::send`].
-    pub async fn send(&mut self, topic: &Topic, bodies: Vec<Bytes>) -> Result<(), Status> {
+    pub(crate) async fn send(&mut self, topic: &Topic, bodies: Vec<Bytes>) -> Result<(), Status> {
         let request = SendMessagesRequest {
             project_id: self.project_id.clone(),
             queue_id: topic.queue_id.clone(),
@@ -48,7 +48,7 @@ impl GrpcClient {
     }
 
     /// See [`super::Client::consume`].
-    pub async fn consume(&mut self, topic: &Topic, group: usize, max: u32) -> Result<Vec<Delivered>, Status> {
+    pub(crate) async fn consume(&mut self, topic: &Topic, group: usize, max: u32) -> Result<Vec<Delivered>, Status> {
         let request = ConsumeMessagesRequest {
             project_id: self.project_id.clone(),
             queue_id: topic.queue_id.clone(),
@@ -65,7 +65,12 @@ impl GrpcClient {
     }
 
     /// See [`super::Client::ack`].
-    pub async fn ack(&mut self, topic: &Topic, group: usize, receipts: Vec<Receipt>) -> Result<Vec<bool>, Status> {
+    pub(crate) async fn ack(
+        &mut self,
+        topic: &Topic,
+        group: usize,
+        receipts: Vec<Receipt>,
+    ) -> Result<Vec<bool>, Status> {
         let entries = handlers(receipts).map(|handler| AckEntry { handler, ..AckEntry::default() });
         let request = AckMessagesRequest {
             project_id: self.project_id.clone(),

@@ -8,13 +8,13 @@ mod sql;
 use bytes::Bytes;
 use tonic::Status;
 
-pub use grpc::GrpcClient;
-pub use rest::RestClient;
-pub use sql::{PgmqClient, RawClient};
+pub(super) use grpc::GrpcClient;
+pub(super) use rest::RestClient;
+pub(super) use sql::{PgmqClient, RawClient};
 
 /// A queue of the load and its groups.
 #[derive(Debug, Clone)]
-pub struct Topic {
+pub(super) struct Topic {
     /// UUID, or the name of a pgmq queue.
     pub queue_id: String,
     /// Ids of the groups, in the order of their numbers.
@@ -23,7 +23,7 @@ pub struct Topic {
 
 /// What acknowledges a delivery.
 #[derive(Debug, Clone)]
-pub enum Receipt {
+pub(super) enum Receipt {
     /// A handler of the service.
     Handler(String),
     /// A message id of pgmq.
@@ -32,7 +32,7 @@ pub enum Receipt {
 
 /// A delivered message.
 #[derive(Debug)]
-pub struct Delivered {
+pub(super) struct Delivered {
     /// As it came back.
     pub body: Bytes,
     /// To acknowledge it with.
@@ -41,7 +41,7 @@ pub struct Delivered {
 
 /// A client with one call in flight. Errors of every system are told as gRPC statuses.
 #[derive(Debug)]
-pub enum Client {
+pub(super) enum Client {
     /// Of the service.
     Grpc(Box<GrpcClient>),
     /// Of its gateway.
@@ -54,7 +54,7 @@ pub enum Client {
 
 impl Client {
     /// Sends a batch.
-    pub async fn send(&mut self, topic: &Topic, bodies: Vec<Bytes>) -> Result<(), Status> {
+    pub(super) async fn send(&mut self, topic: &Topic, bodies: Vec<Bytes>) -> Result<(), Status> {
         match self {
             Client::Grpc(client) => client.send(topic, bodies).await,
             Client::Rest(client) => client.send(topic, bodies).await,
@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// Consumes a batch of at most `max`, under a lease; waits a while when there is none.
-    pub async fn consume(&mut self, topic: &Topic, group: usize, max: u32) -> Result<Vec<Delivered>, Status> {
+    pub(super) async fn consume(&mut self, topic: &Topic, group: usize, max: u32) -> Result<Vec<Delivered>, Status> {
         match self {
             Client::Grpc(client) => client.consume(topic, group, max).await,
             Client::Rest(client) => client.consume(topic, group, max).await,
@@ -74,7 +74,12 @@ impl Client {
     }
 
     /// Acknowledges with success; tells for each delivery whether it was accepted.
-    pub async fn ack(&mut self, topic: &Topic, group: usize, receipts: Vec<Receipt>) -> Result<Vec<bool>, Status> {
+    pub(super) async fn ack(
+        &mut self,
+        topic: &Topic,
+        group: usize,
+        receipts: Vec<Receipt>,
+    ) -> Result<Vec<bool>, Status> {
         match self {
             Client::Grpc(client) => client.ack(topic, group, receipts).await,
             Client::Rest(client) => client.ack(topic, group, receipts).await,
@@ -84,7 +89,7 @@ impl Client {
     }
 
     /// A call that does nothing.
-    pub async fn noop(&mut self) -> Result<(), Status> {
+    pub(super) async fn noop(&mut self) -> Result<(), Status> {
         match self {
             Client::Grpc(client) => client.noop().await,
             Client::Rest(_) | Client::Pgmq(_) | Client::Raw(_) => {

@@ -13,14 +13,14 @@ use crate::harness::rest::{self, Acked, Leased, RestConnection};
 
 /// See [`super::Client`].
 #[derive(Debug)]
-pub struct RestClient {
+pub(crate) struct RestClient {
     project_id: String,
     connection: RestConnection,
 }
 
 impl RestClient {
     /// Connects with the first call.
-    pub fn new(project_id: String, address: SocketAddr) -> Self {
+    pub(crate) fn new(project_id: String, address: SocketAddr) -> Self {
         Self { project_id, connection: RestConnection::new(address) }
     }
 

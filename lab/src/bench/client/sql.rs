@@ -38,11 +38,11 @@ fn failed(error: Error) -> Status {
 
 /// Of pgmq.
 #[derive(Debug)]
-pub struct PgmqClient(Connector);
+pub(crate) struct PgmqClient(Connector);
 
 impl PgmqClient {
     /// A client of the pgmq in this database.
-    pub fn new(database_url: String) -> Self {
+    pub(crate) fn new(database_url: String) -> Self {
         Self(Connector { database_url, peer: None })
     }
 
@@ -76,14 +76,14 @@ impl PgmqClient {
 
 /// Of a plain table.
 #[derive(Debug)]
-pub struct RawClient {
+pub(crate) struct RawClient {
     connector: Connector,
     next_offset: i64,
 }
 
 impl RawClient {
     /// A client that writes to a range of keys of its own.
-    pub fn new(database_url: String, index: u32) -> Self {
+    pub(crate) fn new(database_url: String, index: u32) -> Self {
         Self { connector: Connector { database_url, peer: None }, next_offset: i64::from(index) << 40 }
     }
 

@@ -40,7 +40,7 @@ const WATCHED: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One poll on each of many queues.
-pub async fn compare(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn compare(runner: &Runner<'_>) -> Result<Section> {
     let site = runner.site;
     let load = Workload { queues: POLLS, connections: CONNECTIONS, ..runner.ours(Scenario::Consume) };
     let topics = topics::create_queues(site, POLLS, 1).await?;

@@ -20,7 +20,7 @@ use runner::Runner;
 use section::Section;
 
 /// Runs the comparisons and prints each as Markdown when it is done. Whether all results were right.
-pub async fn run(site: &mut Site, args: &BenchArgs) -> Result<bool> {
+pub(super) async fn run(site: &mut Site, args: &BenchArgs) -> Result<bool> {
     let mut all_right = true;
     print(&settings(site, args).await?)?;
     for comparison in &args.compare {

@@ -18,7 +18,7 @@ const OVERLOAD_CLIENTS: u32 = 4_096;
 const OVERLOAD_FACTOR: f64 = 3.0;
 
 /// The latency of a project, alone and beside a busy one.
-pub async fn compare(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn compare(runner: &Runner<'_>) -> Result<Section> {
     let quiet = Workload { rate: Some(QUIET_RATE), clients: 8, ..runner.ours(Scenario::Both) };
     // It begins before the other and ends after it.
     let (warmup, duration) = (quiet.warmup / 2, quiet.duration + quiet.warmup * 2);
@@ -44,7 +44,7 @@ pub async fn compare(runner: &Runner<'_>) -> Result<Section> {
 }
 
 /// What is still done when three times as much is asked for.
-pub async fn overload(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn overload(runner: &Runner<'_>) -> Result<Section> {
     let peak = Workload { clients: 64, ..runner.ours(Scenario::Produce) };
     let [peak] = runner.in_turns([peak]).await?;
     let offered = (peak.rate() * OVERLOAD_FACTOR) as u32;

@@ -14,7 +14,7 @@ use crate::sql::instance::{Instance, STATISTICS_LAG};
 const OPEN: Duration = Duration::from_secs(300);
 
 /// Measures the end of the open transaction, where it hurts most, between two loads without one.
-pub async fn compare(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn compare(runner: &Runner<'_>) -> Result<Section> {
     let load = runner.ours(Scenario::Both);
     let before = runner.once(&load).await?;
     let long = Workload { warmup: OPEN.saturating_sub(runner.duration()), ..load.clone() };

@@ -33,12 +33,12 @@ fn postgres_cpu(measured: &Measured) -> Option<f64> {
     measured.median_of(|report| report.cost.postgres_cpu_us)
 }
 
-pub async fn send_1_kb(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn send_1_kb(runner: &Runner<'_>) -> Result<Section> {
     let section = Section::new('a', "a. Send, 1 KB in batches of 10");
     send_batches(runner, section, 1 << 10, [Target::AtLeast(0.6), Target::AtLeast(2.0)]).await
 }
 
-pub async fn send_16_kb(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn send_16_kb(runner: &Runner<'_>) -> Result<Section> {
     let section = Section::new('o', "o. Send, 16 KB in batches of 10");
     send_batches(runner, section, 16 << 10, [Target::None, Target::None]).await
 }
@@ -55,7 +55,7 @@ async fn send_batches(runner: &Runner<'_>, section: Section, size: usize, target
         .with_figure(row, "send against pgmq's send_batch", ratio(&ours, &pgmq), to_pgmq))
 }
 
-pub async fn send_singly(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn send_singly(runner: &Runner<'_>) -> Result<Section> {
     let small = |load: Workload| Workload { size: 200, batch: 1, ..load };
     let pgmq = runner.best_of_pgmq(Scenario::Produce, small).await?;
     let ours = Workload { clients: 64, ..small(runner.ours(Scenario::Produce)) };
@@ -72,7 +72,7 @@ pub async fn send_singly(runner: &Runner<'_>) -> Result<Section> {
         ))
 }
 
-pub async fn whole_cycle(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn whole_cycle(runner: &Runner<'_>) -> Result<Section> {
     let waiting = |load: Workload| Workload { backlog: runner.enough(PGMQ_READ_RATE), ..load };
     let pgmq_send = runner.best_of_pgmq(Scenario::Produce, |load| load).await?;
     let pgmq_read = runner.best_of_pgmq(Scenario::Consume, waiting).await?;
@@ -99,7 +99,7 @@ pub async fn whole_cycle(runner: &Runner<'_>) -> Result<Section> {
         .with_figure('f', "WAL bytes beyond the payload, whole cycle", wal, Target::AtMost(200.0)))
 }
 
-pub async fn latency_under_load(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn latency_under_load(runner: &Runner<'_>) -> Result<Section> {
     let [peak] = runner.in_turns([runner.ours(Scenario::Both)]).await?;
     let offered = |share: f64| Workload { rate: Some((peak.rate() * share) as u32), ..runner.ours(Scenario::Both) };
     let [half, most] = runner.in_turns([offered(0.5), offered(0.8)]).await?;
@@ -113,7 +113,7 @@ pub async fn latency_under_load(runner: &Runner<'_>) -> Result<Section> {
         ))
 }
 
-pub async fn ten_groups(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn ten_groups(runner: &Runner<'_>) -> Result<Section> {
     let one = Workload { clients: 64, ..runner.ours(Scenario::Produce) };
     let ten = Workload { groups: 10, ..one.clone() };
     let backlog = runner.enough(DELIVERY_RATE) / 10;
@@ -133,7 +133,7 @@ pub async fn ten_groups(runner: &Runner<'_>) -> Result<Section> {
         .with_note("Each of the ten groups has 16 consumers."))
 }
 
-pub async fn deep_backlog(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn deep_backlog(runner: &Runner<'_>) -> Result<Section> {
     // Producers keep both as deep as they were; their lead, the same for both, is large enough that no consumer waits.
     let shallow = Workload { size: 200, backlog: SHALLOW, ..runner.ours(Scenario::Both) };
     let deep = Workload { backlog: DEEP, drain: false, ..shallow.clone() };
@@ -152,7 +152,7 @@ pub async fn deep_backlog(runner: &Runner<'_>) -> Result<Section> {
         ))
 }
 
-pub async fn many_queues(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn many_queues(runner: &Runner<'_>) -> Result<Section> {
     // Each queue must have been sent to before it is measured.
     let warmup = runner.ours(Scenario::Produce).warmup.max(Duration::from_secs(10));
     let one = Workload { clients: 64, warmup, ..runner.ours(Scenario::Produce) };
@@ -166,7 +166,7 @@ pub async fn many_queues(runner: &Runner<'_>) -> Result<Section> {
     ))
 }
 
-pub async fn lone_client(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn lone_client(runner: &Runner<'_>) -> Result<Section> {
     let alone = |load: Workload| Workload { batch: 1, clients: 1, connections: 1, ..load };
     let raw = alone(runner.load(System::Raw, Scenario::Produce));
     let ours = alone(runner.ours(Scenario::Produce));
@@ -181,7 +181,7 @@ pub async fn lone_client(runner: &Runner<'_>) -> Result<Section> {
     ))
 }
 
-pub async fn rest(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn rest(runner: &Runner<'_>) -> Result<Section> {
     let through = |system, scenario| Workload { clients: 64, ..runner.load(system, scenario) };
     let loads = [
         through(System::Grpc, Scenario::Produce),
@@ -196,7 +196,7 @@ pub async fn rest(runner: &Runner<'_>) -> Result<Section> {
         .with_figure('m', "send + consume + ack", ratio(&rest, &grpc), Target::AtLeast(0.7)))
 }
 
-pub async fn two_replicas(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn two_replicas(runner: &Runner<'_>) -> Result<Section> {
     let on = |replicas| Workload { clients: 64, replicas, ..runner.ours(Scenario::Both) };
     let [one, two] = runner.in_turns([on(1), on(2)]).await?;
     let section = Section::new('n', "n. Two replicas on one Postgres, one hot queue, 1 KB in batches of 10")

@@ -13,7 +13,7 @@ use crate::bench::workload::Workload;
 const TRIAL: Duration = Duration::from_secs(6);
 
 /// Runs loads on a site.
-pub struct Runner<'a> {
+pub(super) struct Runner<'a> {
     /// Where.
     pub site: &'a Site,
     args: &'a BenchArgs,
@@ -21,28 +21,32 @@ pub struct Runner<'a> {
 
 impl<'a> Runner<'a> {
     /// A runner with the durations and rounds of these flags.
-    pub fn new(site: &'a Site, args: &'a BenchArgs) -> Self {
+    pub(super) fn new(site: &'a Site, args: &'a BenchArgs) -> Self {
         Self { site, args }
     }
 
     /// The service over gRPC.
-    pub fn ours(&self, scenario: Scenario) -> Workload {
+    pub(super) fn ours(&self, scenario: Scenario) -> Workload {
         self.load(System::Grpc, scenario)
     }
 
     /// A load of the duration that the flags say.
-    pub fn load(&self, system: System, scenario: Scenario) -> Workload {
+    pub(super) fn load(&self, system: System, scenario: Scenario) -> Workload {
         let duration = self.args.duration();
         Workload { duration, warmup: self.args.warmup(), ..Workload::new(system, scenario) }
     }
 
     /// Messages that last for a run of a load at this rate.
-    pub fn enough(&self, per_second: u64) -> u64 {
+    pub(super) fn enough(&self, per_second: u64) -> u64 {
         (self.args.duration() + self.args.warmup()).as_secs() * per_second
     }
 
     /// pgmq with the number of connections that it is fastest with in a short trial.
-    pub async fn best_of_pgmq(&self, scenario: Scenario, change: impl Fn(Workload) -> Workload) -> Result<Workload> {
+    pub(super) async fn best_of_pgmq(
+        &self,
+        scenario: Scenario,
+        change: impl Fn(Workload) -> Workload,
+    ) -> Result<Workload> {
         let load = change(self.load(System::Pgmq, scenario));
         let mut best: Option<(f64, Workload)> = None;
         for clients in peer_connections(load.queues) {
@@ -58,12 +62,12 @@ impl<'a> Runner<'a> {
     }
 
     /// One run.
-    pub async fn once(&self, load: &Workload) -> Result<Report> {
+    pub(super) async fn once(&self, load: &Workload) -> Result<Report> {
         scenario::run(self.site, load, STALL_LIMIT).await
     }
 
     /// All loads, one after the other, as many times as there are rounds.
-    pub async fn in_turns<const N: usize>(&self, loads: [Workload; N]) -> Result<[Measured; N]> {
+    pub(super) async fn in_turns<const N: usize>(&self, loads: [Workload; N]) -> Result<[Measured; N]> {
         let mut measured = loads.map(|load| Measured { load, reports: Vec::new() });
         for _ in 0..self.args.rounds {
             for measured in &mut measured {
@@ -75,12 +79,12 @@ impl<'a> Runner<'a> {
     }
 
     /// How many times each load runs.
-    pub fn rounds(&self) -> u32 {
+    pub(super) fn rounds(&self) -> u32 {
         self.args.rounds
     }
 
     /// How long one run measures.
-    pub fn duration(&self) -> Duration {
+    pub(super) fn duration(&self) -> Duration {
         self.args.duration()
     }
 }
@@ -92,7 +96,7 @@ fn peer_connections(queues: u32) -> [u32; 3] {
 
 /// The runs of one load.
 #[derive(Debug)]
-pub struct Measured {
+pub(super) struct Measured {
     /// What ran.
     pub load: Workload,
     /// A report a round.
@@ -101,25 +105,25 @@ pub struct Measured {
 
 impl Measured {
     /// Median messages a second.
-    pub fn rate(&self) -> f64 {
+    pub(super) fn rate(&self) -> f64 {
         rate(self.median())
     }
 
     /// Lowest and highest messages a second.
-    pub fn range(&self) -> (f64, f64) {
+    pub(super) fn range(&self) -> (f64, f64) {
         let rates = || self.reports.iter().map(rate);
         (rates().fold(f64::INFINITY, f64::min), rates().fold(0.0, f64::max))
     }
 
     /// The run with the median rate; one of the two in the middle when they are even.
-    pub fn median(&self) -> &Report {
+    pub(super) fn median(&self) -> &Report {
         let mut reports: Vec<&Report> = self.reports.iter().collect();
         reports.sort_by(|one, other| rate(one).total_cmp(&rate(other)));
         reports[reports.len() / 2]
     }
 
     /// The median over the rounds of any figure.
-    pub fn median_of(&self, figure: impl Fn(&Report) -> Option<f64>) -> Option<f64> {
+    pub(super) fn median_of(&self, figure: impl Fn(&Report) -> Option<f64>) -> Option<f64> {
         let mut figures: Vec<f64> = self.reports.iter().filter_map(figure).collect();
         figures.sort_by(f64::total_cmp);
         figures.get(figures.len() / 2).copied()
@@ -127,6 +131,6 @@ impl Measured {
 }
 
 /// Messages a second that went all the way of this load.
-pub fn rate(report: &Report) -> f64 {
+pub(super) fn rate(report: &Report) -> f64 {
     if report.workload.scenario.consumes() { report.acked_per_second } else { report.sent_per_second }
 }

@@ -8,7 +8,7 @@ use crate::bench::report::{Latency, Report};
 
 /// What a figure should be.
 #[derive(Debug, Clone, Copy)]
-pub enum Target {
+pub(super) enum Target {
     /// No less.
     AtLeast(f64),
     /// No more.
@@ -19,7 +19,7 @@ pub enum Target {
 
 /// A figure that has a target.
 #[derive(Debug)]
-pub struct Figure {
+pub(super) struct Figure {
     /// The row of the table of targets.
     row: char,
     what: String,
@@ -29,7 +29,7 @@ pub struct Figure {
 
 /// The result of one comparison.
 #[derive(Debug, Default)]
-pub struct Section {
+pub(super) struct Section {
     title: String,
     /// The value of `--compare`.
     flag: char,
@@ -43,19 +43,19 @@ pub struct Section {
 
 impl Section {
     /// An empty section.
-    pub fn new(flag: char, title: &str) -> Self {
+    pub(super) fn new(flag: char, title: &str) -> Self {
         Self { title: title.to_owned(), flag, ..Self::default() }
     }
 
     /// Tells how long its loads ran.
-    pub fn with_durations(mut self, args: &BenchArgs) -> Self {
+    pub(super) fn with_durations(mut self, args: &BenchArgs) -> Self {
         let (duration, warmup) = (args.duration().as_secs(), args.warmup().as_secs());
         self.flags = format!(" --duration {duration} --warmup {warmup} --rounds {}", args.rounds);
         self
     }
 
     /// Adds what ran.
-    pub fn with_runs<'a>(mut self, measured: impl IntoIterator<Item = &'a Measured>) -> Self {
+    pub(super) fn with_runs<'a>(mut self, measured: impl IntoIterator<Item = &'a Measured>) -> Self {
         for measured in measured {
             let range = measured.range();
             self.add_report(measured.median(), Some(range));
@@ -65,37 +65,37 @@ impl Section {
     }
 
     /// Adds one run.
-    pub fn with_report(mut self, report: &Report) -> Self {
+    pub(super) fn with_report(mut self, report: &Report) -> Self {
         self.add_report(report, None);
         self.judge(report);
         self
     }
 
     /// Adds a figure.
-    pub fn with_figure(mut self, row: char, what: &str, value: Option<f64>, target: Target) -> Self {
+    pub(super) fn with_figure(mut self, row: char, what: &str, value: Option<f64>, target: Target) -> Self {
         self.figures.push(Figure { row, what: what.to_owned(), value, target });
         self
     }
 
     /// Adds a remark.
-    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+    pub(super) fn with_note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());
         self
     }
 
     /// Adds what is wrong with the results.
-    pub fn with_fault(mut self, fault: String) -> Self {
+    pub(super) fn with_fault(mut self, fault: String) -> Self {
         self.wrong.push(fault);
         self
     }
 
     /// The value of `--compare`.
-    pub fn flag(&self) -> char {
+    pub(super) fn flag(&self) -> char {
         self.flag
     }
 
     /// Whether every run gave right results.
-    pub fn is_right(&self) -> bool {
+    pub(super) fn is_right(&self) -> bool {
         self.wrong.is_empty()
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// A guarantee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// No answered send is lost to any group.
     Lost,
     /// Nothing is delivered to a group after its answered acknowledgement.
@@ -36,7 +36,7 @@ pub enum Rule {
 
 impl Rule {
     /// How reports name it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Rule::Lost => "lost",
             Rule::AfterAck => "after-ack",
@@ -64,7 +64,7 @@ struct Found {
 
 /// What was found.
 #[derive(Debug, Clone, Default)]
-pub struct Findings {
+pub(crate) struct Findings {
     by_rule: BTreeMap<Rule, Found>,
 }
 
@@ -72,7 +72,7 @@ impl Findings {
     const TOLD_MAX: usize = 10;
 
     /// Adds a violation.
-    pub fn add(&mut self, rule: Rule, text: impl FnOnce() -> String) {
+    pub(crate) fn add(&mut self, rule: Rule, text: impl FnOnce() -> String) {
         let found = self.by_rule.entry(rule).or_default();
         found.count += 1;
         if found.first.len() < Self::TOLD_MAX {
@@ -81,12 +81,12 @@ impl Findings {
     }
 
     /// The rules that were violated.
-    pub fn rules(&self) -> Vec<Rule> {
+    pub(crate) fn rules(&self) -> Vec<Rule> {
         self.by_rule.keys().copied().collect()
     }
 
     /// Violations of all rules.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.by_rule.values().map(|found| found.count).sum()
     }
 }

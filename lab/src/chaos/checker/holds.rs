@@ -15,7 +15,7 @@ const STEP_NOTICED_IN: Duration = Duration::from_secs(20);
 
 /// One delivery of one message.
 #[derive(Debug, Clone)]
-pub struct Hold {
+pub(super) struct Hold {
     /// Which delivery.
     pub at: DeliveryRef,
     /// Of which message.
@@ -63,34 +63,34 @@ impl Hold {
     }
 
     /// The group may not have had the message back before this.
-    pub fn free_from(&self) -> Moment {
+    pub(super) fn free_from(&self) -> Moment {
         let ends = [self.taken_back_from, self.failed.map(|failed| failed.began), self.perhaps_failed_from];
         ends.into_iter().flatten().fold(self.expires_from, Moment::min)
     }
 
     /// It was in flight until this at least.
-    pub fn in_flight_until(&self) -> Moment {
+    pub(super) fn in_flight_until(&self) -> Moment {
         let ends = [self.acked.map(|acked| acked.began), self.perhaps_acked_from];
         ends.into_iter().flatten().fold(self.free_from(), Moment::min)
     }
 
     /// Whether another delivery of the same message may have come after this one.
-    pub fn may_precede(&self, other: &Hold) -> bool {
+    pub(super) fn may_precede(&self, other: &Hold) -> bool {
         self.acked.is_none() && self.free_from() <= other.claimed.ended
     }
 
     /// Whether this delivery was before the other one, if leases are exclusive.
-    pub fn surely_precedes(&self, other: &Hold) -> bool {
+    pub(super) fn surely_precedes(&self, other: &Hold) -> bool {
         !other.may_precede(self)
     }
 
     /// Whether a crash may have taken it back, and the count of deliveries with it.
-    pub fn is_counted(&self) -> bool {
+    pub(super) fn is_counted(&self) -> bool {
         self.taken_back_from.is_none()
     }
 
     /// Whether it may have ended with success.
-    pub fn may_be_acked(&self) -> bool {
+    pub(super) fn may_be_acked(&self) -> bool {
         self.acked.is_some() || self.perhaps_acked_from.is_some()
     }
 
@@ -136,7 +136,7 @@ fn taken_back_from(window: Window, history: &History) -> Option<Moment> {
 
 /// All deliveries of one reader.
 #[derive(Debug)]
-pub struct Holds {
+pub(super) struct Holds {
     holds: Vec<Hold>,
     /// Index of the first hold of each batch.
     firsts: Vec<usize>,
@@ -144,7 +144,7 @@ pub struct Holds {
 
 impl Holds {
     /// Of what the log tells.
-    pub fn new(log: &ReaderLog, history: &History) -> Self {
+    pub(super) fn new(log: &ReaderLog, history: &History) -> Self {
         let mut holds = Vec::with_capacity(log.batches.iter().map(|batch| batch.deliveries.len()).sum());
         let mut firsts = Vec::with_capacity(log.batches.len());
         for (number, batch) in (0..).zip(&log.batches) {
@@ -172,17 +172,17 @@ impl Holds {
     }
 
     /// One delivery.
-    pub fn get(&self, at: DeliveryRef) -> &Hold {
+    pub(super) fn get(&self, at: DeliveryRef) -> &Hold {
         &self.holds[self.firsts[at.batch as usize] + usize::from(at.index)]
     }
 
     /// The deliveries of each batch.
-    pub fn batches(&self) -> impl Iterator<Item = &[Hold]> {
+    pub(super) fn batches(&self) -> impl Iterator<Item = &[Hold]> {
         self.holds.chunk_by(|one, next| one.at.batch == next.at.batch)
     }
 
     /// All deliveries, those of a message together and in the order of their answers.
-    pub fn by_message(&self) -> Vec<&Hold> {
+    pub(super) fn by_message(&self) -> Vec<&Hold> {
         let mut holds: Vec<&Hold> = self.holds.iter().collect();
         holds.sort_unstable_by_key(|hold| (hold.message, hold.claimed.ended, hold.at));
         holds
@@ -190,7 +190,7 @@ impl Holds {
 }
 
 /// The deliveries of one message in [`Holds::by_message`].
-pub fn of_message<'a, 'b>(holds: &'b [&'a Hold], message: MessageId) -> &'b [&'a Hold] {
+pub(super) fn of_message<'a, 'b>(holds: &'b [&'a Hold], message: MessageId) -> &'b [&'a Hold] {
     let begin = holds.partition_point(|hold| hold.message < message);
     let len = holds[begin..].partition_point(|hold| hold.message == message);
     &holds[begin..begin + len]

@@ -19,7 +19,7 @@ mod starved;
 #[cfg(test)]
 mod tests;
 
-pub use findings::{Findings, Rule};
+pub(super) use findings::{Findings, Rule};
 
 use self::holds::Holds;
 use self::sent::Sent;
@@ -37,7 +37,7 @@ struct GroupView<'a> {
 }
 
 /// Everything that is wrong with a history.
-pub fn check(history: &History, findings: &mut Findings) {
+pub(super) fn check(history: &History, findings: &mut Findings) {
     let sent = Sent::new(&history.sends);
     for (index, log) in history.groups.iter().enumerate() {
         let normal = Holds::new(&log.normal, history);

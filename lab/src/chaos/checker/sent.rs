@@ -6,13 +6,13 @@ use crate::chaos::history::{MessageId, Moment, SendCall};
 
 /// All sends, by producer.
 #[derive(Debug)]
-pub struct Sent<'a> {
+pub(super) struct Sent<'a> {
     producers: BTreeMap<u32, Vec<&'a SendCall>>,
 }
 
 impl<'a> Sent<'a> {
     /// Of these sends, each producer's in its order.
-    pub fn new(sends: &'a [SendCall]) -> Self {
+    pub(super) fn new(sends: &'a [SendCall]) -> Self {
         let mut producers: BTreeMap<u32, Vec<&SendCall>> = BTreeMap::new();
         for send in sends {
             producers.entry(send.first.producer).or_default().push(send);
@@ -21,7 +21,7 @@ impl<'a> Sent<'a> {
     }
 
     /// The send of a message; `None` when it was not sent to this queue.
-    pub fn to_queue(&self, queue: usize, message: MessageId) -> Option<&'a SendCall> {
+    pub(super) fn to_queue(&self, queue: usize, message: MessageId) -> Option<&'a SendCall> {
         let sends = self.producers.get(&message.producer)?;
         let index = sends.partition_point(|send| send.first.sequence <= message.sequence).checked_sub(1)?;
         let send = sends[index];
@@ -33,7 +33,7 @@ impl<'a> Sent<'a> {
     }
 
     /// The messages of a queue that are surely stored.
-    pub fn surely(&self, queue: usize) -> impl Iterator<Item = MessageId> {
+    pub(super) fn surely(&self, queue: usize) -> impl Iterator<Item = MessageId> {
         let answered = self.of_queue(queue).filter(|send| send.answered);
         answered.flat_map(|send| {
             let sequences = send.first.sequence..send.first.sequence + send.count;
@@ -42,7 +42,7 @@ impl<'a> Sent<'a> {
     }
 
     /// How many messages of a queue are surely stored, and how many perhaps.
-    pub fn count(&self, queue: usize) -> (u64, u64) {
+    pub(super) fn count(&self, queue: usize) -> (u64, u64) {
         self.of_queue(queue).fold((0, 0), |(surely, perhaps), send| match send.answered {
             true => (surely + u64::from(send.count), perhaps),
             false => (surely, perhaps + u64::from(send.count)),
@@ -53,19 +53,19 @@ impl<'a> Sent<'a> {
 /// The place of a message among those whose sends were answered: behind all messages whose send was answered before its own
 /// began, and behind those in front of it in its own send. Without an answer there is none: the send may have come late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Order {
+pub(super) struct Order {
     answered: Moment,
     message: MessageId,
 }
 
 impl Order {
     /// Of a message of a send.
-    pub fn of(send: &SendCall, message: MessageId) -> Option<Self> {
+    pub(super) fn of(send: &SendCall, message: MessageId) -> Option<Self> {
         send.answered.then_some(Self { answered: send.window.ended, message })
     }
 
     /// All messages in front of this one for sure are in these two ranges: of earlier sends, and of its own.
-    pub fn in_front(send: &SendCall, message: MessageId) -> [std::ops::Range<Self>; 2] {
+    pub(super) fn in_front(send: &SendCall, message: MessageId) -> [std::ops::Range<Self>; 2] {
         let at = |answered, sequence| Self { answered, message: MessageId { producer: message.producer, sequence } };
         let earliest = Self { answered: Moment(0), message: MessageId { producer: 0, sequence: 0 } };
         let began = Self { answered: send.window.began, message: earliest.message };
@@ -74,7 +74,7 @@ impl Order {
     }
 
     /// Which message it is.
-    pub fn message(&self) -> MessageId {
+    pub(super) fn message(&self) -> MessageId {
         self.message
     }
 }

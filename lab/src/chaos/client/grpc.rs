@@ -28,20 +28,20 @@ fn channel(address: SocketAddr) -> Channel {
 }
 
 /// A client for what nothing goes wrong with: past all proxies.
-pub fn plain(address: SocketAddr) -> Result<Client, Error> {
+pub(crate) fn plain(address: SocketAddr) -> Result<Client, Error> {
     Client::lazy(&Options::new(format!("http://{address}")))
 }
 
 /// See [`super::Caller`].
 #[derive(Debug)]
-pub struct GrpcCaller {
+pub(crate) struct GrpcCaller {
     messages: MessageServiceClient<Channel>,
     dead_letters: DeadLetterServiceClient<Channel>,
 }
 
 impl GrpcCaller {
     /// Connects with the first call.
-    pub fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         let channel = channel(address);
         Self {
             messages: MessageServiceClient::new(channel.clone()),

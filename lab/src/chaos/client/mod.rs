@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-pub use grpc::{GrpcCaller, plain};
-pub use rest::RestCaller;
-pub use roaming::{Door, Doors, Roaming};
+pub(super) use grpc::{GrpcCaller, plain};
+pub(super) use rest::RestCaller;
+pub(super) use roaming::{Door, Doors, Roaming};
 
 use crate::chaos::api::{AckOutcome, AckStatus, Source};
 
@@ -21,7 +21,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A stream of a group by name.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub(super) struct Target {
     /// The project.
     pub project: String,
     /// The queue's id.
@@ -34,7 +34,7 @@ pub struct Target {
 
 /// How to consume.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask {
+pub(super) struct Ask {
     /// At most so many.
     pub max: u32,
     /// How long to wait for them.
@@ -45,7 +45,7 @@ pub struct Ask {
 
 /// A message as it came.
 #[derive(Debug)]
-pub struct Received {
+pub(super) struct Received {
     /// Its body.
     pub body: Bytes,
     /// What acknowledges it.
@@ -56,7 +56,7 @@ pub struct Received {
 
 /// One entry of an acknowledgement.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(super) struct Entry {
     /// The handler.
     pub handler: String,
     /// What to say.
@@ -65,7 +65,7 @@ pub struct Entry {
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub(super) enum Failure {
     /// Refused with this code: nothing has happened.
     Refused(String),
     /// Whatever else, in a few words: it may have happened.
@@ -79,7 +79,7 @@ impl Failure {
     }
 
     /// In a few words.
-    pub fn label(&self) -> &str {
+    pub(super) fn label(&self) -> &str {
         match self {
             Failure::Refused(label) | Failure::Unknown(label) => label,
         }
@@ -88,7 +88,7 @@ impl Failure {
 
 /// A client with one call in flight.
 #[derive(Debug)]
-pub enum Caller {
+pub(super) enum Caller {
     /// Over gRPC.
     Grpc(Box<GrpcCaller>),
     /// Through the REST gateway.
@@ -97,7 +97,7 @@ pub enum Caller {
 
 impl Caller {
     /// Sends a batch.
-    pub async fn send(
+    pub(super) async fn send(
         &mut self,
         project: &str,
         queue: &str,
@@ -114,7 +114,7 @@ impl Caller {
     }
 
     /// Consumes a batch; none when there was nothing.
-    pub async fn consume(&mut self, target: &Target, ask: Ask) -> Result<Vec<Received>, Failure> {
+    pub(super) async fn consume(&mut self, target: &Target, ask: Ask) -> Result<Vec<Received>, Failure> {
         within(ask.wait + CALL_LIMIT, async {
             match self {
                 Caller::Grpc(caller) => caller.consume(target, ask).await,
@@ -126,7 +126,7 @@ impl Caller {
 
     /// Acknowledges; one outcome an entry. Where the answer does not tell why an entry was not acknowledged it is
     /// [`AckOutcome::AfterFailure`].
-    pub async fn ack(&mut self, target: &Target, entries: &[Entry]) -> Result<Vec<AckOutcome>, Failure> {
+    pub(super) async fn ack(&mut self, target: &Target, entries: &[Entry]) -> Result<Vec<AckOutcome>, Failure> {
         within(CALL_LIMIT, async {
             match self {
                 Caller::Grpc(caller) => caller.ack(target, entries).await,

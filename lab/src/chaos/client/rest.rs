@@ -13,7 +13,7 @@ use crate::harness::rest::{self, Acked, Leased, RestConnection};
 
 /// See [`super::Caller`].
 #[derive(Debug)]
-pub struct RestCaller {
+pub(crate) struct RestCaller {
     connection: RestConnection,
 }
 
@@ -24,7 +24,7 @@ struct Refusal {
 
 impl RestCaller {
     /// Connects with the first call.
-    pub fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self { connection: RestConnection::new(address) }
     }
 

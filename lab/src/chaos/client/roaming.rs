@@ -7,7 +7,7 @@ use super::{Caller, GrpcCaller, RestCaller};
 
 /// Which of the two APIs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub(crate) enum Door {
     /// gRPC.
     Grpc,
     /// The REST gateway.
@@ -16,14 +16,14 @@ pub enum Door {
 
 impl Door {
     /// Both in turns.
-    pub fn of(number: usize) -> Self {
+    pub(crate) fn of(number: usize) -> Self {
         if number.is_multiple_of(2) { Door::Grpc } else { Door::Rest }
     }
 }
 
 /// Where clients reach one replica.
 #[derive(Debug, Clone, Copy)]
-pub struct Doors {
+pub(crate) struct Doors {
     /// gRPC.
     pub grpc: SocketAddr,
     /// The REST gateway.
@@ -32,7 +32,7 @@ pub struct Doors {
 
 /// A client of one replica at a time.
 #[derive(Debug)]
-pub struct Roaming {
+pub(crate) struct Roaming {
     replicas: Arc<[Doors]>,
     door: Door,
     replica: usize,
@@ -42,20 +42,20 @@ pub struct Roaming {
 
 impl Roaming {
     /// Begins at a replica.
-    pub fn new(replicas: Arc<[Doors]>, door: Door, replica: usize) -> Self {
+    pub(crate) fn new(replicas: Arc<[Doors]>, door: Door, replica: usize) -> Self {
         let replica = replica % replicas.len();
         let caller = connect(&replicas, door, replica);
         Self { replicas, door, replica, caller }
     }
 
     /// Turns to the next replica; its own again when there is but one. The connection ends.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         self.replica = (self.replica + 1) % self.replicas.len();
         self.caller = self.another();
     }
 
     /// Another connection to the same replica.
-    pub fn another(&self) -> Caller {
+    pub(crate) fn another(&self) -> Caller {
         connect(&self.replicas, self.door, self.replica)
     }
 }

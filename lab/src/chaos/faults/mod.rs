@@ -40,7 +40,7 @@ impl Scene<'_> {
 }
 
 /// Carries out one fault to its end.
-pub async fn inject(fault: Fault, site: &Site, rng: StdRng, most: Duration) -> Result<()> {
+pub(super) async fn inject(fault: Fault, site: &Site, rng: StdRng, most: Duration) -> Result<()> {
     let mut scene = Scene { site, rng, most };
     match fault {
         Fault::ReplicaKilled => {

@@ -21,17 +21,17 @@ FROM pg_stat_archiver";
 
 impl Diagnosis {
     /// Replication slots without a consumer, and the bytes of WAL that they keep.
-    pub async fn idle_slots(&mut self) -> Result<Vec<(String, i64)>> {
+    pub(crate) async fn idle_slots(&mut self) -> Result<Vec<(String, i64)>> {
         Ok(sqlx::query_as(IDLE_SLOTS).fetch_all(&mut self.0).await?)
     }
 
     /// Whether commits wait for a synchronous standby that is not there.
-    pub async fn standby_missing(&mut self) -> Result<bool> {
+    pub(crate) async fn standby_missing(&mut self) -> Result<bool> {
         Ok(sqlx::query_scalar(STANDBY_MISSING).fetch_one(&mut self.0).await?)
     }
 
     /// Whether the last segment of WAL could not be archived.
-    pub async fn archiving_fails(&mut self) -> Result<bool> {
+    pub(crate) async fn archiving_fails(&mut self) -> Result<bool> {
         Ok(sqlx::query_scalar(ARCHIVING_FAILS).fetch_one(&mut self.0).await?)
     }
 }

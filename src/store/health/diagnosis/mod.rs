@@ -19,25 +19,25 @@ const LOCK_TIMEOUT: &str = "2s";
 
 /// A session to look around in.
 #[derive(Debug)]
-pub struct Diagnosis(PgConnection);
+pub(crate) struct Diagnosis(PgConnection);
 
 /// How many connections there may be. Superusers are let in whatever the limits of their role and of the database say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectionLimits {
+pub(crate) struct ConnectionLimits {
     /// The role that has logged in, whatever role it has set since: its limit counts.
     pub role: String,
     /// Whether that is a superuser.
-    pub superuser: bool,
+    pub(crate) superuser: bool,
     /// `CONNECTION LIMIT` of the role.
-    pub role_limit: Option<i64>,
+    pub(crate) role_limit: Option<i64>,
     /// `CONNECTION LIMIT` of the database.
-    pub database_limit: Option<i64>,
+    pub(crate) database_limit: Option<i64>,
     /// Sessions there are on the server.
     pub sessions: i64,
     /// Those of the role.
-    pub role_sessions: i64,
+    pub(crate) role_sessions: i64,
     /// Those in the database.
-    pub database_sessions: i64,
+    pub(crate) database_sessions: i64,
 }
 
 from_row!(ConnectionLimits { role, superuser, role_limit, database_limit, sessions, role_sessions, database_sessions });
@@ -100,7 +100,7 @@ impl Diagnosis {
     ///
     /// # Errors
     /// `Unavailable`, saying where Postgres should be and why it cannot be reached.
-    pub async fn connect(database: &Database) -> Result<(Self, Entry)> {
+    pub(crate) async fn connect(database: &Database) -> Result<(Self, Entry)> {
         let connector = database.connector()?;
         let session = connector.session("dms-doctor").with([("lock_timeout", LOCK_TIMEOUT)]);
         let (entry, connection) = entry::look(&connector, &session).await?;
@@ -111,31 +111,31 @@ impl Diagnosis {
     ///
     /// # Errors
     /// `Unavailable` when Postgres cannot be reached, and `Internal`, saying what to do, when the database cannot be used.
-    pub async fn at_start(store: &Store) -> Result<Self> {
+    pub(crate) async fn at_start(store: &Store) -> Result<Self> {
         let session = store.session("dms-start").with([("lock_timeout", LOCK_TIMEOUT)]);
         Ok(Self(entry::enter(&store.connector, &session).await?))
     }
 
     /// Settings that matter, by name.
-    pub async fn settings(&mut self) -> Result<Vec<(String, String)>> {
+    pub(crate) async fn settings(&mut self) -> Result<Vec<(String, String)>> {
         let sql = "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY ($1) ORDER BY name";
         Ok(sqlx::query_as(sql).bind(SETTINGS.as_slice()).fetch_all(&mut self.0).await?)
     }
 
     /// `max_wal_size` as a number.
-    pub async fn max_wal_bytes(&mut self) -> Result<i64> {
+    pub(crate) async fn max_wal_bytes(&mut self) -> Result<i64> {
         let sql = "SELECT pg_size_bytes(current_setting('max_wal_size'))";
         Ok(sqlx::query_scalar(sql).fetch_one(&mut self.0).await?)
     }
 
     /// How many connections the role may have here.
-    pub async fn connection_limits(&mut self) -> Result<ConnectionLimits> {
+    pub(crate) async fn connection_limits(&mut self) -> Result<ConnectionLimits> {
         Ok(sqlx::query_as(CONNECTION_LIMITS).fetch_one(&mut self.0).await?)
     }
 
     /// The version of the schema, 0 when there is none, nothing when this role may not see it; and the one that this program
     /// needs.
-    pub async fn schema(&mut self) -> Result<(Option<i64>, i64)> {
+    pub(crate) async fn schema(&mut self) -> Result<(Option<i64>, i64)> {
         let applied = match self.sees_migrations().await? {
             Some(true) => Some(sqlx::query_scalar(schema::APPLIED).fetch_one(&mut self.0).await?),
             Some(false) => None,
@@ -145,7 +145,7 @@ impl Diagnosis {
     }
 
     /// Migrations that have begun and not ended; nothing when this role may not see them, or there are none at all.
-    pub async fn half_applied(&mut self) -> Result<Option<Vec<i64>>> {
+    pub(crate) async fn half_applied(&mut self) -> Result<Option<Vec<i64>>> {
         Ok(match self.sees_migrations().await? {
             Some(true) => Some(sqlx::query_scalar(schema::HALF_APPLIED).fetch_all(&mut self.0).await?),
             _ => None,
@@ -158,44 +158,44 @@ impl Diagnosis {
     }
 
     /// What the role of this session lacks to run the service.
-    pub async fn missing_rights(&mut self) -> Result<Vec<String>> {
+    pub(crate) async fn missing_rights(&mut self) -> Result<Vec<String>> {
         Ok(sqlx::query_scalar(MISSING_RIGHTS).fetch_all(&mut self.0).await?)
     }
 
     /// Whether the service's statements are allowed: what a large flush needs beside its tables.
-    pub async fn may_emit_messages(&mut self) -> Result<bool> {
+    pub(crate) async fn may_emit_messages(&mut self) -> Result<bool> {
         let sql = "SELECT has_function_privilege('pg_logical_emit_message(boolean, text, text)', 'EXECUTE')";
         Ok(sqlx::query_scalar(sql).fetch_one(&mut self.0).await?)
     }
 
     /// Whether this role sees what sessions of other roles do.
-    pub async fn sees_all_sessions(&mut self) -> Result<bool> {
+    pub(crate) async fn sees_all_sessions(&mut self) -> Result<bool> {
         Ok(sqlx::query_scalar("SELECT pg_has_role('pg_read_all_stats', 'USAGE')").fetch_one(&mut self.0).await?)
     }
 
     /// What keeps dead rows from being removed, the oldest first.
-    pub async fn snapshot_holders(&mut self) -> Result<Vec<SnapshotHolder>> {
+    pub(crate) async fn snapshot_holders(&mut self) -> Result<Vec<SnapshotHolder>> {
         dead_rows::holders(&mut self.0).await
     }
 
     /// Live and dead rows of the hot tables.
-    pub async fn hot_rows(&mut self) -> Result<Vec<(String, i64, i64)>> {
+    pub(crate) async fn hot_rows(&mut self) -> Result<Vec<(String, i64, i64)>> {
         dead_rows::hot_rows(&mut self.0).await
     }
 
     /// Hot tables that autovacuum has been told to leave alone.
-    pub async fn autovacuum_off(&mut self) -> Result<Vec<String>> {
+    pub(crate) async fn autovacuum_off(&mut self) -> Result<Vec<String>> {
         dead_rows::autovacuum_off(&mut self.0).await
     }
 
     /// Postgres's clock.
-    pub async fn now(&mut self) -> Result<Timestamp> {
+    pub(crate) async fn now(&mut self) -> Result<Timestamp> {
         Ok(clock::now(&mut self.0).await?)
     }
 
     /// When the stream that is furthest ahead was last appended to, and when the last lease ends; nothing without a schema, or when
     /// this role may not read it.
-    pub async fn latest_times(&mut self) -> Result<Option<(Option<Timestamp>, Option<Timestamp>)>> {
+    pub(crate) async fn latest_times(&mut self) -> Result<Option<(Option<Timestamp>, Option<Timestamp>)>> {
         let sql = "SELECT (SELECT max(last_appended_at) FROM streams), (SELECT max(expires_at) FROM leases)";
         match sqlx::query_as(sql).fetch_one(&mut self.0).await {
             Ok(latest) => Ok(Some(latest)),
@@ -205,7 +205,7 @@ impl Diagnosis {
     }
 
     /// Says goodbye.
-    pub async fn close(self) -> Result<()> {
+    pub(crate) async fn close(self) -> Result<()> {
         Ok(self.0.close().await?)
     }
 }

@@ -20,12 +20,12 @@ SELECT CASE WHEN has_database_privilege(current_database(), 'CONNECT') OR pg_has
 
 impl Diagnosis {
     /// The beginnings of the days that the log has a partition of, the oldest first.
-    pub async fn log_days(&mut self) -> Result<Vec<Timestamp>> {
+    pub(crate) async fn log_days(&mut self) -> Result<Vec<Timestamp>> {
         Ok(sqlx::query_scalar(DAYS).fetch_all(&mut self.0).await?)
     }
 
     /// What the log takes on disk, its indexes included; nothing when somebody locks a partition.
-    pub async fn log_bytes(&mut self) -> Result<Option<i64>> {
+    pub(crate) async fn log_bytes(&mut self) -> Result<Option<i64>> {
         match sqlx::query_scalar(LOG_BYTES).fetch_one(&mut self.0).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if sqlstate::is_conflict(&error) => Ok(None),
@@ -34,7 +34,7 @@ impl Diagnosis {
     }
 
     /// What the database takes on disk.
-    pub async fn database_bytes(&mut self) -> Result<Option<i64>> {
+    pub(crate) async fn database_bytes(&mut self) -> Result<Option<i64>> {
         Ok(sqlx::query_scalar(DATABASE_BYTES).fetch_one(&mut self.0).await?)
     }
 }

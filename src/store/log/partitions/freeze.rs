@@ -81,7 +81,7 @@ pub async fn unfrozen_days(conn: &mut PgConnection, now: Timestamp, horizon: Tim
 
 /// Freezes partitions whose day is over and that are not frozen yet. Returns their names; none when another replica is about it.
 #[tracing::instrument(name = "partitions::freeze_past_days", level = "debug", skip_all)]
-pub async fn freeze_past_days(store: &Store, now: Timestamp, horizon: Timestamp) -> sqlx::Result<Vec<String>> {
+pub(crate) async fn freeze_past_days(store: &Store, now: Timestamp, horizon: Timestamp) -> sqlx::Result<Vec<String>> {
     let past = Past { now, horizon };
     if due(&mut *store.pool.acquire().await?, past).await?.is_empty() {
         return Ok(Vec::new());

@@ -5,8 +5,9 @@ mod retire;
 
 use std::collections::BTreeSet;
 
-pub use self::freeze::{freeze_past_days, unfrozen_days};
-pub use self::retire::retire_expired;
+pub(crate) use self::freeze::freeze_past_days;
+pub use self::freeze::unfrozen_days;
+pub(crate) use self::retire::retire_expired;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
@@ -73,7 +74,7 @@ UNION SELECT floor(extract(epoch FROM $1) / 86400)::bigint";
 
 /// Makes the partitions that appends to any stream need now. Reads all streams, so it is for when one is known to be missing.
 #[tracing::instrument(name = "partitions::create_missing", level = "debug", skip_all)]
-pub async fn create_missing(conn: &mut PgConnection, now: Timestamp) -> sqlx::Result<()> {
+pub(crate) async fn create_missing(conn: &mut PgConnection, now: Timestamp) -> sqlx::Result<()> {
     let needed: Vec<i64> = sqlx::query_scalar(NEEDED).bind(now).fetch_all(&mut *conn).await?;
     let made = create_days(conn, needed.into_iter().map(Day).collect()).await?;
     if !made.is_empty() {

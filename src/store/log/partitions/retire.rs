@@ -58,7 +58,7 @@ async fn tables(conn: &mut PgConnection) -> sqlx::Result<Vec<(Day, State)>> {
 /// Drops the partitions in which nothing was appended after `horizon`, and finishes what an earlier round has left half done. Gives way to
 /// whoever uses one; the next round tries again. Returns how many are gone.
 #[tracing::instrument(name = "partitions::retire_expired", level = "debug", skip_all)]
-pub async fn retire_expired(store: &Store, horizon: Timestamp) -> sqlx::Result<usize> {
+pub(crate) async fn retire_expired(store: &Store, horizon: Timestamp) -> sqlx::Result<usize> {
     let expired = |day: Day| Day(day.0 + 1).start() <= horizon;
     let work = |tables: Vec<(Day, State)>| {
         tables.into_iter().filter(|(day, state)| expired(*day) || *state != State::Attached).collect::<Vec<_>>()

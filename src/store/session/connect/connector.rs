@@ -24,7 +24,7 @@ const APPLICATION: &str = "dms";
 
 /// Connects; shared by all that do.
 #[derive(Debug, Clone)]
-pub struct Connector(Arc<Servers>);
+pub(crate) struct Connector(Arc<Servers>);
 
 #[derive(Debug)]
 struct Servers {
@@ -67,13 +67,13 @@ impl Connector {
     }
 
     /// A session that has a name of ours, which begins with `dms`.
-    pub fn session(&self, name: &str) -> Session {
+    pub(crate) fn session(&self, name: &str) -> Session {
         let rest = name.strip_prefix(APPLICATION).map(|rest| format!("{}{rest}", self.0.application));
         Session::new(self.clone(), rest.unwrap_or_else(|| name.to_owned()))
     }
 
     /// The schema that sessions work in.
-    pub fn schema(&self) -> &SchemaName {
+    pub(crate) fn schema(&self) -> &SchemaName {
         &self.0.schema
     }
 
@@ -82,23 +82,23 @@ impl Connector {
     }
 
     /// Hosts, ports and the database, for the log and for people.
-    pub fn place(&self) -> &str {
+    pub(crate) fn place(&self) -> &str {
         &self.0.place
     }
 
     /// Who logs in, and into which database.
-    pub fn user_and_database(&self) -> (&str, &str) {
+    pub(crate) fn user_and_database(&self) -> (&str, &str) {
         let options = &self.0.options[0];
         (options.get_username(), options.get_database().unwrap_or(options.get_username()))
     }
 
     /// Whether there are several servers, of which the right one can become another one.
-    pub fn has_several(&self) -> bool {
+    pub(crate) fn has_several(&self) -> bool {
         self.0.options.len() > 1
     }
 
     /// The options for whoever connects by itself, for the server that was the right one last.
-    pub fn options_of_present(&self, session: &Session) -> PgConnectOptions {
+    pub(crate) fn options_of_present(&self, session: &Session) -> PgConnectOptions {
         self.options(self.0.first.load(Ordering::Relaxed), session)
     }
 
@@ -148,7 +148,7 @@ impl Connector {
     }
 
     /// Has a pool connect to the right server from now on. `since` is when that became another one: older connections are not with it.
-    pub fn lead(&self, pool: &PgPool, since: Arc<Mutex<Instant>>) {
+    pub(crate) fn lead(&self, pool: &PgPool, since: Arc<Mutex<Instant>>) {
         let server = self.0.first.load(Ordering::Relaxed);
         *lock(&self.0.follower) = Some(Follower { pool: pool.clone(), server, since });
     }

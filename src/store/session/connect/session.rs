@@ -7,7 +7,7 @@ use super::url::Wanted;
 
 /// A session and its settings.
 #[derive(Debug, Clone)]
-pub struct Session {
+pub(crate) struct Session {
     connector: Connector,
     pub(super) application_name: String,
     /// Another database than the URL's.
@@ -22,24 +22,24 @@ impl Session {
     }
 
     /// With these settings too; the last of a name holds.
-    pub fn with(mut self, settings: impl IntoIterator<Item = (&'static str, impl Into<String>)>) -> Self {
+    pub(crate) fn with(mut self, settings: impl IntoIterator<Item = (&'static str, impl Into<String>)>) -> Self {
         let quoted = |value: String| format!("'{}'", value.replace('\'', "''"));
         self.settings.extend(settings.into_iter().map(|(name, value)| (name, quoted(value.into()))));
         self
     }
 
     /// With another database of the same server.
-    pub fn in_database(self, name: &'static str) -> Self {
+    pub(crate) fn in_database(self, name: &'static str) -> Self {
         Self { database: Some(name), ..self }
     }
 
     /// Begins it with the first server that will do.
-    pub async fn connect(&self) -> sqlx::Result<PgConnection> {
+    pub(crate) async fn connect(&self) -> sqlx::Result<PgConnection> {
         self.connector.connect(self).await
     }
 
     /// What a connection has to be told once, however it was made.
-    pub fn preparation(&self) -> Preparation {
+    pub(crate) fn preparation(&self) -> Preparation {
         let statements: Vec<String> =
             self.settings.iter().map(|(name, value)| format!("SET {name} TO {value}")).collect();
         Preparation { statements: statements.join("; "), wanted: self.connector.wanted() }
@@ -48,14 +48,14 @@ impl Session {
 
 /// What makes a connection one of ours.
 #[derive(Debug, Clone)]
-pub struct Preparation {
+pub(crate) struct Preparation {
     statements: String,
     wanted: Wanted,
 }
 
 impl Preparation {
     /// Sets what is to be set, and looks whether the server will do.
-    pub async fn prepare(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+    pub(crate) async fn prepare(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         // Names and values are ours; the name of the schema has been checked.
         sqlx::raw_sql(AssertSqlSafe(self.statements.clone())).execute(&mut *connection).await?;
         let (question, unwanted) = match self.wanted {

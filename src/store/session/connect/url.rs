@@ -58,10 +58,10 @@ pub(super) struct ServerAddress {
 /// What a URL, and the variables of libpq where it is silent, say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConnectionUrl {
-    pub servers: Vec<ServerAddress>,
+    pub(crate) servers: Vec<ServerAddress>,
     pub wanted: Wanted,
     /// For each server; 0 is no limit of one's own.
-    pub connect_timeout: Option<Duration>,
+    pub(crate) connect_timeout: Option<Duration>,
     /// User, password, database and what else the driver understands, decoded.
     pub parameters: BTreeMap<&'static str, String>,
 }
@@ -71,7 +71,7 @@ impl ConnectionUrl {
     ///
     /// # Errors
     /// What is wrong and what is allowed. Never the URL, which has a password in it.
-    pub fn parse(url: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+    pub(super) fn parse(url: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let mut parameters = BTreeMap::new();
         let servers = Self::read(url, &mut parameters)?;
         check_values(&parameters, variable("PGSSLMODE"))?;

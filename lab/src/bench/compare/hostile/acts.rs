@@ -34,7 +34,7 @@ const RELEASED: Duration = Duration::from_millis(500);
 
 /// The project of a neighbour, as one task calls the service for it.
 #[derive(Debug, Clone)]
-pub struct Actor {
+pub(super) struct Actor {
     /// Its queues.
     pub topics: Vec<Topic>,
     project_id: String,
@@ -43,7 +43,7 @@ pub struct Actor {
 
 impl Actor {
     /// A project with these queues.
-    pub fn new(site: &Site, topics: Vec<Topic>, channels: &[Channel]) -> Self {
+    pub(super) fn new(site: &Site, topics: Vec<Topic>, channels: &[Channel]) -> Self {
         Self { topics, project_id: site.project_id.clone(), channels: channels.to_vec() }
     }
 
@@ -130,12 +130,12 @@ fn labelled() -> Vec<NewMessage> {
 }
 
 /// Sends small messages, the same number to each queue.
-pub async fn fill(actor: &Actor, count: u32) -> Result<()> {
+pub(super) async fn fill(actor: &Actor, count: u32) -> Result<()> {
     fill_with(actor, small(), count / BATCH).await
 }
 
 /// Fills segments that are hardly smaller than a flush may be.
-pub async fn fill_for_scans(actor: &Actor, bytes: u32) -> Result<()> {
+pub(super) async fn fill_for_scans(actor: &Actor, bytes: u32) -> Result<()> {
     fill_with(actor, labelled(), bytes / 450_000).await
 }
 
@@ -154,7 +154,7 @@ async fn fill_with(actor: &Actor, messages: Vec<NewMessage>, sends: u32) -> Resu
 }
 
 /// Makes a queue with a group, and deletes both.
-pub async fn churn(actor: Actor, acting: Acting, number: u32) {
+pub(super) async fn churn(actor: Actor, acting: Acting, number: u32) {
     while acting.goes_on() {
         acting.count(come_and_go(&actor, number).await).await;
     }
@@ -169,7 +169,7 @@ async fn come_and_go(actor: &Actor, number: u32) -> Result<(), Status> {
 }
 
 /// Fails whatever comes.
-pub async fn fail(actor: Actor, acting: Acting) {
+pub(super) async fn fail(actor: Actor, acting: Acting) {
     while acting.goes_on() {
         let failed = async {
             let consumed = actor.consume(0, &actor.topics[0].group_ids[0], &[]).await?;
@@ -180,7 +180,7 @@ pub async fn fail(actor: Actor, acting: Acting) {
 }
 
 /// Has the whole queue read for a few small messages, by one group after the other.
-pub async fn scan(actor: Actor, acting: Acting) {
+pub(super) async fn scan(actor: Actor, acting: Acting) {
     while acting.goes_on() {
         let scanned = async {
             let group = actor.create_group(format!("scan-{:016x}", rand::random::<u64>())).await?;
@@ -192,7 +192,7 @@ pub async fn scan(actor: Actor, acting: Acting) {
 }
 
 /// Sends, consumes and acknowledges, as if nothing held it up.
-pub async fn use_queue(actor: Actor, acting: Acting, number: u32) {
+pub(super) async fn use_queue(actor: Actor, acting: Acting, number: u32) {
     while acting.goes_on() {
         let used = async {
             actor.send(number, small()).await?;
@@ -204,7 +204,7 @@ pub async fn use_queue(actor: Actor, acting: Acting, number: u32) {
 }
 
 /// Locks the project's rows for ten seconds, again and again.
-pub async fn hold_locks(mut session: Interference, acting: Acting) {
+pub(super) async fn hold_locks(mut session: Interference, acting: Acting) {
     while acting.goes_on() {
         if let Err(error) = session.lock().await {
             tracing::warn!(%error, "the neighbour's rows were not locked");
@@ -222,14 +222,14 @@ pub async fn hold_locks(mut session: Interference, acting: Acting) {
 }
 
 /// Sends to queues that refuse it.
-pub async fn send(actor: Actor, acting: Acting, number: u32) {
+pub(super) async fn send(actor: Actor, acting: Acting, number: u32) {
     while acting.goes_on() {
         acting.count(actor.send(number, small()).await).await;
     }
 }
 
 /// Sends ten messages of 1 KB each time it is due.
-pub async fn flood(actor: Actor, acting: Acting, number: u32, pace: Duration) {
+pub(super) async fn flood(actor: Actor, acting: Acting, number: u32, pace: Duration) {
     let body = Bytes::from(format!("\"{}\"", "x".repeat(1_022)));
     let messages = vec![NewMessage { body, ..NewMessage::default() }; BATCH as usize];
     let mut due = Instant::now() + pace.mul_f64(rand::random());

@@ -29,7 +29,7 @@ struct Scene {
 }
 
 /// The quiet project alone and beside each neighbour in turns, and beside all at once.
-pub async fn compare(runner: &Runner<'_>) -> Result<Section> {
+pub(super) async fn compare(runner: &Runner<'_>) -> Result<Section> {
     let duration = runner.duration().min(MEASURED_MAX);
     let mut neighbours = Vec::new();
     for act in Act::ALL {

@@ -35,7 +35,7 @@ const OVERLOAD_CLIENTS: u32 = 1_024;
 
 /// What a neighbour does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub(super) enum Act {
     /// Creates and deletes queues and groups as fast as it may.
     Churn,
     /// Fails every message that it gets.
@@ -52,10 +52,10 @@ pub enum Act {
 
 impl Act {
     /// All of them, in the order of the report.
-    pub const ALL: [Act; 6] = [Act::Churn, Act::Fail, Act::Scan, Act::Lock, Act::Refuse, Act::Flood];
+    pub(super) const ALL: [Act; 6] = [Act::Churn, Act::Fail, Act::Scan, Act::Lock, Act::Refuse, Act::Flood];
 
     /// For the report.
-    pub fn title(self) -> &'static str {
+    pub(super) fn title(self) -> &'static str {
         match self {
             Act::Churn => "queues and groups created and deleted",
             Act::Fail => "10^5 failed messages, failed again and again",
@@ -77,7 +77,7 @@ impl Act {
 }
 
 /// A project and its act.
-pub struct Neighbour {
+pub(super) struct Neighbour {
     /// What it does.
     pub act: Act,
     site: Site,
@@ -88,7 +88,7 @@ pub struct Neighbour {
 
 impl Neighbour {
     /// Makes what the act needs, in a project of its own.
-    pub async fn prepare(act: Act, beside: &Site) -> Result<Self> {
+    pub(super) async fn prepare(act: Act, beside: &Site) -> Result<Self> {
         let site = Site::at(beside.addresses.clone(), beside.database_url.clone());
         let queues = if matches!(act, Act::Lock | Act::Refuse) { QUEUES } else { 1 };
         let topics = topics::create_queues(&site, queues, 1).await?;
@@ -133,7 +133,7 @@ impl Neighbour {
     }
 
     /// Begins to act.
-    pub async fn start(&self) -> Result<(Acting, JoinSet<()>)> {
+    pub(super) async fn start(&self) -> Result<(Acting, JoinSet<()>)> {
         let acting = Acting::default();
         let mut tasks = JoinSet::new();
         if self.act == Act::Lock {
@@ -154,7 +154,7 @@ impl Neighbour {
     }
 
     /// Deletes the project's queues.
-    pub async fn leave(self) -> Result<()> {
+    pub(super) async fn leave(self) -> Result<()> {
         let load = Workload::new(System::Grpc, Scenario::Both);
         let topics: &[Topic] = &self.actor.topics;
         topics::delete(&self.site, &load, topics).await
@@ -163,7 +163,7 @@ impl Neighbour {
 
 /// What the tasks of one neighbour share while it acts.
 #[derive(Debug, Clone, Default)]
-pub struct Acting {
+pub(super) struct Acting {
     /// Ends them.
     pub stop: CancellationToken,
     /// What they did.
@@ -172,12 +172,12 @@ pub struct Acting {
 
 impl Acting {
     /// Whether there is more to do.
-    pub fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         !self.stop.is_cancelled()
     }
 
     /// Counts a call, and waits after a failed one for as long as the service asks.
-    pub async fn count(&self, called: Result<(), Status>) {
+    pub(super) async fn count(&self, called: Result<(), Status>) {
         match called {
             Ok(()) => _ = self.deeds.done.fetch_add(1, Relaxed),
             Err(status) => {
@@ -193,7 +193,7 @@ impl Acting {
 
 /// What a neighbour did.
 #[derive(Debug)]
-pub struct Deeds {
+pub(super) struct Deeds {
     begun: Instant,
     done: AtomicU64,
     failed: AtomicU64,

@@ -22,9 +22,9 @@ use crate::bench::topics;
 use crate::bench::workload::Workload;
 
 /// Each on a queue of its own.
-pub const CONSUMERS: u32 = 3_000;
+pub(super) const CONSUMERS: u32 = 3_000;
 /// Messages a second.
-pub const RATE: u32 = 200;
+pub(super) const RATE: u32 = 200;
 const CONNECTIONS: u32 = 8;
 /// How long a poll waits; it is renewed while others are measured.
 const POLL: Duration = Duration::from_secs(20);
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What the project felt for a while.
 #[derive(Debug)]
-pub struct Felt {
+pub(super) struct Felt {
     /// Microseconds from when a send was due until its consumer had the message.
     pub latencies: Histogram<u64>,
     /// Failed calls, and messages that did not come, by reason.
@@ -47,12 +47,12 @@ pub struct Felt {
 
 impl Felt {
     /// Nothing yet.
-    pub fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         Self { latencies: empty_histogram(), failures: BTreeMap::new() }
     }
 
     /// Adds what was felt at another time.
-    pub fn add(&mut self, other: &Felt) -> Result<()> {
+    pub(super) fn add(&mut self, other: &Felt) -> Result<()> {
         self.latencies.add(&other.latencies)?;
         for (reason, count) in &other.failures {
             *self.failures.entry(reason.clone()).or_default() += count;
@@ -61,12 +61,12 @@ impl Felt {
     }
 
     /// Milliseconds that this share of the messages took at most.
-    pub fn millis(&self, quantile: f64) -> f64 {
+    pub(super) fn millis(&self, quantile: f64) -> f64 {
         self.latencies.value_at_quantile(quantile) as f64 / 1_000.0
     }
 
     /// Failed calls.
-    pub fn failed(&self) -> u64 {
+    pub(super) fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
 }
@@ -111,7 +111,7 @@ impl Shared {
 }
 
 /// The project and its consumers. They end with this value.
-pub struct Quiet {
+pub(super) struct Quiet {
     topics: Vec<Topic>,
     sender: GrpcClient,
     shared: Arc<Shared>,
@@ -121,7 +121,7 @@ pub struct Quiet {
 
 impl Quiet {
     /// Makes the queues, and parks a consumer on each.
-    pub async fn park(site: &Site) -> Result<Self> {
+    pub(super) async fn park(site: &Site) -> Result<Self> {
         let topics = topics::create_queues(site, CONSUMERS, 1).await?;
         let load = Workload { connections: CONNECTIONS, ..Workload::new(System::Grpc, Scenario::Both) };
         let channels = site.channels(&load).await?;
@@ -157,7 +157,7 @@ impl Quiet {
     }
 
     /// Sends at an even pace for a while, and waits until everything has come.
-    pub async fn feel(&mut self, duration: Duration) -> Felt {
+    pub(super) async fn feel(&mut self, duration: Duration) -> Felt {
         let first = self.sent;
         let mut due = Instant::now();
         let end = due + duration;
@@ -203,7 +203,7 @@ impl Quiet {
     }
 
     /// Ends the consumers and deletes the queues.
-    pub async fn leave(mut self, site: &Site) -> Result<()> {
+    pub(super) async fn leave(mut self, site: &Site) -> Result<()> {
         self.consumers.shutdown().await;
         topics::delete(site, &Workload::new(System::Grpc, Scenario::Both), &self.topics).await
     }
