@@ -69,6 +69,18 @@ impl Cluster {
         format!("postgres://{SUPERUSER}@{address}/{database}?sslmode=disable")
     }
 
+    /// The same for whoever reaches the primary at one of several addresses, and a standby at the others.
+    pub fn url_at_any(addresses: &[SocketAddr], database: &str) -> String {
+        match addresses {
+            [address] => Self::url_at(*address, database),
+            several => {
+                let hosts: Vec<String> = several.iter().map(SocketAddr::to_string).collect();
+                let hosts = hosts.join(",");
+                format!("postgres://{SUPERUSER}@{hosts}/{database}?sslmode=disable&target_session_attrs=read-write")
+            }
+        }
+    }
+
     /// The unix socket it listens on.
     pub fn socket(&self) -> PathBuf {
         self.sockets.join(".s.PGSQL.5432")

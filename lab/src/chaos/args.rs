@@ -19,7 +19,7 @@ pub enum Fault {
     ReplicaFrozen,
     /// kill -9 of the postmaster, at times with all its processes
     PostgresKilled,
-    /// kill -9 of the primary for good, and promotion of its synchronous standby; needs --standby
+    /// kill -9 of the primary for good, and promotion of its synchronous standby, which replicas find by a URL of two hosts; needs --standby
     PrimaryLost,
     /// A restart of Postgres in order
     PostgresRestarted,

@@ -43,8 +43,11 @@ pub(super) struct Postgres {
     folder: PathBuf,
     clusters: u32,
     options: ClusterOptions,
-    /// In front of the present one.
+    /// In front of the present one: for the suite itself.
     front: Proxy,
+    /// With a standby: in front of each of the two, whichever is the primary.
+    hosts: Vec<Proxy>,
+    primary: usize,
     cluster: Option<Cluster>,
     standby: Option<Cluster>,
 }
@@ -69,7 +72,16 @@ impl Postgres {
         let cluster = start(options.clone()).await?;
         let front = Proxy::start(Upstream::Unix(cluster.socket())).await?;
         let folder = folder.to_owned();
-        Ok(Self { folder, clusters: 1, options, front, cluster: Some(cluster), standby: None })
+        Ok(Self {
+            folder,
+            clusters: 1,
+            options,
+            front,
+            hosts: Vec::new(),
+            primary: 0,
+            cluster: Some(cluster),
+            standby: None,
+        })
     }
 
     /// The URL of its database, past all proxies that misbehave.
@@ -77,9 +89,26 @@ impl Postgres {
         Cluster::url_at(self.front.address(), DATABASE)
     }
 
-    /// Where it is reached.
+    /// Where it is reached, by a client that takes one address.
     pub(super) fn upstream(&self) -> Upstream {
         Upstream::Tcp(self.front.address())
+    }
+
+    /// Where its servers are reached: with a standby two, of which a client has to find the primary.
+    pub(super) fn upstreams(&self) -> Vec<Upstream> {
+        match self.hosts.as_slice() {
+            [] => vec![self.upstream()],
+            hosts => hosts.iter().map(|host| Upstream::Tcp(host.address())).collect(),
+        }
+    }
+
+    /// The host that is not the primary leads to this standby from now on.
+    async fn place_standby(&mut self, primary: Upstream, standby: Upstream) -> Result<()> {
+        match self.hosts.get(1 - self.primary) {
+            Some(host) => host.redirect(standby),
+            None => self.hosts = vec![Proxy::start(primary).await?, Proxy::start(standby).await?],
+        }
+        Ok(())
     }
 
     fn cluster(&self) -> Result<&Cluster> {
@@ -161,9 +190,12 @@ impl Postgres {
             (primary, copied)
         };
         let (primary, copied) = spawn_blocking(copy).await?;
+        let primary_at = Upstream::Unix(primary.socket());
         self.cluster = Some(primary);
         copied?;
-        self.standby = Some(start(options).await?);
+        let standby = start(options).await?;
+        self.place_standby(primary_at, Upstream::Unix(standby.socket())).await?;
+        self.standby = Some(standby);
         session(&self.url()).await?.require_standby().await?;
         self.wait_for_standby().await
     }
@@ -177,7 +209,8 @@ impl Postgres {
         Ok(())
     }
 
-    /// Kills the server for good and promotes its standby, which gets a standby of its own.
+    /// Kills the server for good and promotes its standby, which gets a standby of its own where the lost one was. Nobody
+    /// tells the replicas: their URL names both hosts.
     pub(super) async fn fail_over(&mut self, recorder: &Recorder) -> Result<()> {
         self.wait_for_standby().await?;
         let began = recorder.now();
@@ -185,6 +218,7 @@ impl Postgres {
         let standby = self.standby.take().context("there is no standby")?;
         FaultSession::connect(&standby.url(DATABASE)).await?.promote().await?;
         self.front.redirect(Upstream::Unix(standby.socket()));
+        self.primary = 1 - self.primary;
         let lost = self.options.data_dir.replace(standby.data_dir().to_owned());
         self.cluster = Some(standby);
         recorder.crash(recorder.since(began));

@@ -32,8 +32,8 @@ const BAD_WORDS: [&str; 3] = ["panicked at", "corrupt segment", "dead letter los
 /// A replica at addresses that stay the same.
 #[derive(Debug)]
 pub(super) struct Replica {
-    /// Between it and Postgres.
-    pub database: Proxy,
+    /// Between it and each server of Postgres.
+    pub databases: Vec<Proxy>,
     /// In front of its gRPC port.
     pub grpc: Proxy,
     /// In front of its REST port.
@@ -58,15 +58,19 @@ impl Replica {
     /// Starts it on the first of these programs; each time it starts again it is on the next. `folder` takes its log.
     pub(super) async fn start(
         number: usize,
-        postgres: Upstream,
+        postgres: Vec<Upstream>,
         (flags, schema): (Vec<String>, &'static str),
         programs: Vec<PathBuf>,
         clocks: Option<Arc<Clocks>>,
         folder: &Path,
     ) -> Result<Self> {
         let (direct, rest_port) = (free_address()?, free_address()?);
+        let mut databases = Vec::new();
+        for server in postgres {
+            databases.push(Proxy::start(server).await?);
+        }
         let replica = Self {
-            database: Proxy::start(postgres).await?,
+            databases,
             grpc: Proxy::start(Upstream::Tcp(direct)).await?,
             rest: Proxy::start(Upstream::Tcp(rest_port)).await?,
             direct,
@@ -88,7 +92,8 @@ impl Replica {
     async fn launch(&self) -> Result<Service> {
         let log =
             File::options().create(true).append(true).open(&self.log).context("cannot open the log of a replica")?;
-        let database_url = Cluster::url_at(self.database.address(), "postgres");
+        let hosts: Vec<SocketAddr> = self.databases.iter().map(Proxy::address).collect();
+        let database_url = Cluster::url_at_any(&hosts, "postgres");
         let turn = self.launches.fetch_add(1, Ordering::Relaxed) % self.programs.len();
         let drift_ppm = self.drift_ppm.load(Ordering::Relaxed);
         let drifting = self.clocks.as_ref().filter(|_| drift_ppm != 0).map(|clocks| clocks.drifting(drift_ppm));

@@ -61,13 +61,15 @@ impl Site {
         if args.standby {
             postgres.add_standby().await?;
         }
+        // An earlier version need not know how to find the primary among several hosts.
+        let servers = if args.previous.is_some() { vec![postgres.upstream()] } else { postgres.upstreams() };
         let programs: Vec<PathBuf> = args.previous.iter().cloned().chain([program.clone()]).collect();
         let mut replicas = Vec::new();
         for number in 0..args.replicas as usize {
             replicas.push(
                 Replica::start(
                     number,
-                    postgres.upstream(),
+                    servers.clone(),
                     (args.serve_flags(), schema),
                     programs.clone(),
                     clocks.clone(),
@@ -120,8 +122,10 @@ impl Site {
     /// Ends all faults: everything runs, nothing stands in the way.
     pub(super) async fn heal(&self) -> Result<()> {
         for replica in &self.replicas {
-            [&replica.database, &replica.grpc, &replica.rest]
-                .into_iter()
+            replica
+                .databases
+                .iter()
+                .chain([&replica.grpc, &replica.rest])
                 .for_each(|proxy| proxy.set(Weather::default()));
         }
         self.postgres.lock().await.start_again().await?;

@@ -15,7 +15,7 @@ fn proxies<'a>(scene: &mut Scene<'a>, clients: bool) -> Vec<&'a Proxy> {
     let replicas = site.some_replicas(&mut scene.rng);
     match clients {
         true => replicas.into_iter().flat_map(|replica| [&replica.grpc, &replica.rest]).collect(),
-        false => replicas.into_iter().map(|replica| &replica.database).collect(),
+        false => replicas.into_iter().flat_map(|replica| &replica.databases).collect(),
     }
 }
 
