@@ -16,7 +16,7 @@ RUNBOOK = "deploy/observability/runbook.md"
 # Files of rules, and the PrometheusRules that they become. Their tests are in FILE_test.yaml.
 RULES = {"alerts.yaml": "dms", "postgres.yaml": "dms-postgres"}
 # Metrics of others that alerts and runbook may speak of, as they are in CloudNativePG 1.28 (its exporter and its default queries),
-# in the Barman Cloud plugin 0.10 and in kubelets. Those of the service are for tests/it/observability.rs.
+# in the Barman Cloud plugin 0.10 and in kubelets. Those of the service are for tests/it/operations/observability.rs.
 OTHERS = {
     "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp",
     "cnpg_collector_last_available_backup_timestamp",

@@ -3,7 +3,7 @@
 -- NOT FOR USE WITH THIS VERSION OF THE SERVICE. The script itself runs: it was tried by hand on Citus 13.2.2 (Postgres 15, a
 -- coordinator and two workers), and the service starts on what it makes. But most of the service's statements are refused there:
 -- docs/scaling.md says which, why, and what takes them. It is kept so that the schema stays one that can be distributed
--- (tests/it/distribution.rs). To scale beyond one Postgres today, see "Cells" there.
+-- (tests/it/storage/distribution.rs). To scale beyond one Postgres today, see "Cells" there.
 --
 --     CREATE EXTENSION citus;                                -- on every node, in the service's database
 --     SELECT citus_set_coordinator_host('coordinator', 5432);

@@ -12,7 +12,7 @@ use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
-use crate::cluster::{Folder, kill};
+use crate::storage::cluster::{Folder, kill};
 use crate::support::calls::eventually;
 use crate::support::rest::Rest;
 use crate::support::service::Replica;

@@ -3,7 +3,7 @@
 use dms::auth::{AuthOptions, Methods};
 use serde_json::json;
 
-use crate::rest_paths::walk;
+use crate::rest::paths::walk;
 use crate::support::calls::eventually;
 use crate::support::credentials::{SecretFile, by_token, call, methods, tokens};
 use crate::support::rest::Rest;

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tonic::transport::Endpoint;
 
-use crate::rest_paths::walk;
+use crate::rest::paths::walk;
 use crate::support::calls::eventually;
 use crate::support::credentials::{SecretFile, call};
 use crate::support::rest::Rest;

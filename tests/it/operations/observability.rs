@@ -5,19 +5,19 @@ use std::collections::BTreeSet;
 use dms::config::UpstreamTlsArgs;
 use dms_client::v1 as pb;
 
-use crate::gateway_alone::with_tls_in_front_of;
+use crate::rest::gateway_alone::with_tls_in_front_of;
 use crate::support::calls::eventually;
 use crate::support::credentials::SecretFile;
 use crate::support::rest::Rest;
 use crate::support::service::TestService;
 
-const DASHBOARD: &str = include_str!("../../deploy/observability/dashboard.json");
+const DASHBOARD: &str = include_str!("../../../deploy/observability/dashboard.json");
 const FILES: [(&str, &str); 5] = [
-    ("alerts.yaml", include_str!("../../deploy/observability/alerts.yaml")),
+    ("alerts.yaml", include_str!("../../../deploy/observability/alerts.yaml")),
     ("dashboard.json", DASHBOARD),
-    ("operations.md", include_str!("../../docs/operations.md")),
-    ("metrics.md", include_str!("../../docs/metrics.md")),
-    ("runbook.md", include_str!("../../deploy/observability/runbook.md")),
+    ("operations.md", include_str!("../../../docs/operations.md")),
+    ("metrics.md", include_str!("../../../docs/metrics.md")),
+    ("runbook.md", include_str!("../../../deploy/observability/runbook.md")),
 ];
 /// Labels that alerts select by.
 const SELECTED: [&str; 9] = [

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::cluster::{Folder, eventually, kill};
+use crate::storage::cluster::{Folder, eventually, kill};
 
 /// A running `dms dev` and what it printed.
 struct Dev {

@@ -6,7 +6,7 @@ use dms::broker::Settings;
 use dms::net::NetLimits;
 use serde_json::json;
 
-use crate::gateway_alone::in_front_of;
+use crate::rest::gateway_alone::in_front_of;
 use crate::support::attacker::Streams;
 use crate::support::calls::eventually;
 use crate::support::credentials::by_token;

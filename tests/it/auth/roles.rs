@@ -6,7 +6,7 @@ use dms::reload::Source;
 use reqwest::Method;
 use uuid::Uuid;
 
-use crate::rest_paths::TABLE;
+use crate::rest::paths::TABLE;
 use crate::support::credentials::{by_token, methods, refusal};
 use crate::support::rest::Rest;
 use crate::support::service::{PROJECT, TestService};
@@ -42,7 +42,7 @@ fn the_table_of_rights_has_every_method_of_the_api_and_no_other() {
 
 #[test]
 fn the_page_on_security_has_the_same_table() {
-    let page = include_str!("../../docs/security.md");
+    let page = include_str!("../../../docs/security.md");
     for (method, right) in NEEDED {
         let name = method.rsplit('/').next().unwrap();
         let row = page.lines().find(|line| line.starts_with('|') && line.contains(&format!("`{name}`")));
@@ -54,7 +54,7 @@ fn the_page_on_security_has_the_same_table() {
 
 #[tokio::test]
 async fn the_examples_of_the_page_on_security_are_good() {
-    let page = include_str!("../../docs/security.md");
+    let page = include_str!("../../../docs/security.md");
     let examples: Vec<_> = page.split("```json").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let [tokens, keys] = examples[..] else { panic!("{examples:?}") };
     let keys = Source::Text(keys.into());

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::gateway_alone::renewing_in_front_of;
+use crate::rest::gateway_alone::renewing_in_front_of;
 use crate::support::calls::eventually;
 use crate::support::service::{Door, PROJECT, TestService, message};
 

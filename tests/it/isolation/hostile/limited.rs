@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::memory::many_queues;
-use crate::memory::process::MIB;
-use crate::memory::unread::{Unread, unfinished};
+use crate::isolation::memory::many_queues;
+use crate::isolation::memory::process::MIB;
+use crate::isolation::memory::unread::{Unread, unfinished};
 use crate::support::attacker::Streams;
 use crate::support::credentials::{SecretFile, tokens};
 use crate::support::logged::Logged;
@@ -189,7 +189,7 @@ async fn a_service_without_a_bound_is_ended_by_the_same_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_lives_on_within_its_memory() {
-    let service = crate::hostile::calls::guarded(dms::net::NetLimits::default()).await.0;
+    let service = crate::isolation::hostile::calls::guarded(dms::net::NetLimits::default()).await.0;
     let limit = memory_limit("components/gateway");
     let gateway = Logged::gateway_within(&service.replica.grpc(), limit * 1_024, &[]).await;
     let probe = Probe::start(&gateway.rest.showing("authorization", "Bearer owner")).await;

@@ -7,7 +7,7 @@ use dms::store::session::leadership::Candidate;
 use dms::store::{Store, StoreOptions};
 use sqlx::{AssertSqlSafe, Executor as _};
 
-use crate::idle::{STATISTICS_LAG, create, statements};
+use crate::replicas::idle::{STATISTICS_LAG, create, statements};
 use crate::support::calls::{PATIENCE, delayed, eventually};
 use crate::support::postgres::TestDatabase;
 use crate::support::service::{PROJECT, Replica, TestService, bodies};

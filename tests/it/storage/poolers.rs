@@ -12,7 +12,7 @@ use dms_postgres::{Cluster, ClusterOptions};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::cluster::Folder;
+use crate::storage::cluster::Folder;
 use crate::support::calls::eventually;
 use crate::support::rest::Rest;
 use crate::support::service::Replica;

@@ -1,4 +1,4 @@
-//! Section 4 of the contract, rows 9 to 18 and 20 to 27: queues, sends, shapes. `rest_decisions_acks` has the others.
+//! Section 4 of the contract, rows 9 to 18 and 20 to 27: queues, sends, shapes. `decisions_acks` has the others.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -7,7 +7,7 @@ use dms::app::upstream::Upstream;
 use dms::config::UpstreamTlsArgs;
 use serde_json::json;
 
-use crate::rest_paths::walk;
+use crate::rest::paths::walk;
 use crate::support::rest::Rest;
 use crate::support::service::{PROJECT, TestService};
 

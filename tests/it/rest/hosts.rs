@@ -1,6 +1,6 @@
 //! The host that a request names: one, and where nobody shows credentials, none that a stranger could lead a browser by.
 
-use crate::gateway_alone::in_front_of;
+use crate::rest::gateway_alone::in_front_of;
 use crate::support::credentials::by_token;
 use crate::support::service::{PROJECT, TestService};
 use crate::support::wire::Wire;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Endpoint, Server};
 
-use crate::gateway_alone::in_front_of;
+use crate::rest::gateway_alone::in_front_of;
 use crate::support::calls::eventually;
 use crate::support::rest::Rest;
 use crate::support::service::{PROJECT, TestService};

@@ -27,7 +27,7 @@ const HOT: [&str; 6] = ["streams", "segments", "subscriptions", "leases", "retri
 /// Copied to every node: small, read by all, written when queues and groups come and go, and the only ones with foreign keys.
 const REFERENCE: [&str; 3] = ["queues", "queue_tags", "consumer_groups"];
 /// What makes them so, on Citus.
-const SCRIPT: &str = include_str!("../../deploy/scale/citus.sql");
+const SCRIPT: &str = include_str!("../../../deploy/scale/citus.sql");
 
 /// These look at all streams, by design: the upkeep, none of them on the way of a message.
 const ACROSS: [&str; 4] = [

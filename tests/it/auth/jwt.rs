@@ -8,7 +8,7 @@ use dms::reload::Source;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::rest_paths::walk;
+use crate::rest::paths::walk;
 use crate::support::calls::eventually;
 use crate::support::credentials::{Issuer, SecretFile, refusal, tokens};
 use crate::support::rest::Rest;

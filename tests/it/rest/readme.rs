@@ -6,7 +6,7 @@ use crate::support::service::TestService;
 
 /// The first shell block below a heading.
 fn block(heading: &str) -> String {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     let section = readme.split_once(heading).unwrap().1;
     section.split_once("```sh\n").unwrap().1.split_once("```").unwrap().0.to_owned()
 }

@@ -8,10 +8,10 @@ use dms::store;
 use dms_postgres::{Cluster, ClusterOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use crate::cluster::Folder;
+use crate::net::tls::{Authority, Identified};
+use crate::storage::cluster::Folder;
 use crate::support::calls::eventually;
 use crate::support::service::Replica;
-use crate::tls::{Authority, Identified};
 
 const DATABASE: &str = "dms";
 

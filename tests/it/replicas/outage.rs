@@ -16,7 +16,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use crate::cluster::{Folder, kill};
+use crate::storage::cluster::{Folder, kill};
 use crate::support::calls::eventually;
 use crate::support::panics;
 use crate::support::rest::{Answer, Rest, all};

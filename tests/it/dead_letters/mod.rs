@@ -1,0 +1,4 @@
+//! Messages that were given up.
+
+mod as_messages;
+mod moves;

@@ -1,0 +1,4 @@
+//! In which order a group gets its messages.
+
+mod fifo;
+mod starvation;
