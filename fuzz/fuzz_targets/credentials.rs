@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dms::auth::credentials::Header;
-use dms::auth::{AuthOptions, Authenticator, Credentials, JwtOptions, JwtRules, Methods, SignatureOptions};
+use dms::auth::{AuthOptions, Authenticator, Credentials, JwtOptions, JwtRules, Methods, SignatureOptions, SignatureRules};
 use dms::domain::signed_request::SignedRequest;
 use dms::reload::Source;
 use libfuzzer_sys::fuzz_target;
@@ -41,8 +41,13 @@ fn door() -> Authenticator {
         }),
         signatures: Some(SignatureOptions {
             keys: Source::Text(ACCESS_KEYS.into()),
-            date_window: Duration::from_secs(900),
-            replay_window: Duration::from_secs(5),
+            rules: SignatureRules {
+                date_window: Duration::from_secs(900),
+                replay_window: Duration::from_secs(5),
+                uses_max: 1000,
+                polls_max: 1000,
+                hosts: Vec::new(),
+            },
         }),
     });
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
