@@ -1,6 +1,6 @@
 //! `dms-lab bench`: loads a service and reports what it reaches and what a message costs.
 //!
-//! - `workload` is what to run; `site` is where: processes of the service on a private Postgres, or running ones; `topics` makes
+//! - `workload` is what to run; `testbed` is where: processes of the service on a private Postgres, or running ones; `topics` makes
 //!   the queues.
 //! - `scenario` runs one load from fresh queues to a report; `load` is what its tasks share, `producer` and `consumer` are the
 //!   tasks, `client` is how they call the service, its gateway or a peer.
@@ -25,7 +25,7 @@ mod producer;
 mod progress;
 mod report;
 mod scenario;
-mod site;
+mod testbed;
 mod topics;
 mod workload;
 
@@ -36,31 +36,31 @@ use anyhow::{Result, anyhow, bail};
 use crate::bench::args::BenchArgs;
 use crate::interrupt::Interrupt;
 use report::Report;
-use site::Site;
+use testbed::Testbed;
 use workload::Workload;
 
 /// Runs the scenarios, or the comparisons, and prints the reports on stdout; an error when a result is wrong.
 pub async fn run(args: BenchArgs) -> Result<()> {
     args.check()?;
     // Until here a signal simply ends us, and the private Postgres with us.
-    let mut site = Site::open(&args).await?;
+    let mut testbed = Testbed::open(&args).await?;
     let interrupt = Interrupt::catch()?;
     let right = tokio::select! {
-        right = run_all(&mut site, &args) => right,
+        right = run_all(&mut testbed, &args) => right,
         () = interrupt.first() => Err(anyhow!("interrupted")),
     };
-    site.close().await?;
+    testbed.close().await?;
     if right? { Ok(()) } else { bail!("the benchmark found wrong results") }
 }
 
-async fn run_all(site: &mut Site, args: &BenchArgs) -> Result<bool> {
+async fn run_all(testbed: &mut Testbed, args: &BenchArgs) -> Result<bool> {
     if !args.compare.is_empty() {
-        return compare::run(site, args).await;
+        return compare::run(testbed, args).await;
     }
     let mut right = true;
     for scenario in args.scenario.scenarios() {
         let workload = Workload::from_args(args, *scenario);
-        let report = scenario::run(site, &workload, scenario::STALL_LIMIT).await?;
+        let report = scenario::run(testbed, &workload, scenario::STALL_LIMIT).await?;
         print(&report, args.json)?;
         right &= report.is_right();
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::site::Site;
+use super::testbed::Testbed;
 use crate::harness::process::ProcessStat;
 use crate::sql::instance::Instance;
 
@@ -48,9 +48,9 @@ pub(super) struct UsageProbe {
 
 impl UsageProbe {
     /// Connects, and finds the postmaster when it is on this machine.
-    pub(super) async fn connect(site: &Site) -> anyhow::Result<Self> {
-        let services = site.addresses.iter().filter_map(|address| address.process).collect();
-        let Some(database_url) = &site.database_url else {
+    pub(super) async fn connect(testbed: &Testbed) -> anyhow::Result<Self> {
+        let services = testbed.addresses.iter().filter_map(|address| address.process).collect();
+        let Some(database_url) = &testbed.database_url else {
             return Ok(Self { services, ..Self::default() });
         };
         let mut instance = Instance::connect(database_url).await?;
@@ -116,7 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_database_only_this_process_is_known() {
-        let usage = UsageProbe::connect(&Site::at(Vec::new(), None)).await.unwrap().read().await;
+        let usage = UsageProbe::connect(&Testbed::at(Vec::new(), None)).await.unwrap().read().await;
         assert_eq!((usage.postgres_cpu, usage.service_cpu, usage.wal_bytes, usage.commits), (None, None, None, None));
         assert_eq!(usage.client_cpu.is_some(), cfg!(target_os = "linux"));
     }

@@ -15,7 +15,7 @@ use super::meter::{Meter, Window};
 use super::postgres_usage::{Usage, UsageProbe};
 use super::progress::Progress;
 use super::report::{Observed, Report};
-use super::site::Site;
+use super::testbed::Testbed;
 use super::topics;
 use super::workload::Workload;
 use crate::bench::args::Scenario;
@@ -27,7 +27,7 @@ pub(super) const STALL_LIMIT: Duration = LEASE.saturating_add(Duration::from_sec
 
 /// One scenario on its way.
 struct Run<'a> {
-    site: &'a Site,
+    testbed: &'a Testbed,
     load: Arc<Load>,
     meter: Arc<Meter>,
     stall_limit: Duration,
@@ -36,27 +36,27 @@ struct Run<'a> {
 }
 
 /// Runs the load on queues of its own and deletes them. `stall_limit` is [`STALL_LIMIT`] but in tests.
-pub(super) async fn run(site: &Site, workload: &Workload, stall_limit: Duration) -> Result<Report> {
-    let topics = topics::create(site, workload).await?;
+pub(super) async fn run(testbed: &Testbed, workload: &Workload, stall_limit: Duration) -> Result<Report> {
+    let topics = topics::create(testbed, workload).await?;
     let needs_lead = workload.scenario == Scenario::Both && workload.rate.is_none();
     let lead = needs_lead.then(|| Lead::new(workload.groups, workload.lead));
     let load = Arc::new(Load::new(workload, topics, lead));
-    let mut probe = UsageProbe::connect(site).await?;
+    let mut probe = UsageProbe::connect(testbed).await?;
     // Not between the backlog and its reading: a page changed first after a checkpoint goes to the WAL as a whole, which would
     // burden only the systems that change the rows of messages.
     probe.settle().await;
-    let stored = store_backlog(site, &load).await?;
+    let stored = store_backlog(testbed, &load).await?;
     let meter = Arc::new(Meter::new(Window::after(workload.warmup, workload.duration)));
     meter.take_errors(&stored);
-    let run = Run { site, load, meter, stall_limit, done: CancellationToken::new() };
+    let run = Run { testbed, load, meter, stall_limit, done: CancellationToken::new() };
     let work = async { tokio::join!(run.measure(probe), run.clients()) };
     let ((seconds, usage), unread) = Progress::new(&workload.describe(), &run.meter).show_during(work).await;
     let observed = Observed { seconds, usage, unread: unread? };
     if workload.is_ours() && workload.scenario != Scenario::Noop {
-        check_counters(site, &run.load).await?;
+        check_counters(testbed, &run.load).await?;
     }
     let report = Report::new(workload, &run.load, &run.meter, observed);
-    topics::delete(site, workload, &run.load.topics).await?;
+    topics::delete(testbed, workload, &run.load.topics).await?;
     Ok(report)
 }
 
@@ -64,18 +64,18 @@ impl Run<'_> {
     /// Runs the clients to the end of the window, then until all is consumed. Returns the messages that were not read for
     /// want of time, though they kept coming.
     async fn clients(&self) -> Result<u64> {
-        let Self { site, load, meter, done, .. } = self;
+        let Self { testbed, load, meter, done, .. } = self;
         let workload = &load.workload;
         // However this ends, nobody waits for it any longer.
         let _done = done.clone().drop_guard();
         let consumers = match workload.scenario.consumes() {
-            true => load.start_consumers(site.clients(workload).await?, meter, done),
+            true => load.start_consumers(testbed.clients(workload).await?, meter, done),
             false => JoinSet::new(),
         };
         let first = u32::try_from(per_producer(workload)).context("backlog: too many messages for so few clients")?;
         let until = Until { deadline: meter.window().end, first, messages: u64::MAX, paced: true };
         if workload.scenario.sends() {
-            join(load.start_producers(site.clients(workload).await?, meter, until)).await?;
+            join(load.start_producers(testbed.clients(workload).await?, meter, until)).await?;
         }
         let unread = if workload.scenario.consumes() { self.drain().await } else { 0 };
         done.cancel();
@@ -129,7 +129,7 @@ fn per_producer(workload: &Workload) -> u64 {
 }
 
 /// Sends the backlog as fast as it goes. What went wrong meanwhile is on the meter.
-async fn store_backlog(site: &Site, load: &Arc<Load>) -> Result<Arc<Meter>> {
+async fn store_backlog(testbed: &Testbed, load: &Arc<Load>) -> Result<Arc<Meter>> {
     let backlog = load.workload.backlog;
     let meter = Arc::new(Meter::new(Window::after(Duration::ZERO, Duration::ZERO)));
     if backlog == 0 {
@@ -137,7 +137,7 @@ async fn store_backlog(site: &Site, load: &Arc<Load>) -> Result<Arc<Meter>> {
     }
     let messages = per_producer(&load.workload);
     let until = Until { deadline: Instant::now() + PHASE_LIMIT, first: 0, messages, paced: false };
-    let producers = load.start_producers(site.clients(&load.workload).await?, &meter, until);
+    let producers = load.start_producers(testbed.clients(&load.workload).await?, &meter, until);
     Progress::new("backlog", &meter).show_during(join(producers)).await?;
     let sent = load.ledger.sent().0;
     ensure!(sent >= backlog, "only {sent} of {backlog} messages of the backlog were stored: {:?}", meter.errors());
@@ -145,9 +145,9 @@ async fn store_backlog(site: &Site, load: &Arc<Load>) -> Result<Arc<Meter>> {
 }
 
 /// The service must have counted what was sent.
-async fn check_counters(site: &Site, load: &Load) -> Result<()> {
+async fn check_counters(testbed: &Testbed, load: &Load) -> Result<()> {
     let (sure, unsure) = load.ledger.sent();
-    let counted = timeout(PHASE_LIMIT, topics::count_messages(site, &load.topics)).await??;
+    let counted = timeout(PHASE_LIMIT, topics::count_messages(testbed, &load.topics)).await??;
     if counted < sure || counted > sure + unsure {
         tracing::error!(counted, sure, unsure, "the queues' counters are wrong");
         load.count_wrong_answer();

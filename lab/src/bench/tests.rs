@@ -7,7 +7,7 @@ use clap::Parser;
 use super::fake_service::{FakeService, Misdeed, STALL};
 use super::report::Report;
 use super::scenario;
-use super::site::Site;
+use super::testbed::Testbed;
 use super::workload::Workload;
 use crate::bench::args::{BenchArgs, Scenario};
 use crate::harness::service::Address;
@@ -28,8 +28,8 @@ async fn try_run(misdeed: Misdeed, scenario: Scenario, flags: &[&str]) -> anyhow
     // A backlog ends the window when it has been read.
     let duration = ["--duration", if scenario == Scenario::Consume { "60" } else { "1" }];
     let args = Program::try_parse_from(fixed.iter().chain(&duration).chain(flags)).unwrap().bench;
-    let site = Site::at(vec![Address { grpc: target, rest: None, process: None }], None);
-    scenario::run(&site, &Workload::from_args(&args, scenario), Duration::from_millis(500)).await
+    let testbed = Testbed::at(vec![Address { grpc: target, rest: None, process: None }], None);
+    scenario::run(&testbed, &Workload::from_args(&args, scenario), Duration::from_millis(500)).await
 }
 
 #[tokio::test]

@@ -10,20 +10,20 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::client::Topic;
-use super::site::{Site, connect};
+use super::testbed::{Testbed, connect};
 use super::workload::Workload;
 use crate::bench::args::System;
-use crate::sql::peers::Peer;
+use crate::sql::baselines::Peer;
 
 /// Calls in flight while many queues are made or deleted.
 const CALLS_MAX: usize = 16;
 
 /// Makes what the load needs.
-pub(super) async fn create(site: &Site, workload: &Workload) -> Result<Vec<Topic>> {
+pub(super) async fn create(testbed: &Testbed, workload: &Workload) -> Result<Vec<Topic>> {
     match workload.system {
-        System::Grpc | System::Rest => create_queues(site, workload.queues, workload.groups).await,
+        System::Grpc | System::Rest => create_queues(testbed, workload.queues, workload.groups).await,
         System::Pgmq => {
-            let mut peer = peer(site).await?;
+            let mut peer = peer(testbed).await?;
             let mut topics = Vec::new();
             for index in 0..workload.queues {
                 let queue_id = format!("bench_{index}");
@@ -34,7 +34,7 @@ pub(super) async fn create(site: &Site, workload: &Workload) -> Result<Vec<Topic
             Ok(topics)
         }
         System::Raw => {
-            let mut peer = peer(site).await?;
+            let mut peer = peer(testbed).await?;
             peer.create_raw().await?;
             peer.close().await;
             Ok(vec![Topic { queue_id: String::new(), group_ids: vec![String::new()] }])
@@ -43,11 +43,11 @@ pub(super) async fn create(site: &Site, workload: &Workload) -> Result<Vec<Topic
 }
 
 /// Deletes what [`create`] made.
-pub(super) async fn delete(site: &Site, workload: &Workload, topics: &[Topic]) -> Result<()> {
+pub(super) async fn delete(testbed: &Testbed, workload: &Workload, topics: &[Topic]) -> Result<()> {
     match workload.system {
-        System::Grpc | System::Rest => delete_queues(site, topics).await,
+        System::Grpc | System::Rest => delete_queues(testbed, topics).await,
         System::Pgmq => {
-            let mut peer = peer(site).await?;
+            let mut peer = peer(testbed).await?;
             for topic in topics {
                 peer.drop_pgmq(&topic.queue_id).await?;
             }
@@ -55,7 +55,7 @@ pub(super) async fn delete(site: &Site, workload: &Workload, topics: &[Topic]) -
             Ok(())
         }
         System::Raw => {
-            let mut peer = peer(site).await?;
+            let mut peer = peer(testbed).await?;
             peer.drop_raw().await?;
             peer.close().await;
             Ok(())
@@ -63,22 +63,22 @@ pub(super) async fn delete(site: &Site, workload: &Workload, topics: &[Topic]) -
     }
 }
 
-async fn peer(site: &Site) -> Result<Peer> {
-    let url = site.database_url.as_deref().context("database-url: not known")?;
+async fn peer(testbed: &Testbed) -> Result<Peer> {
+    let url = testbed.database_url.as_deref().context("database-url: not known")?;
     Ok(Peer::connect(url).await?)
 }
 
 /// Makes queues of the service with groups.
-pub(super) async fn create_queues(site: &Site, queues: u32, groups: u32) -> Result<Vec<Topic>> {
+pub(super) async fn create_queues(testbed: &Testbed, queues: u32, groups: u32) -> Result<Vec<Topic>> {
     let calls = (0..queues).map(|index| {
-        let project_id = site.project_id.clone();
+        let project_id = testbed.project_id.clone();
         async move |client| {
             create_queue(client, project_id, index, groups)
                 .await
                 .with_context(|| format!("cannot create queue {index}"))
         }
     });
-    in_parallel(site, calls).await
+    in_parallel(testbed, calls).await
 }
 
 /// Makes one queue of the service with groups.
@@ -108,38 +108,38 @@ pub(super) async fn create_queue(
     Ok(Topic { queue_id, group_ids })
 }
 
-async fn delete_queues(site: &Site, topics: &[Topic]) -> Result<()> {
+async fn delete_queues(testbed: &Testbed, topics: &[Topic]) -> Result<()> {
     let calls = topics.iter().map(|topic| {
-        let request = DeleteQueueRequest { project_id: site.project_id.clone(), queue_id: topic.queue_id.clone() };
+        let request = DeleteQueueRequest { project_id: testbed.project_id.clone(), queue_id: topic.queue_id.clone() };
         async move |mut client: QueueServiceClient<Channel>| {
             client.delete_queue(request).await?;
             Ok(())
         }
     });
-    in_parallel(site, calls).await.map(drop)
+    in_parallel(testbed, calls).await.map(drop)
 }
 
 /// Messages that the service says were sent to these queues.
-pub(super) async fn count_messages(site: &Site, topics: &[Topic]) -> Result<u64> {
+pub(super) async fn count_messages(testbed: &Testbed, topics: &[Topic]) -> Result<u64> {
     let calls = topics.iter().map(|topic| {
-        let request = GetQueueRequest { project_id: site.project_id.clone(), queue_id: topic.queue_id.clone() };
+        let request = GetQueueRequest { project_id: testbed.project_id.clone(), queue_id: topic.queue_id.clone() };
         async move |mut client: QueueServiceClient<Channel>| {
             let queue = client.get_queue(request).await?.into_inner().queue.context("the answer has no queue")?;
             u64::try_from(queue.produced_messages).context("a negative counter")
         }
     });
-    Ok(in_parallel(site, calls).await?.into_iter().sum())
+    Ok(in_parallel(testbed, calls).await?.into_iter().sum())
 }
 
 /// Runs calls a few at a time; their results in order, or the first error.
-async fn in_parallel<T, C, F>(site: &Site, calls: impl Iterator<Item = C>) -> Result<Vec<T>>
+async fn in_parallel<T, C, F>(testbed: &Testbed, calls: impl Iterator<Item = C>) -> Result<Vec<T>>
 where
     T: Send + 'static,
     C: FnOnce(QueueServiceClient<Channel>) -> F + Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    ensure!(!site.addresses.is_empty(), "no service runs");
-    let client = QueueServiceClient::new(connect(&site.addresses[0].grpc).await?);
+    ensure!(!testbed.addresses.is_empty(), "no service runs");
+    let client = QueueServiceClient::new(connect(&testbed.addresses[0].grpc).await?);
     let turns = Arc::new(Semaphore::new(CALLS_MAX));
     let mut tasks = JoinSet::new();
     for (index, call) in calls.enumerate() {

@@ -12,7 +12,7 @@ use super::client::{Door, Doors, Roaming};
 use super::consumer::Consumer;
 use super::load::Load;
 use super::producer::{BATCH_MEAN, Producer};
-use super::trespasser::Trespasser;
+use super::unauthorized_client::UnauthorizedClient;
 use crate::chaos::api::Source;
 
 const PRODUCERS_OF_QUEUE: usize = 2;
@@ -71,7 +71,7 @@ impl Clients {
         }
         for number in 0..TRESPASSERS {
             let client = Roaming::new(Arc::clone(&load.doors), Door::of(number), number);
-            clients.others.spawn(Trespasser::new(Arc::clone(load), client, seeds.generator()).run());
+            clients.others.spawn(UnauthorizedClient::new(Arc::clone(load), client, seeds.generator()).run());
         }
         clients
     }

@@ -7,11 +7,11 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{sleep, timeout};
 
+use super::ack_behaviours::{Move, Say, calm_moves, moves};
 use super::checker::Rule;
 use super::client::{Ask, Failure, Received, Roaming};
 use super::history::{Batch, Delivery, DeliveryRef, MessageId, Unanswered, Window};
 use super::load::{Handled, LEASE, Load};
-use super::manners::{Move, Say, calm_moves, moves};
 use super::recorder::ReaderId;
 use crate::chaos::api::{AckStatus, Source};
 

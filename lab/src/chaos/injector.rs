@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::checker::Rule;
 use super::faults;
 use super::producer::Producer;
-use super::site::Site;
+use super::testbed::Testbed;
 use crate::chaos::args::Fault;
 
 /// Faults of one round.
@@ -36,7 +36,7 @@ pub(super) struct Tally {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Injector {
-    site: Arc<Site>,
+    testbed: Arc<Testbed>,
     rng: StdRng,
     kinds: Vec<Fault>,
     /// Drawn from until it is empty, so that every kind has its turn.
@@ -49,8 +49,14 @@ pub(super) struct Injector {
 
 impl Injector {
     /// Has drawn nothing yet. Each probe sends to one replica.
-    pub(super) fn new(site: Arc<Site>, rng: StdRng, kinds: Vec<Fault>, most: Duration, probes: Vec<Producer>) -> Self {
-        Self { site, rng, kinds, deck: Vec::new(), most, probes, tally: Tally::default() }
+    pub(super) fn new(
+        testbed: Arc<Testbed>,
+        rng: StdRng,
+        kinds: Vec<Fault>,
+        most: Duration,
+        probes: Vec<Producer>,
+    ) -> Self {
+        Self { testbed, rng, kinds, deck: Vec::new(), most, probes, tally: Tally::default() }
     }
 
     /// One round: faults, their end, and the recovery.
@@ -58,21 +64,26 @@ impl Injector {
         let count = self.rng.random_range(1..=TOGETHER_MAX.min(self.kinds.len()));
         let faults: Vec<Fault> = (0..count).map(|_| self.draw()).collect();
         let names: Vec<String> = faults.iter().map(|fault| fault.name()).collect();
-        tracing::info!(round = self.tally.rounds + 1, sent = self.site.recorder.sent_count(), "{}", names.join(" + "));
+        tracing::info!(
+            round = self.tally.rounds + 1,
+            sent = self.testbed.recorder.sent_count(),
+            "{}",
+            names.join(" + ")
+        );
         let mut running = JoinSet::new();
         for fault in faults {
             *self.tally.faults.entry(fault).or_default() += 1;
-            let (site, most) = (Arc::clone(&self.site), self.most);
+            let (testbed, most) = (Arc::clone(&self.testbed), self.most);
             let mut rng = StdRng::seed_from_u64(self.rng.random());
             running.spawn(async move {
                 sleep(Duration::from_millis(rng.random_range(0..1_000))).await;
-                faults::inject(fault, &site, rng, most).await
+                faults::inject(fault, &testbed, rng, most).await
             });
         }
         while let Some(ended) = running.join_next().await {
             ended??;
         }
-        self.site.heal().await?;
+        self.testbed.heal().await?;
         self.recover().await;
         self.tally.rounds += 1;
         sleep(Duration::from_millis(self.rng.random_range(300..1_500))).await;
@@ -108,7 +119,7 @@ impl Injector {
             };
             if timeout(RECOVERY_LIMIT, answered).await.is_err() {
                 let text = format!("replica {replica} took no send for {} s after a round", RECOVERY_LIMIT.as_secs());
-                self.site.recorder.violation(Rule::Recovery, text);
+                self.testbed.recorder.violation(Rule::Recovery, text);
             }
         }
         self.tally.recoveries.push(began.elapsed());

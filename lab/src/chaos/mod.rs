@@ -1,16 +1,17 @@
 //! `dms-lab chaos`: replicas of the service under faults, clients that record everything, and a checker of the guarantees.
 //!
-//! - `site` is where: `postgres`, private and killed at times, `replica` processes, and a `proxy` on each of their connections;
+//! - `testbed` is where: `postgres`, private and killed at times, `replica` processes, and a `proxy` on each of their connections;
 //!   `topology` is the queues and groups.
-//! - `clients` are the tasks: each `producer` and `consumer` on a `client` of its own, a `trespasser` with handlers of others;
-//!   `manners` is how a consumer treats a batch; `load` is what they share.
-//! - `injector` draws `faults`; `ending` brings the run to its end.
+//! - `clients` are the tasks: each `producer` and `consumer` on a `client` of its own, a `unauthorized_client` with handlers of others;
+//!   `ack_behaviours` is how a consumer treats a batch; `load` is what they share.
+//! - `injector` draws `faults`; `drain` brings the run to its end.
 //! - `recorder` takes a `history` down, and `checker` verifies it; `report` is for people.
 //! - `clocks` has replicas drift and sets the clock of Postgres.
 //! - `sabotage` breaks a guarantee on purpose: the checker has to notice.
 //!
 //! The service is as it always is. Nothing here knows more of it than its API, but for faults, which know its tables.
 
+mod ack_behaviours;
 pub mod api;
 pub mod args;
 mod checker;
@@ -18,12 +19,11 @@ mod client;
 mod clients;
 pub mod clocks;
 mod consumer;
-mod ending;
+mod drain;
 mod faults;
 mod history;
 mod injector;
 mod load;
-mod manners;
 mod postgres;
 mod producer;
 mod proxy;
@@ -31,9 +31,9 @@ mod recorder;
 mod replica;
 mod report;
 mod sabotage;
-mod site;
+mod testbed;
 mod topology;
-mod trespasser;
+mod unauthorized_client;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ use clients::{Clients, Seeds};
 use injector::Injector;
 use load::Load;
 use report::Report;
-use site::Site;
+use testbed::Testbed;
 use topology::Topology;
 
 /// How far apart the clocks of two replicas may be: they read that of Postgres, and go on by themselves.
@@ -70,10 +70,10 @@ pub async fn run(args: ChaosArgs) -> Result<()> {
     let seed = args.seed.unwrap_or_else(rand::random);
     print(&format!("seed {seed}"))?;
     // Until here a signal simply ends us, and everything with us.
-    let (site, topology) = Site::open(&args).await?;
+    let (testbed, topology) = Testbed::open(&args).await?;
     let interrupt = Interrupt::catch()?;
     let report = tokio::select! {
-        report = campaign(&args, seed, Arc::new(site), topology) => report,
+        report = campaign(&args, seed, Arc::new(testbed), topology) => report,
         () = interrupt.first() => Err(anyhow!("interrupted")),
     }?;
     print(&report.to_string())?;
@@ -81,38 +81,38 @@ pub async fn run(args: ChaosArgs) -> Result<()> {
 }
 
 /// Faults and load, the end, and the check.
-async fn campaign(args: &ChaosArgs, seed: u64, site: Arc<Site>, topology: Topology) -> Result<Report> {
+async fn campaign(args: &ChaosArgs, seed: u64, testbed: Arc<Testbed>, topology: Topology) -> Result<Report> {
     let mut seeds = Seeds::new(seed);
-    let load = Arc::new(Load::new(topology, site.doors(), Arc::clone(&site.recorder), seed));
+    let load = Arc::new(Load::new(topology, testbed.doors(), Arc::clone(&testbed.recorder), seed));
     let mut injector = Injector::new(
-        Arc::clone(&site),
+        Arc::clone(&testbed),
         seeds.generator(),
-        kinds(args, &site),
+        kinds(args, &testbed),
         args.fault_time,
         clients::probes(&load, &mut seeds),
     );
     let began = Instant::now();
     let mut clients = Clients::start(&load, args.rate, &mut seeds);
-    site.upgrade().await?;
-    rounds(args, &site, &mut injector).await?;
+    testbed.upgrade().await?;
+    rounds(args, &testbed, &mut injector).await?;
     load.sent.cancel();
     clients.join_producers().await?;
-    site.lift(args.sabotage).await?;
-    ending::drain(&site, &load).await?;
+    testbed.lift(args.sabotage).await?;
+    drain::run(&testbed, &load).await?;
     clients.join_others().await?;
     load.late.close();
     load.late.wait().await;
-    site.close().await?;
+    testbed.close().await?;
     let duration = began.elapsed();
-    let (history, mut findings) = site.recorder.finish(taken_back(args), clock_error(args, &site));
+    let (history, mut findings) = testbed.recorder.finish(taken_back(args), clock_error(args, &testbed));
     checker::check(&history, &mut findings);
-    Ok(Report::new(&history, findings, injector.into_tally(), site.recorder.errors(), duration))
+    Ok(Report::new(&history, findings, injector.into_tally(), testbed.recorder.errors(), duration))
 }
 
 /// As many rounds as are asked for, and until enough was sent.
-async fn rounds(args: &ChaosArgs, site: &Site, injector: &mut Injector) -> Result<()> {
+async fn rounds(args: &ChaosArgs, testbed: &Testbed, injector: &mut Injector) -> Result<()> {
     let deadline = Instant::now() + args.time_limit;
-    let enough = || site.recorder.sent_count() >= args.messages;
+    let enough = || testbed.recorder.sent_count() >= args.messages;
     while (injector.tally().rounds < args.rounds || !enough()) && Instant::now() < deadline {
         if args.rounds == 0 {
             sleep(LOOK_PAUSE).await;
@@ -124,14 +124,14 @@ async fn rounds(args: &ChaosArgs, site: &Site, injector: &mut Injector) -> Resul
 }
 
 /// The faults to draw from here.
-fn kinds(args: &ChaosArgs, site: &Site) -> Vec<Fault> {
-    args.kinds().into_iter().filter(|fault| site.clocks.is_some() || !fault.is_of_clocks()).collect()
+fn kinds(args: &ChaosArgs, testbed: &Testbed) -> Vec<Fault> {
+    args.kinds().into_iter().filter(|fault| testbed.clocks.is_some() || !fault.is_of_clocks()).collect()
 }
 
 /// How far apart the clocks of two replicas may be. Those that drift by 5 % are off by a nineteenth of the time in which they read
 /// nothing of Postgres's: while a fault keeps it from them, or two after each other, and until they have a connection again.
-fn clock_error(args: &ChaosArgs, site: &Site) -> Duration {
-    match kinds(args, site).contains(&Fault::ClockDrift) {
+fn clock_error(args: &ChaosArgs, testbed: &Testbed) -> Duration {
+    match kinds(args, testbed).contains(&Fault::ClockDrift) {
         true => CLOCK_ERROR + (2 * args.fault_time + UNREAD_MAX) / DRIFT_DIVISOR,
         false => CLOCK_ERROR,
     }

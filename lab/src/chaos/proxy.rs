@@ -27,7 +27,7 @@ pub(super) enum Upstream {
 
 /// How the network is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Weather {
+pub(super) struct ProxyFaults {
     /// New connections are closed at once.
     pub refuses: bool,
     /// What everything takes longer, each way.
@@ -44,7 +44,7 @@ enum Way {
     Answers,
 }
 
-impl Weather {
+impl ProxyFaults {
     fn holds(&self, way: Way) -> bool {
         match way {
             Way::Requests => self.holds_requests,
@@ -58,7 +58,7 @@ impl Weather {
 pub(super) struct Proxy {
     address: SocketAddr,
     upstream: watch::Sender<Upstream>,
-    weather: watch::Sender<Weather>,
+    faults: watch::Sender<ProxyFaults>,
     lines: Arc<Lines>,
     accepting: JoinHandle<()>,
 }
@@ -69,10 +69,10 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no free port")?;
         let address = listener.local_addr()?;
         let (upstream, goes_to) = watch::channel(upstream);
-        let (weather, seen) = watch::channel(Weather::default());
+        let (faults, seen) = watch::channel(ProxyFaults::default());
         let lines = Arc::new(Lines::default());
         let accepting = tokio::spawn(accept(listener, goes_to, seen, Arc::clone(&lines)));
-        Ok(Self { address, upstream, weather, lines, accepting })
+        Ok(Self { address, upstream, faults, lines, accepting })
     }
 
     /// Where it listens.
@@ -81,8 +81,8 @@ impl Proxy {
     }
 
     /// Changes how the network is, for connections that are there too.
-    pub(super) fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    pub(super) fn set(&self, faults: ProxyFaults) {
+        self.faults.send_replace(faults);
     }
 
     /// New connections go elsewhere.
@@ -120,7 +120,7 @@ impl Lines {
 async fn accept(
     listener: TcpListener,
     upstream: watch::Receiver<Upstream>,
-    weather: watch::Receiver<Weather>,
+    faults: watch::Receiver<ProxyFaults>,
     lines: Arc<Lines>,
 ) {
     loop {
@@ -129,26 +129,26 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        if weather.borrow().refuses {
+        if faults.borrow().refuses {
             continue;
         }
-        let (upstream, weather, token) = (upstream.borrow().clone(), weather.clone(), lines.token());
+        let (upstream, faults, token) = (upstream.borrow().clone(), faults.clone(), lines.token());
         tokio::spawn(async move {
             // However a connection ends: both sides see it end.
-            let _ended = token.run_until_cancelled(forward(stream, upstream, weather)).await;
+            let _ended = token.run_until_cancelled(forward(stream, upstream, faults)).await;
         });
     }
 }
 
-async fn forward(stream: TcpStream, upstream: Upstream, weather: watch::Receiver<Weather>) -> io::Result<()> {
+async fn forward(stream: TcpStream, upstream: Upstream, faults: watch::Receiver<ProxyFaults>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match upstream {
         Upstream::Tcp(address) => {
             let server = TcpStream::connect(address).await?;
             server.set_nodelay(true)?;
-            both_ways(stream, server, weather).await
+            both_ways(stream, server, faults).await
         }
-        Upstream::Unix(path) => both_ways(stream, UnixStream::connect(path).await?, weather).await,
+        Upstream::Unix(path) => both_ways(stream, UnixStream::connect(path).await?, faults).await,
     }
 }
 
@@ -156,27 +156,27 @@ async fn forward(stream: TcpStream, upstream: Upstream, weather: watch::Receiver
 async fn both_ways<S: AsyncRead + AsyncWrite>(
     client: TcpStream,
     server: S,
-    weather: watch::Receiver<Weather>,
+    faults: watch::Receiver<ProxyFaults>,
 ) -> io::Result<()> {
     let (from_client, to_client) = tokio::io::split(client);
     let (from_server, to_server) = tokio::io::split(server);
     tokio::select! {
-        ended = carry(from_client, to_server, weather.clone(), Way::Requests) => ended,
-        ended = carry(from_server, to_client, weather.clone(), Way::Answers) => ended,
+        ended = carry(from_client, to_server, faults.clone(), Way::Requests) => ended,
+        ended = carry(from_server, to_client, faults.clone(), Way::Answers) => ended,
     }
 }
 
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut weather: watch::Receiver<Weather>,
+    mut faults: watch::Receiver<ProxyFaults>,
     way: Way,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let count = from.read(&mut chunk).await?;
-        let delay = match weather.wait_for(|weather| !weather.holds(way)).await {
-            Ok(weather) => weather.delay,
+        let delay = match faults.wait_for(|faults| !faults.holds(way)).await {
+            Ok(faults) => faults.delay,
             // The proxy has ended.
             Err(_) => return Ok(()),
         };
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn good_weather_passes_everything() {
+    async fn a_proxy_without_faults_passes_everything() {
         let (_proxy, mut stream) = echo().await;
         assert_eq!(&call(&mut stream).await.unwrap(), b"ping");
     }
@@ -228,12 +228,12 @@ mod tests {
     async fn connections_are_cut_and_refused_and_come_back() {
         let (proxy, mut stream) = echo().await;
         call(&mut stream).await.unwrap();
-        proxy.set(Weather { refuses: true, ..Weather::default() });
+        proxy.set(ProxyFaults { refuses: true, ..ProxyFaults::default() });
         proxy.cut();
         assert!(call(&mut stream).await.is_err());
         let mut refused = TcpStream::connect(proxy.address()).await.unwrap();
         assert!(call(&mut refused).await.is_err());
-        proxy.set(Weather::default());
+        proxy.set(ProxyFaults::default());
         let mut again = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(&call(&mut again).await.unwrap(), b"ping");
     }
@@ -241,25 +241,25 @@ mod tests {
     #[tokio::test]
     async fn everything_takes_longer() {
         let (proxy, mut stream) = echo().await;
-        proxy.set(Weather { delay: Duration::from_millis(30), ..Weather::default() });
+        proxy.set(ProxyFaults { delay: Duration::from_millis(30), ..ProxyFaults::default() });
         let began = Instant::now();
         call(&mut stream).await.unwrap();
         assert!(began.elapsed() >= Duration::from_millis(60));
     }
 
     #[tokio::test]
-    async fn what_is_held_comes_when_the_weather_clears() {
-        for weather in [
-            Weather { holds_requests: true, ..Weather::default() },
-            Weather { holds_answers: true, ..Weather::default() },
+    async fn what_is_held_comes_when_the_faults_end() {
+        for faults in [
+            ProxyFaults { holds_requests: true, ..ProxyFaults::default() },
+            ProxyFaults { holds_answers: true, ..ProxyFaults::default() },
         ] {
             let (proxy, mut stream) = echo().await;
-            proxy.set(weather);
+            proxy.set(faults);
             stream.write_all(b"ping").await.unwrap();
             let mut answer = [0; 4];
             let held = timeout(Duration::from_millis(30), stream.read_exact(&mut answer)).await;
-            assert!(held.is_err(), "{weather:?}");
-            proxy.set(Weather::default());
+            assert!(held.is_err(), "{faults:?}");
+            proxy.set(ProxyFaults::default());
             stream.read_exact(&mut answer).await.unwrap();
             assert_eq!(&answer, b"ping");
         }

@@ -1,10 +1,10 @@
 //! Every SQL statement of the lab: figures, baselines to compare with, and what goes wrong in Postgres on purpose. Nothing of it is
 //! in the service.
 
+pub mod baselines;
 pub mod faults;
 pub mod instance;
 pub mod interference;
-pub mod peers;
 pub mod sabotage;
 
 use std::str::FromStr as _;

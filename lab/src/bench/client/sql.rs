@@ -6,7 +6,7 @@ use tonic::Status;
 use super::{Delivered, Receipt, Topic};
 use crate::bench::consumer::LEASE;
 use crate::sql::Error;
-use crate::sql::peers::Peer;
+use crate::sql::baselines::Peer;
 
 /// Connects with the first call, and again after an error.
 #[derive(Debug)]

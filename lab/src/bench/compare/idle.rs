@@ -19,7 +19,7 @@ use crate::bench::args::Scenario;
 use crate::bench::client::{GrpcClient, Topic};
 use crate::bench::meter::empty_histogram;
 use crate::bench::postgres_usage::UsageProbe;
-use crate::bench::site::Site;
+use crate::bench::testbed::Testbed;
 use crate::bench::topics;
 use crate::bench::workload::Workload;
 use crate::harness::process::ProcessStat;
@@ -41,25 +41,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One poll on each of many queues.
 pub(super) async fn compare(runner: &Runner<'_>) -> Result<Section> {
-    let site = runner.site;
+    let testbed = runner.testbed;
     let load = Workload { queues: POLLS, connections: CONNECTIONS, ..runner.ours(Scenario::Consume) };
-    let topics = topics::create_queues(site, POLLS, 1).await?;
-    let channels = site.channels(&load).await?;
+    let topics = topics::create_queues(testbed, POLLS, 1).await?;
+    let channels = testbed.channels(&load).await?;
     // What is used once is there for good: connections, pools, caches of the queues.
-    let mut polls = Polls::start(site, &channels, &topics[..100]);
+    let mut polls = Polls::start(testbed, &channels, &topics[..100]);
     polls.wait_until_parked(100).await?;
     polls.stop().await;
     sleep(Duration::from_secs(2)).await;
-    let resident_before = resident(site)?;
-    let mut polls = Polls::start(site, &channels, &topics);
+    let resident_before = resident(testbed)?;
+    let mut polls = Polls::start(testbed, &channels, &topics);
     polls.wait_until_parked(POLLS).await?;
-    let each = (resident(site)? - resident_before) / f64::from(POLLS) / 1_000.0;
-    let (statements, cpu) = watch(site, WATCHED.max(runner.duration())).await?;
+    let each = (resident(testbed)? - resident_before) / f64::from(POLLS) / 1_000.0;
+    let (statements, cpu) = watch(testbed, WATCHED.max(runner.duration())).await?;
     polls.check()?;
-    let wakeups = polls.wake(site, &channels[0], &topics).await?;
+    let wakeups = polls.wake(testbed, &channels[0], &topics).await?;
     polls.check()?;
     polls.stop().await;
-    topics::delete(site, &load, &topics).await?;
+    topics::delete(testbed, &load, &topics).await?;
     let p99 = wakeups.value_at_quantile(0.99) as f64 / 1_000.0;
     let p50 = wakeups.value_at_quantile(0.5) as f64 / 1_000.0;
     Ok(Section::new('j', "j. 10^4 idle long polls, each on a queue of its own")
@@ -76,18 +76,18 @@ pub(super) async fn compare(runner: &Runner<'_>) -> Result<Section> {
 }
 
 /// Bytes in memory of the service.
-fn resident(site: &Site) -> Result<f64> {
+fn resident(testbed: &Testbed) -> Result<f64> {
     let process =
-        site.addresses.first().and_then(|address| address.process).context("the service's process is not known")?;
+        testbed.addresses.first().and_then(|address| address.process).context("the service's process is not known")?;
     let stat = ProcessStat::read(process).context("the service's memory is not known")?;
     Ok(stat.resident_bytes as f64)
 }
 
 /// Transactions a second while nothing happens, and milliseconds of CPU a second.
-async fn watch(site: &Site, duration: Duration) -> Result<(f64, Option<f64>)> {
+async fn watch(testbed: &Testbed, duration: Duration) -> Result<(f64, Option<f64>)> {
     // What sessions did while the polls began must not count.
     sleep(STATISTICS_LAG).await;
-    let mut probe = UsageProbe::connect(site).await?;
+    let mut probe = UsageProbe::connect(testbed).await?;
     let before = probe.read().await;
     sleep(duration).await;
     let usage = probe.read().await.since(&before);
@@ -114,13 +114,13 @@ struct Polls {
 }
 
 impl Polls {
-    fn start(site: &Site, channels: &[Channel], topics: &[Topic]) -> Self {
+    fn start(testbed: &Testbed, channels: &[Channel], topics: &[Topic]) -> Self {
         let (sender, woken) = mpsc::unbounded_channel();
         let counts = Arc::<Counts>::default();
         let mut tasks = JoinSet::new();
         for (number, topic) in (0_u32..).zip(topics) {
             let channel = channels[number as usize % channels.len()].clone();
-            let mut client = GrpcClient::new(site.project_id.clone(), channel);
+            let mut client = GrpcClient::new(testbed.project_id.clone(), channel);
             client.wait = POLL;
             let (topic, counts, sender) = (topic.clone(), counts.clone(), sender.clone());
             tasks.spawn(async move {
@@ -151,9 +151,9 @@ impl Polls {
     }
 
     /// Microseconds from before each send until its consumer has it.
-    async fn wake(&mut self, site: &Site, channel: &Channel, topics: &[Topic]) -> Result<Histogram<u64>> {
+    async fn wake(&mut self, testbed: &Testbed, channel: &Channel, topics: &[Topic]) -> Result<Histogram<u64>> {
         let mut latencies = empty_histogram();
-        let mut client = GrpcClient::new(site.project_id.clone(), channel.clone());
+        let mut client = GrpcClient::new(testbed.project_id.clone(), channel.clone());
         for _ in 0..WAKEUPS {
             let topic = &topics[rand::rng().random_range(0..topics.len())];
             let began = Instant::now();

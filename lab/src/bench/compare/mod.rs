@@ -13,24 +13,24 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use super::site::Site;
+use super::testbed::Testbed;
 use crate::bench::args::{BenchArgs, Comparison};
 use crate::sql::instance::Instance;
 use runner::Runner;
 use section::Section;
 
 /// Runs the comparisons and prints each as Markdown when it is done. Whether all results were right.
-pub(super) async fn run(site: &mut Site, args: &BenchArgs) -> Result<bool> {
+pub(super) async fn run(testbed: &mut Testbed, args: &BenchArgs) -> Result<bool> {
     let mut all_right = true;
-    print(&settings(site, args).await?)?;
+    print(&settings(testbed, args).await?)?;
     for comparison in &args.compare {
         if *comparison == Comparison::N {
-            site.start_service(args).await?;
+            testbed.start_service(args).await?;
         }
-        let runner = Runner::new(site, args);
+        let runner = Runner::new(testbed, args);
         let section = compare(&runner, *comparison).await?.with_durations(args);
         if *comparison == Comparison::N {
-            site.stop_service();
+            testbed.stop_service();
         }
         print(&section.to_string())?;
         all_right &= section.is_right();
@@ -60,8 +60,8 @@ async fn compare(runner: &Runner<'_>, comparison: Comparison) -> Result<Section>
 }
 
 /// What the figures were taken on.
-async fn settings(site: &Site, args: &BenchArgs) -> Result<String> {
-    let Some(url) = &site.database_url else { return Ok(String::new()) };
+async fn settings(testbed: &Testbed, args: &BenchArgs) -> Result<String> {
+    let Some(url) = &testbed.database_url else { return Ok(String::new()) };
     let settings = Instance::connect(url).await?.settings().await?;
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);

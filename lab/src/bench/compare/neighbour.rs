@@ -7,7 +7,7 @@ use super::runner::{Measured, Runner};
 use super::section::{Section, Target};
 use crate::bench::args::Scenario;
 use crate::bench::scenario::{self, STALL_LIMIT};
-use crate::bench::site::Site;
+use crate::bench::testbed::Testbed;
 use crate::bench::workload::Workload;
 
 /// Messages a second of the project whose latency counts, and of the other one.
@@ -23,7 +23,7 @@ pub(super) async fn compare(runner: &Runner<'_>) -> Result<Section> {
     // It begins before the other and ends after it.
     let (warmup, duration) = (quiet.warmup / 2, quiet.duration + quiet.warmup * 2);
     let busy = Workload { rate: Some(BUSY_RATE), clients: 64, warmup, duration, ..quiet.clone() };
-    let elsewhere = Site::at(runner.site.addresses.clone(), runner.site.database_url.clone());
+    let elsewhere = Testbed::at(runner.testbed.addresses.clone(), runner.testbed.database_url.clone());
     let measured = |load: &Workload| Measured { load: load.clone(), reports: Vec::new() };
     let (mut alone, mut beside, mut other) = (measured(&quiet), measured(&quiet), measured(&busy));
     for _ in 0..runner.rounds() {

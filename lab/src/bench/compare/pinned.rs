@@ -18,7 +18,7 @@ pub(super) async fn compare(runner: &Runner<'_>) -> Result<Section> {
     let load = runner.ours(Scenario::Both);
     let before = runner.once(&load).await?;
     let long = Workload { warmup: OPEN.saturating_sub(runner.duration()), ..load.clone() };
-    let url = runner.site.database_url.as_deref().context("database-url: not known")?;
+    let url = runner.testbed.database_url.as_deref().context("database-url: not known")?;
     let mut instance = Instance::connect(url).await?;
     let mut holder = Instance::connect(url).await?;
     holder.hold_snapshot().await?;

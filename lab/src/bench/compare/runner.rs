@@ -7,22 +7,22 @@ use anyhow::Result;
 use crate::bench::args::{BenchArgs, Scenario, System};
 use crate::bench::report::Report;
 use crate::bench::scenario::{self, STALL_LIMIT};
-use crate::bench::site::Site;
+use crate::bench::testbed::Testbed;
 use crate::bench::workload::Workload;
 
 const TRIAL: Duration = Duration::from_secs(6);
 
-/// Runs loads on a site.
+/// Runs loads on a testbed.
 pub(super) struct Runner<'a> {
     /// Where.
-    pub site: &'a Site,
+    pub testbed: &'a Testbed,
     args: &'a BenchArgs,
 }
 
 impl<'a> Runner<'a> {
     /// A runner with the durations and rounds of these flags.
-    pub(super) fn new(site: &'a Site, args: &'a BenchArgs) -> Self {
-        Self { site, args }
+    pub(super) fn new(testbed: &'a Testbed, args: &'a BenchArgs) -> Self {
+        Self { testbed, args }
     }
 
     /// The service over gRPC.
@@ -63,7 +63,7 @@ impl<'a> Runner<'a> {
 
     /// One run.
     pub(super) async fn once(&self, load: &Workload) -> Result<Report> {
-        scenario::run(self.site, load, STALL_LIMIT).await
+        scenario::run(self.testbed, load, STALL_LIMIT).await
     }
 
     /// All loads, one after the other, as many times as there are rounds.

@@ -13,19 +13,19 @@ use rand::rngs::StdRng;
 
 use super::load::LEASE;
 use super::recorder::Recorder;
-use super::site::Site;
+use super::testbed::Testbed;
 use crate::chaos::args::Fault;
 
 /// Where a fault strikes, and for how long at most.
 pub(super) struct Scene<'a> {
-    pub site: &'a Site,
+    pub testbed: &'a Testbed,
     pub rng: StdRng,
     pub most: Duration,
 }
 
 impl Scene<'_> {
     fn recorder(&self) -> &Recorder {
-        &self.site.recorder
+        &self.testbed.recorder
     }
 
     /// How long a fault lasts.
@@ -40,24 +40,24 @@ impl Scene<'_> {
 }
 
 /// Carries out one fault to its end.
-pub(super) async fn inject(fault: Fault, site: &Site, rng: StdRng, most: Duration) -> Result<()> {
-    let mut scene = Scene { site, rng, most };
+pub(super) async fn inject(fault: Fault, testbed: &Testbed, rng: StdRng, most: Duration) -> Result<()> {
+    let mut scene = Scene { testbed, rng, most };
     match fault {
         Fault::ReplicaKilled => {
             let down = scene.pause();
-            site.any_replica(&mut scene.rng).kill(down, &site.recorder).await
+            testbed.any_replica(&mut scene.rng).kill(down, &testbed.recorder).await
         }
         Fault::ReplicaStopped => {
             let down = scene.pause();
-            site.any_replica(&mut scene.rng).stop(down, &site.recorder).await
+            testbed.any_replica(&mut scene.rng).stop(down, &testbed.recorder).await
         }
         Fault::ReplicaFrozen => {
             // Past the leases that it has just given out, even the longest of them.
             let time = LEASE + Duration::from_secs(3) + scene.pause();
-            site.any_replica(&mut scene.rng).freeze(time).await
+            testbed.any_replica(&mut scene.rng).freeze(time).await
         }
         Fault::PostgresKilled => database::kill(&mut scene).await,
-        Fault::PrimaryLost => site.postgres.lock().await.fail_over(&site.recorder).await,
+        Fault::PrimaryLost => testbed.postgres.lock().await.fail_over(&testbed.recorder).await,
         Fault::PostgresRestarted => database::restart(&mut scene).await,
         Fault::BackendKilled => database::kill_backend(&mut scene).await,
         Fault::BackendsTerminated => tolerant(fault, statements::terminate_backends(&mut scene).await),

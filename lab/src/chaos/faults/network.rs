@@ -7,12 +7,12 @@ use rand::Rng as _;
 use tokio::time::sleep;
 
 use super::Scene;
-use crate::chaos::proxy::{Proxy, Weather};
+use crate::chaos::proxy::{Proxy, ProxyFaults};
 
 /// The proxies that a fault concerns.
 fn proxies<'a>(scene: &mut Scene<'a>, clients: bool) -> Vec<&'a Proxy> {
-    let site = scene.site;
-    let replicas = site.some_replicas(&mut scene.rng);
+    let testbed = scene.testbed;
+    let replicas = testbed.some_replicas(&mut scene.rng);
     match clients {
         true => replicas.into_iter().flat_map(|replica| [&replica.grpc, &replica.rest]).collect(),
         false => replicas.into_iter().flat_map(|replica| &replica.databases).collect(),
@@ -32,7 +32,7 @@ pub(super) async fn cut(scene: &mut Scene<'_>, clients: bool) -> Result<()> {
 pub(super) async fn refuse(scene: &mut Scene<'_>) -> Result<()> {
     let (proxies, time) = (proxies(scene, false), scene.span());
     for proxy in &proxies {
-        proxy.set(Weather { refuses: true, ..Weather::default() });
+        proxy.set(ProxyFaults { refuses: true, ..ProxyFaults::default() });
         proxy.cut();
     }
     sleep(time).await;
@@ -44,7 +44,7 @@ pub(super) async fn refuse(scene: &mut Scene<'_>) -> Result<()> {
 pub(super) async fn delay(scene: &mut Scene<'_>, clients: bool) -> Result<()> {
     let (proxies, time) = (proxies(scene, clients), scene.span());
     let delay = Duration::from_millis(scene.rng.random_range(10..800));
-    proxies.iter().for_each(|proxy| proxy.set(Weather { delay, ..Weather::default() }));
+    proxies.iter().for_each(|proxy| proxy.set(ProxyFaults { delay, ..ProxyFaults::default() }));
     sleep(time).await;
     clear(&proxies);
     Ok(())
@@ -58,7 +58,7 @@ pub(super) async fn lose(scene: &mut Scene<'_>, clients: bool) -> Result<()> {
         1 => (true, false),
         _ => (false, true),
     };
-    proxies.iter().for_each(|proxy| proxy.set(Weather { holds_requests, holds_answers, ..Weather::default() }));
+    proxies.iter().for_each(|proxy| proxy.set(ProxyFaults { holds_requests, holds_answers, ..ProxyFaults::default() }));
     sleep(time).await;
     if scene.rng.random_bool(0.5) {
         proxies.iter().for_each(|proxy| proxy.cut());
@@ -68,5 +68,5 @@ pub(super) async fn lose(scene: &mut Scene<'_>, clients: bool) -> Result<()> {
 }
 
 fn clear(proxies: &[&Proxy]) {
-    proxies.iter().for_each(|proxy| proxy.set(Weather::default()));
+    proxies.iter().for_each(|proxy| proxy.set(ProxyFaults::default()));
 }

@@ -21,16 +21,16 @@ pub(super) async fn drift(scene: &mut Scene<'_>) -> Result<()> {
         1 => -DRIFT_PPM_MAX,
         _ => scene.rng.random_range(-DRIFT_PPM_MAX..=DRIFT_PPM_MAX),
     };
-    let replica = scene.site.any_replica(&mut scene.rng);
+    let replica = scene.testbed.any_replica(&mut scene.rng);
     replica.drift(drift);
-    replica.stop(scene.pause(), &scene.site.recorder).await?;
+    replica.stop(scene.pause(), &scene.testbed.recorder).await?;
     sleep(scene.span()).await;
     Ok(())
 }
 
 /// Postgres's clock is set, once or several times.
 pub(super) async fn step_postgres(scene: &mut Scene<'_>) -> Result<()> {
-    let clocks = scene.site.clocks.as_ref().context("the clocks of this site cannot be set")?;
+    let clocks = scene.testbed.clocks.as_ref().context("the clocks of this testbed cannot be set")?;
     for _ in 0..scene.rng.random_range(1..=2) {
         let step = *STEPS.choose(&mut scene.rng).context("no steps")?;
         let began = scene.recorder().now();

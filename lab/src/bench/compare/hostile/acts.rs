@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 
 use super::neighbour::Acting;
 use crate::bench::client::Topic;
-use crate::bench::site::Site;
+use crate::bench::testbed::Testbed;
 use crate::bench::topics;
 use crate::sql::interference::Interference;
 
@@ -43,8 +43,8 @@ pub(super) struct Actor {
 
 impl Actor {
     /// A project with these queues.
-    pub(super) fn new(site: &Site, topics: Vec<Topic>, channels: &[Channel]) -> Self {
-        Self { topics, project_id: site.project_id.clone(), channels: channels.to_vec() }
+    pub(super) fn new(testbed: &Testbed, topics: Vec<Topic>, channels: &[Channel]) -> Self {
+        Self { topics, project_id: testbed.project_id.clone(), channels: channels.to_vec() }
     }
 
     fn queues(&self, number: u32) -> QueueServiceClient<Channel> {

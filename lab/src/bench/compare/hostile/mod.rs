@@ -33,9 +33,9 @@ pub(super) async fn compare(runner: &Runner<'_>) -> Result<Section> {
     let duration = runner.duration().min(MEASURED_MAX);
     let mut neighbours = Vec::new();
     for act in Act::ALL {
-        neighbours.push(Neighbour::prepare(act, runner.site).await?);
+        neighbours.push(Neighbour::prepare(act, runner.testbed).await?);
     }
-    let mut quiet = Quiet::park(runner.site).await?;
+    let mut quiet = Quiet::park(runner.testbed).await?;
     let mut alone = Vec::new();
     let mut scenes = Vec::new();
     let mut casts: Vec<(&str, &[Neighbour])> = neighbours.chunks(1).map(|one| (one[0].act.title(), one)).collect();
@@ -46,7 +46,7 @@ pub(super) async fn compare(runner: &Runner<'_>) -> Result<Section> {
         let (felt, deeds) = beside(&mut quiet, cast, duration).await?;
         scenes.push(Scene { title, felt, deeds });
     }
-    quiet.leave(runner.site).await?;
+    quiet.leave(runner.testbed).await?;
     for neighbour in neighbours {
         neighbour.leave().await?;
     }

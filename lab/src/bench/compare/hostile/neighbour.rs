@@ -15,7 +15,7 @@ use super::acts::{self, Actor};
 use crate::bench::args::{Scenario, System};
 use crate::bench::client::Topic;
 use crate::bench::meter::back_off;
-use crate::bench::site::Site;
+use crate::bench::testbed::Testbed;
 use crate::bench::topics;
 use crate::bench::workload::Workload;
 use crate::sql::interference::Interference;
@@ -80,7 +80,7 @@ impl Act {
 pub(super) struct Neighbour {
     /// What it does.
     pub act: Act,
-    site: Site,
+    testbed: Testbed,
     actor: Actor,
     /// Between two sends of one client of a flood.
     pace: Duration,
@@ -88,13 +88,13 @@ pub(super) struct Neighbour {
 
 impl Neighbour {
     /// Makes what the act needs, in a project of its own.
-    pub(super) async fn prepare(act: Act, beside: &Site) -> Result<Self> {
-        let site = Site::at(beside.addresses.clone(), beside.database_url.clone());
+    pub(super) async fn prepare(act: Act, beside: &Testbed) -> Result<Self> {
+        let testbed = Testbed::at(beside.addresses.clone(), beside.database_url.clone());
         let queues = if matches!(act, Act::Lock | Act::Refuse) { QUEUES } else { 1 };
-        let topics = topics::create_queues(&site, queues, 1).await?;
+        let topics = topics::create_queues(&testbed, queues, 1).await?;
         let load = Workload { connections: CONNECTIONS, ..Workload::new(System::Grpc, Scenario::Both) };
-        let actor = Actor::new(&site, topics, &site.channels(&load).await?);
-        let mut neighbour = Self { act, site, actor, pace: Duration::ZERO };
+        let actor = Actor::new(&testbed, topics, &testbed.channels(&load).await?);
+        let mut neighbour = Self { act, testbed, actor, pace: Duration::ZERO };
         match act {
             Act::Churn | Act::Lock => {}
             Act::Fail => {
@@ -113,7 +113,7 @@ impl Neighbour {
     }
 
     async fn interfere(&self) -> Result<Interference> {
-        let url = self.site.database_url.as_deref().context("database-url: not known")?;
+        let url = self.testbed.database_url.as_deref().context("database-url: not known")?;
         let queue_ids = self.actor.topics.iter().map(|topic| topic.queue_id.clone()).collect();
         Ok(Interference::connect(url, queue_ids).await?)
     }
@@ -157,7 +157,7 @@ impl Neighbour {
     pub(super) async fn leave(self) -> Result<()> {
         let load = Workload::new(System::Grpc, Scenario::Both);
         let topics: &[Topic] = &self.actor.topics;
-        topics::delete(&self.site, &load, topics).await
+        topics::delete(&self.testbed, &load, topics).await
     }
 }
 

@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use crate::bench::args::{Scenario, System};
 use crate::bench::client::{Delivered, GrpcClient, Topic};
 use crate::bench::meter::empty_histogram;
-use crate::bench::site::Site;
+use crate::bench::testbed::Testbed;
 use crate::bench::topics;
 use crate::bench::workload::Workload;
 
@@ -121,10 +121,10 @@ pub(super) struct Quiet {
 
 impl Quiet {
     /// Makes the queues, and parks a consumer on each.
-    pub(super) async fn park(site: &Site) -> Result<Self> {
-        let topics = topics::create_queues(site, CONSUMERS, 1).await?;
+    pub(super) async fn park(testbed: &Testbed) -> Result<Self> {
+        let topics = topics::create_queues(testbed, CONSUMERS, 1).await?;
         let load = Workload { connections: CONNECTIONS, ..Workload::new(System::Grpc, Scenario::Both) };
-        let channels = site.channels(&load).await?;
+        let channels = testbed.channels(&load).await?;
         let shared = Arc::new(Shared {
             felt: Mutex::new(Felt::nothing()),
             under_way: Mutex::default(),
@@ -133,9 +133,9 @@ impl Quiet {
         let mut consumers = JoinSet::new();
         for (number, topic) in (0..).zip(&topics) {
             let channel = channels[number as usize % channels.len()].clone();
-            consumers.spawn(consume(client(site, channel), topic.clone(), number, shared.clone()));
+            consumers.spawn(consume(client(testbed, channel), topic.clone(), number, shared.clone()));
         }
-        let sender = client(site, channels[0].clone());
+        let sender = client(testbed, channels[0].clone());
         let mut quiet = Self { topics, sender, shared, consumers, sent: 0 };
         quiet.wait_until_parked().await?;
         Ok(quiet)
@@ -203,14 +203,14 @@ impl Quiet {
     }
 
     /// Ends the consumers and deletes the queues.
-    pub(super) async fn leave(mut self, site: &Site) -> Result<()> {
+    pub(super) async fn leave(mut self, testbed: &Testbed) -> Result<()> {
         self.consumers.shutdown().await;
-        topics::delete(site, &Workload::new(System::Grpc, Scenario::Both), &self.topics).await
+        topics::delete(testbed, &Workload::new(System::Grpc, Scenario::Both), &self.topics).await
     }
 }
 
-fn client(site: &Site, channel: Channel) -> GrpcClient {
-    let mut client = GrpcClient::new(site.project_id.clone(), channel);
+fn client(testbed: &Testbed, channel: Channel) -> GrpcClient {
+    let mut client = GrpcClient::new(testbed.project_id.clone(), channel);
     client.wait = POLL;
     client
 }

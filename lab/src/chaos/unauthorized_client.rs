@@ -21,13 +21,13 @@ const OVERLOADED: &str = "DMS.10240407";
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Trespasser {
+pub(super) struct UnauthorizedClient {
     load: Arc<Load>,
     client: Roaming,
     rng: StdRng,
 }
 
-impl Trespasser {
+impl UnauthorizedClient {
     /// Has done nothing yet.
     pub(super) fn new(load: Arc<Load>, client: Roaming, rng: StdRng) -> Self {
         Self { load, client, rng }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::client;
 use super::load::{LEASE, Load};
 use super::producer::DELAY_MAX;
-use super::site::Site;
+use super::testbed::Testbed;
 use crate::chaos::api::GroupCounters;
 
 /// Looks at the counters, one after the other, that find nothing left.
@@ -21,30 +21,30 @@ const LOOK_LIMIT: Duration = Duration::from_secs(20);
 const STALL_LIMIT: Duration = LEASE.saturating_mul(4);
 
 /// Consumes what is left and takes down the counters. What cannot be consumed is for the checker to tell.
-pub(super) async fn drain(site: &Site, load: &Load) -> Result<()> {
+pub(super) async fn run(testbed: &Testbed, load: &Load) -> Result<()> {
     load.calm.cancel();
     // Delayed messages count from the end of their delay.
     sleep(DELAY_MAX + Duration::from_secs(2)).await;
     let (mut least, mut empty, mut deadline) = (i64::MAX, 0, Instant::now() + STALL_LIMIT);
     while empty < LOOKS && Instant::now() < deadline {
         sleep(LOOK_PAUSE).await;
-        let Ok(counters) = look(site, load).await else { continue };
+        let Ok(counters) = look(testbed, load).await else { continue };
         let left: i64 = counters.iter().map(|(_, c)| c.available_messages + c.available_dead_letters).sum();
         empty = if left == 0 { empty + 1 } else { 0 };
         if left < least {
             (least, deadline) = (left, Instant::now() + STALL_LIMIT);
         }
     }
-    for (group, counters) in look(site, load).await? {
-        site.recorder.counters(group, counters);
+    for (group, counters) in look(testbed, load).await? {
+        testbed.recorder.counters(group, counters);
     }
     load.done.cancel();
     Ok(())
 }
 
 /// The counters of every group.
-async fn look(site: &Site, load: &Load) -> Result<Vec<(usize, GroupCounters)>> {
-    let client = client::plain(site.replicas[0].direct)?;
+async fn look(testbed: &Testbed, load: &Load) -> Result<Vec<(usize, GroupCounters)>> {
+    let client = client::plain(testbed.replicas[0].direct)?;
     let mut all = Vec::new();
     for (index, queue) in load.topology.queues.iter().enumerate() {
         let request = ListConsumerGroupsRequest {

@@ -11,7 +11,7 @@ use super::client::{Client, GrpcClient, PgmqClient, RawClient, RestClient};
 use super::workload::Workload;
 use crate::bench::args::{BenchArgs, GROUPS_MAX, QUEUES_MAX, System};
 use crate::harness::service::{self, Address, Service};
-use crate::sql::peers::Peer;
+use crate::sql::baselines::Peer;
 
 /// Longer than any call of the benchmark may take, the longest poll included.
 const CALL_LIMIT: Duration = Duration::from_secs(90);
@@ -24,7 +24,7 @@ const PRIVATE_SETTINGS: [(&str, &str); 2] = [("max_wal_size", "24GB"), ("checkpo
 
 /// Where the load goes.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct Testbed {
     /// A project of this run alone.
     pub project_id: String,
     /// The service, by replica.
@@ -36,7 +36,7 @@ pub(super) struct Site {
     cluster: Option<Cluster>,
 }
 
-impl Site {
+impl Testbed {
     /// The target, or a private Postgres with a service.
     pub(super) async fn open(args: &BenchArgs) -> Result<Self> {
         let database_url = args.database_url.clone();
@@ -50,9 +50,9 @@ impl Site {
         };
         service::migrate(&args.service.program()?, &database_url, service::SCHEMA).await?;
         install_pgmq(args, &database_url).await?;
-        let mut site = Self { cluster, ..Self::at(Vec::new(), Some(database_url)) };
-        site.start_service(args).await?;
-        Ok(site)
+        let mut testbed = Self { cluster, ..Self::at(Vec::new(), Some(database_url)) };
+        testbed.start_service(args).await?;
+        Ok(testbed)
     }
 
     /// Services that run already.

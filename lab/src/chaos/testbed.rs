@@ -13,7 +13,7 @@ use super::client::{self, Doors};
 use super::clocks::Clocks;
 use super::postgres::{Postgres, session};
 use super::print;
-use super::proxy::Weather;
+use super::proxy::ProxyFaults;
 use super::recorder::Recorder;
 use super::replica::Replica;
 use super::sabotage;
@@ -24,9 +24,9 @@ use crate::harness::service;
 /// How often a fault of the network concerns all replicas.
 const ALL: f64 = 0.3;
 
-/// A running site. Dropping it ends everything.
+/// A running testbed. Dropping it ends everything.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct Testbed {
     /// The replicas.
     pub replicas: Vec<Replica>,
     /// The server.
@@ -44,7 +44,7 @@ pub(super) struct Site {
     _folder: Folder,
 }
 
-impl Site {
+impl Testbed {
     /// Starts everything and makes the queues.
     pub(super) async fn open(args: &ChaosArgs) -> Result<(Self, Topology)> {
         let folder = Folder::make(args.data_dir.as_deref())?;
@@ -86,8 +86,8 @@ impl Site {
         let groups: Vec<usize> = topology.groups.iter().map(|group| group.queue).collect();
         let recorder = Arc::new(Recorder::new(rules, &groups));
         let postgres = Mutex::new(postgres);
-        let site = Self { replicas, postgres, program, database_url, schema, clocks, recorder, _folder: folder };
-        Ok((site, topology))
+        let testbed = Self { replicas, postgres, program, database_url, schema, clocks, recorder, _folder: folder };
+        Ok((testbed, topology))
     }
 
     /// Brings the schema to this version while replicas of the previous one run on it.
@@ -126,7 +126,7 @@ impl Site {
                 .databases
                 .iter()
                 .chain([&replica.grpc, &replica.rest])
-                .for_each(|proxy| proxy.set(Weather::default()));
+                .for_each(|proxy| proxy.set(ProxyFaults::default()));
         }
         self.postgres.lock().await.start_again().await?;
         session(&self.database_url).await?.accept_appends().await.context("a fault does not end")?;
