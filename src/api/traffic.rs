@@ -56,7 +56,7 @@ struct Project {
 
 impl Project {
     /// Nothing would change if it were forgotten.
-    fn is_at_rest(&self, now: Instant) -> bool {
+    fn is_idle(&self, now: Instant) -> bool {
         self.in_flight == 0 && self.calls_due <= now && self.bytes_due <= now
     }
 }
@@ -112,10 +112,10 @@ impl Counted {
 }
 
 impl Projects {
-    /// Forgets projects at rest, once in a while.
+    /// Forgets idle projects, once in a while.
     fn sweep(&mut self, now: Instant) {
         if self.by_id.len() >= self.sweep_at {
-            self.by_id.retain(|_, project| !project.is_at_rest(now));
+            self.by_id.retain(|_, project| !project.is_idle(now));
             self.sweep_at = PROJECTS_MIN.max(self.by_id.len() * 2);
         }
     }

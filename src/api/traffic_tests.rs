@@ -69,7 +69,7 @@ fn without_limits_only_the_share_of_calls_in_flight_counts() {
 }
 
 #[test]
-fn projects_at_rest_are_forgotten() {
+fn idle_projects_are_forgotten() {
     let traffic = traffic(10, 0, 100);
     let start = Instant::now();
     let call = traffic.admit(&project("busy"), 1, start).unwrap();

@@ -13,7 +13,7 @@ use super::consume::{ClaimMessage, StreamNews};
 use super::metadata::counters::LastRead;
 use super::replicas::cache::{Epoch, SegmentCache};
 use super::replicas::catalog::Catalog;
-use super::replicas::wakeups::{Outbox, Wakeup};
+use super::replicas::wakeups::{NotifyBuffer, Wakeup};
 use super::send::AppendRequest;
 use super::settings::Settings;
 use super::upkeep::leadership::Leadership;
@@ -102,7 +102,7 @@ pub(super) struct Core {
     /// Leases given out here.
     pub(crate) timers: LeaseTimers,
     /// Wake-ups for other replicas.
-    pub(crate) outbox: Outbox,
+    pub(crate) notify_buffer: NotifyBuffer,
     /// When the next delay ends, as far as is known here.
     pub delays: NextDelay,
     /// Whether this replica does the work of all.
@@ -141,7 +141,7 @@ impl Core {
             settings,
             clock,
             timers: LeaseTimers::default(),
-            outbox: Outbox::default(),
+            notify_buffer: NotifyBuffer::default(),
             delays: NextDelay::default(),
             leadership: Leadership::default(),
             metrics,
@@ -188,29 +188,29 @@ impl Core {
         self.tell(Wakeup::Appended(stream, tail));
     }
 
-    /// A reader's state has changed other than by a claim: wake who waits for it, here and elsewhere.
+    /// A subscription's state has changed other than by a claim: wake who waits for it, here and elsewhere.
     pub(super) fn changed(&self, key: SubscriptionKey) {
         self.tell(Wakeup::Changed(key.stream));
     }
 
     /// A FIFO batch was acknowledged whole: wake who waits for the next one, here and elsewhere.
-    pub(super) fn freed(&self, lease: LeaseKey) {
+    pub(super) fn lease_ended(&self, lease: LeaseKey) {
         let stream = lease.subscription.stream;
-        self.tell_lane(stream, StreamNews::freed(lease));
-        self.outbox.push(Wakeup::Changed(stream));
+        self.tell_lane(stream, StreamNews::lease_ended(lease));
+        self.notify_buffer.push(Wakeup::Changed(stream));
     }
 
-    /// A queue, or one of its groups, was deleted here, with readers of these streams: who waits for them is told, here and
+    /// A queue, or one of its groups, was deleted here, with subscriptions of these streams: who waits for them is told, here and
     /// elsewhere, and nobody else is looked after.
     pub(super) fn deleted(&self, queue: QueueId, streams: impl IntoIterator<Item = StreamId>) {
         self.catalog.forget(queue);
-        self.outbox.push(Wakeup::Deleted(queue));
+        self.notify_buffer.push(Wakeup::Deleted(queue));
         streams.into_iter().for_each(|stream| self.tell(Wakeup::Changed(stream)));
     }
 
     fn tell(&self, wakeup: Wakeup) {
         self.apply(wakeup);
-        self.outbox.push(wakeup);
+        self.notify_buffer.push(wakeup);
     }
 
     /// Passes a wake-up to the lane it is for.

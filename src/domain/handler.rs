@@ -19,7 +19,7 @@ const LEN: usize = CONTENT_LEN + 4;
 /// A parsed handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handler {
-    /// The reader and the stream the message was delivered from.
+    /// The subscription and the stream the message was delivered from.
     pub key: SubscriptionKey,
     /// The delivery.
     pub lease: LeaseId,

@@ -39,7 +39,7 @@ pub(crate) enum HandlerFault {
     },
 }
 
-/// Whose a handler is that is not of the reader named.
+/// Whose a handler is that is not of the subscription named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Foreign {
     /// The same group's: of its dead letters instead of its messages, or the other way round.
@@ -51,7 +51,7 @@ pub(crate) enum Foreign {
 }
 
 impl Foreign {
-    /// Compares the reader that a handler names with the one that the caller named.
+    /// Compares the subscription that a handler names with the one that the caller named.
     pub(crate) fn of(handler: Handler, named: SubscriptionKey) -> Self {
         match handler.key {
             SubscriptionKey { subscription, .. } if subscription == named.subscription => Self::Source,

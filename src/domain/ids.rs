@@ -84,7 +84,7 @@ impl fmt::Display for GroupId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub i64);
 
-/// One reader of a stream.
+/// One subscription of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriptionId(pub i64);
 
@@ -93,7 +93,7 @@ pub struct SubscriptionId(pub i64);
 pub struct SubscriptionKey {
     /// The stream.
     pub stream: StreamId,
-    /// The reader.
+    /// The subscription.
     pub subscription: SubscriptionId,
 }
 

@@ -4,7 +4,7 @@ use super::clock::Timestamp;
 use super::ids::{LeaseId, SubscriptionKey};
 use super::place::Place;
 
-/// A message of one reader: where it is and how often it was delivered.
+/// A message of one subscription: where it is and how often it was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageRef {
     /// Its offset in the stream.
@@ -64,6 +64,6 @@ pub struct SubscriptionState {
     pub retry_cursor: i64,
     /// Whether a failed message may be delivered before the next new one, where both share the deliveries.
     pub failed_next: bool,
-    /// Whether a batch is in flight; only looked at for readers that may have one at a time.
+    /// Whether a batch is in flight; only looked at for subscriptions that may have one at a time.
     pub has_leases: bool,
 }

@@ -68,7 +68,7 @@ pub(crate) fn check_batch(messages: &[NewMessage]) -> Result<()> {
 }
 
 /// Makes a batch fit the mode of its queue: Kafka queues refuse delays (DMS.10540010) and drop attributes.
-pub(crate) fn fit_mode(mode: QueueMode, messages: &mut [NewMessage]) -> Result<()> {
+pub(crate) fn apply_mode_rules(mode: QueueMode, messages: &mut [NewMessage]) -> Result<()> {
     if !mode.is_kafka() {
         return Ok(());
     }

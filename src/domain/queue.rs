@@ -225,7 +225,7 @@ pub struct Group {
     pub queue: QueueId,
     /// Its name.
     pub name: String,
-    /// Its reader, on the queue's stream and on its own dead-letter stream alike.
+    /// Its subscription, on the queue's stream and on its own dead-letter stream alike.
     pub subscription: SubscriptionId,
     /// The stream of its dead letters; none when redrive is disabled.
     pub dead_letters: Option<StreamId>,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::NetLimits;
 use super::connection::Connection;
 use super::newcomers::{Newcomer, Newcomers};
-use super::shares::{Full, Share, Shares};
+use super::slots::{Full, Slot, Slots};
 use crate::domain::{Error, Result};
 use crate::observe::metrics::Cut;
 
@@ -31,8 +31,8 @@ pub struct Calls(Arc<Pools>);
 #[derive(Debug)]
 struct Pools {
     unknown: Arc<Newcomers>,
-    known: Arc<Shares>,
-    connections: Arc<Shares>,
+    known: Arc<Slots>,
+    connections: Arc<Slots>,
     begun: AtomicU64,
 }
 
@@ -40,13 +40,13 @@ impl Calls {
     /// None in flight.
     pub fn new(limits: NetLimits) -> Self {
         let unknown = Newcomers::new(limits.calls_max / UNKNOWN_SHARE);
-        let connections = Shares::new(limits.known_connections_max());
-        let known = Shares::new(limits.calls_max);
+        let connections = Slots::new(limits.known_connections_max());
+        let known = Slots::new(limits.calls_max);
         Self(Arc::new(Pools { unknown, known, connections, begun: AtomicU64::new(0) }))
     }
 
     /// The connections of known callers, on all listeners of the process.
-    pub(super) fn connections(&self) -> Arc<Shares> {
+    pub(super) fn connections(&self) -> Arc<Slots> {
         Arc::clone(&self.0.connections)
     }
 
@@ -67,7 +67,7 @@ impl Calls {
             ends,
             ended: AtomicBool::new(false),
             known: AtomicBool::new(false),
-            place: Mutex::new(Place::Unknown(place)),
+            place: Mutex::new(HeldSlot::Unknown(place)),
             unsent: Mutex::default(),
         }))
     }
@@ -85,16 +85,16 @@ pub(super) struct InFlight {
     ends: Arc<Notify>,
     ended: AtomicBool,
     known: AtomicBool,
-    place: Mutex<Place>,
+    place: Mutex<HeldSlot>,
     unsent: Mutex<Unsent>,
 }
 
 /// Held for what dropping it does.
 #[derive(Debug)]
 #[expect(dead_code, reason = "a place is held, and read by nobody")]
-enum Place {
+enum HeldSlot {
     Unknown(Newcomer),
-    Known(Share),
+    Known(Slot),
 }
 
 /// What of the answer was handed over and is not on its way yet.
@@ -119,7 +119,7 @@ impl Call {
             Full::ForAll => Error::overloaded("too many calls in flight: retry later"),
             Full::ForOwner => Error::overloaded("this caller has too many calls in flight: retry later"),
         })?;
-        *self.place() = Place::Known(share);
+        *self.place() = HeldSlot::Known(share);
         self.0.known.store(true, Ordering::Release);
         Ok(())
     }
@@ -132,7 +132,7 @@ impl Call {
     /// It has turned out that the credentials are not good: what is left of the call counts among those of its address.
     pub(crate) fn belongs_to_nobody(&self) {
         let (place, _) = self.0.pools.unknown.enter(self.0.connection.peer().ip(), Arc::clone(&self.0.ends));
-        *self.place() = Place::Unknown(place);
+        *self.place() = HeldSlot::Unknown(place);
         self.0.known.store(false, Ordering::Release);
     }
 
@@ -192,7 +192,7 @@ impl Call {
         Poll::Pending
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
+    fn place(&self) -> MutexGuard<'_, HeldSlot> {
         self.0.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::call::{Call, InFlight};
 use super::ending::Ending;
 use super::newcomers::Newcomer;
-use super::shares::{Share, Shares};
+use super::slots::{Slot, Slots};
 use crate::observe::metrics::{Connections, Cut};
 
 /// A connection without a call with good credentials, and without a health check, is asked to end after this.
@@ -30,7 +30,7 @@ pub(super) struct Connection {
     must_go: Arc<Notify>,
     /// Lets its calls end, and takes no more.
     should_go: Notify,
-    settled: Arc<Shares>,
+    settled: Arc<Slots>,
     /// Whether it has a place among those of known callers, or needs none.
     is_settled: AtomicBool,
     /// Whether it was asked to end.
@@ -48,7 +48,7 @@ pub(super) struct Connection {
 
 #[derive(Debug)]
 struct Standing {
-    place: Place,
+    place: HeldSlot,
     alive_at: Instant,
     /// How many requests had come when it was seen without a call first, and when.
     idle_since: (u64, Instant),
@@ -57,9 +57,9 @@ struct Standing {
 /// Held for what dropping it does.
 #[derive(Debug)]
 #[expect(dead_code, reason = "a place is held, and read by nobody")]
-enum Place {
+enum HeldSlot {
     Unknown(Newcomer),
-    Known(Share),
+    Known(Slot),
 }
 
 impl Connection {
@@ -69,7 +69,7 @@ impl Connection {
         peer: SocketAddr,
         must_go: Arc<Notify>,
         place: Newcomer,
-        settled: Arc<Shares>,
+        settled: Arc<Slots>,
         trusted: bool,
         cuts: Connections,
     ) -> Self {
@@ -81,7 +81,7 @@ impl Connection {
             settled,
             is_settled: AtomicBool::new(trusted),
             is_leaving: AtomicBool::new(false),
-            standing: Mutex::new(Standing { place: Place::Unknown(place), alive_at: now, idle_since: (0, now) }),
+            standing: Mutex::new(Standing { place: HeldSlot::Unknown(place), alive_at: now, idle_since: (0, now) }),
             heads: AtomicU64::new(0),
             calls: AtomicUsize::new(0),
             answers: Mutex::default(),
@@ -133,7 +133,7 @@ impl Connection {
             return;
         }
         if let Ok(share) = self.settled.take(owner) {
-            self.standing().place = Place::Known(share);
+            self.standing().place = HeldSlot::Known(share);
             self.is_settled.store(true, Ordering::Release);
         }
     }

@@ -158,14 +158,14 @@ mod tests {
     use super::*;
     use crate::net::heads::HEAD_MAX;
     use crate::net::newcomers::Newcomers;
-    use crate::net::shares::Shares;
+    use crate::net::slots::Slots;
     use crate::observe::metrics::Connections;
 
     fn heard() -> (Heard<DuplexStream>, DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(1024);
         let (peer, must_go) = ("127.0.0.1:1".parse().unwrap(), Arc::new(Notify::new()));
         let (place, _) = Newcomers::new(1).enter("127.0.0.1".parse().unwrap(), Arc::clone(&must_go));
-        let connection = Arc::new(Connection::new(peer, must_go, place, Shares::new(1), false, Connections::default()));
+        let connection = Arc::new(Connection::new(peer, must_go, place, Slots::new(1), false, Connections::default()));
         (Heard::new(ours, connection, Heads::default()), theirs)
     }
 

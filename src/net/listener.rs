@@ -23,8 +23,8 @@ use super::greeting::Heard;
 use super::heads::Heads;
 use super::newcomers::Newcomers;
 use super::serve::Http;
-use super::shares::Shares;
 use super::signpost::{Ports, Signpost};
+use super::slots::Slots;
 use super::sweep::Present;
 use crate::domain::{Error, Result};
 use crate::memory::{ByteBudget, CONNECTION_BYTES};
@@ -189,7 +189,7 @@ async fn accept(incoming: TcpIncoming, door: &Arc<Door>, connections: &TaskTrack
 /// What the connections of a listener share.
 struct Door {
     newcomers: Arc<Newcomers>,
-    settled: Arc<Shares>,
+    settled: Arc<Slots>,
     heads: Heads,
     present: Arc<Present>,
     http: Http,

@@ -20,8 +20,8 @@ mod newcomers;
 pub(crate) mod readiness;
 mod request;
 mod serve;
-mod shares;
 mod signpost;
+mod slots;
 mod sweep;
 #[cfg(test)]
 mod tests;

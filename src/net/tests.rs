@@ -19,8 +19,8 @@ use super::greeting::Heard;
 use super::heads::Heads;
 use super::newcomers::Newcomers;
 use super::serve::Http;
-use super::shares::Shares;
 use super::signpost::{Ports, Signpost};
+use super::slots::Slots;
 use super::sweep::Present;
 use super::{Audience, NetLimits, health_checks};
 use crate::net::tls::Protocol;
@@ -61,7 +61,7 @@ fn serve() -> Served {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let (peer, must_go) = ("127.0.0.1:1".parse().unwrap(), Arc::new(Notify::new()));
     let (place, _) = Newcomers::new(10).enter("127.0.0.1".parse().unwrap(), Arc::clone(&must_go));
-    let connection = Connection::new(peer, must_go, place, Shares::new(10), false, Connections::default());
+    let connection = Connection::new(peer, must_go, place, Slots::new(10), false, Connections::default());
     let connection = Arc::new(connection.ending_idle(Some(IDLE)));
     let present = Arc::new(Present::default());
     let signpost = Signpost::new(Protocol::Rest, Audience::Public, Ports::default());

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 use super::{Ack, DYING_BYTES_MAX, Pending, SettleRequest};
 use crate::broker::ack::settlement_plan::{Decided, Op, Present, decide};
 use crate::broker::batching::apart::Apart;
-use crate::broker::batching::flush_cycle::Round;
+use crate::broker::batching::flush_cycle::FlushCycle;
 use crate::broker::batching::isolation::{self, Failed, Parts};
 use crate::broker::batching::lane::LaneQueue;
 use crate::broker::core::Core;
@@ -30,17 +30,17 @@ pub(crate) async fn run(core: Arc<Core>, queue: Arc<LaneQueue<SettleRequest>>, a
     let mut lane = SettleLane { core, apart, connection };
     while let Some(requests) = queue.next().await {
         let callers = || requests.iter().filter_map(SettleRequest::caller);
-        let round = Round::begin(Lane::Settle, requests.len(), callers());
-        round.serves(callers());
-        lane.settle(requests).instrument(round.span()).await;
-        round.end();
+        let cycle = FlushCycle::begin(Lane::Settle, requests.len(), callers());
+        cycle.serves(callers());
+        lane.settle(requests).instrument(cycle.span()).await;
+        cycle.end();
     }
     lane.connection.close().await;
 }
 
 struct SettleLane {
     core: Arc<Core>,
-    /// Where readers go that cannot be served with the others.
+    /// Where subscriptions go that cannot be served with the others.
     apart: Arc<Apart<Pending>>,
     connection: LaneConnection,
 }
@@ -89,7 +89,7 @@ impl SettleLane {
         for (lease, ack) in gone {
             self.core.timers.remove(lease.id);
             if ack.exclusive {
-                self.core.freed(lease);
+                self.core.lease_ended(lease);
             }
             drop(ack.reply.send(Ok(Acknowledged::all(ack.entries.len()))));
         }

@@ -33,7 +33,7 @@ const DYING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// One acknowledgement.
 #[derive(Debug)]
 pub(super) struct Ack {
-    /// The reader that the caller named.
+    /// The subscription that the caller named.
     pub key: SubscriptionKey,
     /// FIFO: consumers wait for the batch in flight.
     pub exclusive: bool,
@@ -50,7 +50,7 @@ pub(super) struct Ack {
 pub(super) enum SettleRequest {
     /// An acknowledgement.
     Ack(Ack),
-    /// Leases of one reader that have ended: their messages have failed.
+    /// Leases of one subscription that have ended: their messages have failed.
     Expire(SubscriptionKey, Vec<LeaseKey>),
     /// A batch that no consumer has seen: available again, and not counted.
     Release(LeaseKey),
@@ -92,12 +92,12 @@ impl Broker {
     }
 
     async fn settle(&self, address: &GroupAddress, entries: Vec<AckEntry>) -> Result<(Vec<AckOutcome>, Option<Error>)> {
-        let reader = self.reader(address).await?;
+        let subscription = self.subscription(address).await?;
         let parsed: Vec<_> = entries.iter().map(|entry| (Handler::parse(&entry.handler), entry.status)).collect();
-        let Some(key) = reader.key else { return Err(without_dead_letters(&parsed)) };
+        let Some(key) = subscription.key else { return Err(without_dead_letters(&parsed)) };
         let (reply, answer) = oneshot::channel();
         let bytes = parsed.len() * ENTRY_BYTES;
-        let ack = Ack { key, exclusive: reader.exclusive, entries: parsed, caller: flush_cycle::caller(), reply };
+        let ack = Ack { key, exclusive: subscription.exclusive, entries: parsed, caller: flush_cycle::caller(), reply };
         self.core.settle_lane(key.stream).push(&address.project, SettleRequest::Ack(ack), bytes)?;
         let acknowledged = answer.await.map_err(|_| Error::unavailable("the service is shutting down"))??;
         let Some((entry, fault)) = acknowledged.invalid() else { return Ok((acknowledged.outcomes, None)) };

@@ -18,9 +18,9 @@ use crate::store::subscriptions::settlement::{DeadMessage, Settlement};
 /// One thing to settle.
 #[derive(Debug)]
 pub(crate) enum Op {
-    /// Entries of an acknowledgement by a reader.
+    /// Entries of an acknowledgement by a subscription.
     Ack {
-        /// The reader that the caller named.
+        /// The subscription that the caller named.
         key: SubscriptionKey,
         /// Handlers and statuses in order.
         entries: Vec<(Option<Handler>, AckStatus)>,

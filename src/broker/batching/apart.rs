@@ -1,4 +1,4 @@
-//! What a lane serves apart: streams and readers whose rows somebody has locked, or that Postgres has refused. They are tried
+//! What a lane serves apart: streams and subscriptions whose rows somebody has locked, or that Postgres has refused. They are tried
 //! alone, on other connections than the lane's, so that nobody who shares the lane waits for them or pays for them.
 //!
 //! Each is served in order, by a task of its own that ends with the work. Whatever arrives for it in some seconds after its last
@@ -31,8 +31,8 @@ pub(crate) const CONNECTIONS: usize = 2;
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 const KEY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The first rest of what is locked; it doubles up to the longest.
-const REST: Duration = Duration::from_millis(10);
-const REST_MAX: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Every so many times it gets in the line for the lock: a row that others lock in turns is never found free by chance.
 const IN_LINE_EVERY: u32 = 4;
 
@@ -229,7 +229,7 @@ impl<W: ApartWork> Apart<W> {
 
     /// Tries until it is done or refused, or has been locked for longer than a statement may take.
     async fn see_through(self: Arc<Self>, key: W::Key, mut work: W, since: Instant) {
-        let mut rest = REST;
+        let mut rest = RETRY_PAUSE;
         for attempts in 0_u32.. {
             match self.attempt(work, attempts.is_multiple_of(IN_LINE_EVERY)).await {
                 Attempt::Done => return,
@@ -245,7 +245,7 @@ impl<W: ApartWork> Apart<W> {
                 return;
             }
             let _ = self.core.stop_waiting.run_until_cancelled(tokio::time::sleep(rest)).await;
-            rest = (rest * 2).min(REST_MAX);
+            rest = (rest * 2).min(RETRY_PAUSE_MAX);
         }
     }
 

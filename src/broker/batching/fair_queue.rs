@@ -16,28 +16,28 @@ const SHARE: usize = 4;
 
 /// Items of one owner, in order of arrival, each with its bytes.
 #[derive(Debug)]
-struct Share<T> {
+struct OwnerQueue<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
 }
 
 /// Items of all owners.
 #[derive(Debug)]
-pub(crate) struct Shares<T> {
-    shares: HashMap<Owner, Share<T>>,
+pub(crate) struct FairQueue<T> {
+    shares: HashMap<Owner, OwnerQueue<T>>,
     /// Owners that have items, the next one first.
     turns: VecDeque<Owner>,
     len: usize,
     bytes: usize,
 }
 
-impl<T> Default for Shares<T> {
+impl<T> Default for FairQueue<T> {
     fn default() -> Self {
         Self { shares: HashMap::default(), turns: VecDeque::new(), len: 0, bytes: 0 }
     }
 }
 
-impl<T> Shares<T> {
+impl<T> FairQueue<T> {
     /// Items in all, and their bytes.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.len, self.bytes)
@@ -70,7 +70,7 @@ impl<T> Shares<T> {
             return share.items.push_back((item, bytes));
         }
         self.turns.push_back(owner.clone());
-        self.shares.insert(owner, Share { items: VecDeque::from([(item, bytes)]), bytes });
+        self.shares.insert(owner, OwnerQueue { items: VecDeque::from([(item, bytes)]), bytes });
     }
 
     /// Bytes of the item whose turn it is.
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn owners_take_turns_and_each_keeps_its_order() {
-        let mut shares = Shares::default();
+        let mut shares = FairQueue::default();
         for (name, item) in [("a", 1), ("a", 2), ("a", 3), ("b", 10), ("c", 20), ("b", 11)] {
             shares.push(owner(name), item, item);
         }
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_greedy_owner_leaves_room_for_others() {
-        let mut shares = Shares::default();
+        let mut shares = FairQueue::default();
         let mut fill = |name: &str, bytes: usize| {
             let mut count = 0;
             while shares.has_room(&owner(name), bytes, 100, 10_000) {
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_as_items_are() {
-        let mut shares = Shares::default();
+        let mut shares = FairQueue::default();
         assert!(!shares.has_room(&owner("a"), 1001, 10, 1000));
         for _ in 0..4 {
             assert!(shares.has_room(&owner("a"), 200, 10, 1000));

@@ -19,7 +19,7 @@ pub(in crate::broker) fn caller() -> Span {
 
 /// One round; nothing when nobody would see it.
 #[derive(Debug, Default)]
-pub(in crate::broker) struct Round(Option<Live>);
+pub(in crate::broker) struct FlushCycle(Option<Live>);
 
 #[derive(Debug)]
 struct Live {
@@ -28,7 +28,7 @@ struct Live {
     begun: Instant,
 }
 
-impl Round {
+impl FlushCycle {
     /// Begins now, for so many calls. It is sampled when one of them is; `callers` are those that are known already.
     pub(crate) fn begin<'a>(lane: Lane, calls: usize, callers: impl IntoIterator<Item = &'a Span>) -> Self {
         if !tracing::enabled!(Level::DEBUG) {

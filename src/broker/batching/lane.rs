@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::fair_queue::Shares;
+use super::fair_queue::FairQueue;
 use crate::domain::ids::{ProjectId, StreamId};
 use crate::domain::{Error, Result};
 use crate::memory::{ByteBudget, Owner, Reservation};
@@ -66,7 +66,7 @@ pub(crate) trait Merge {
 
 #[derive(Debug)]
 struct Waiting<T> {
-    shares: Shares<(T, Option<Reservation>)>,
+    shares: FairQueue<(T, Option<Reservation>)>,
     /// How many of the next flushes are small.
     small_flushes: u32,
     /// News of streams.
@@ -116,7 +116,7 @@ pub(crate) struct LaneQueue<T> {
 impl<T> LaneQueue<T> {
     /// An empty queue.
     pub(crate) fn new(limits: LaneLimits, memory: ByteBudget, metrics: Metrics) -> Self {
-        let waiting = Waiting { shares: Shares::default(), small_flushes: 0, news: BTreeMap::new(), closed: false };
+        let waiting = Waiting { shares: FairQueue::default(), small_flushes: 0, news: BTreeMap::new(), closed: false };
         Self { waiting: Mutex::new(waiting), arrived: Notify::new(), limits, memory, metrics }
     }
 

@@ -1,8 +1,8 @@
-//! Carries out the claims of a round: all in one statement, but for readers whose rows are locked, or whose claims are refused.
+//! Carries out the claims of a round: all in one statement, but for subscriptions whose rows are locked, or whose claims are refused.
 
 use super::ClaimLane;
 use super::planned::Planned;
-use super::reader::Reader;
+use super::subscription::Subscription;
 use crate::broker::batching::isolation::{self, Failed, Parts};
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::{Error, Result};
@@ -17,7 +17,7 @@ struct Claiming<'a> {
 }
 
 impl ClaimLane {
-    /// Carries out the claims and hands out what was claimed; readers that moved meanwhile are read and tried again.
+    /// Carries out the claims and hands out what was claimed; subscriptions that moved meanwhile are read and tried again.
     ///
     /// # Errors
     /// `Unavailable` when the connection is lost. Consumers are back in line, and leases that may have been given out end.
@@ -40,7 +40,7 @@ impl ClaimLane {
         claiming.lost.map_or(Ok(()), Err)
     }
 
-    /// Leaves a reader alone for a while.
+    /// Leaves a subscription alone for a while.
     pub(super) fn rest(&mut self, key: SubscriptionKey) {
         self.suspects.failed(key, std::time::Instant::now());
         self.ready.remove(&key);
@@ -65,10 +65,10 @@ impl Claiming<'_> {
         free
     }
 
-    /// None of these was carried out, for their readers have moved.
+    /// None of these was carried out, for their subscriptions have moved.
     fn missed(&mut self, part: Vec<Planned>) {
         for planned in part {
-            self.lane.readers.get_mut(&planned.claim.key).into_iter().for_each(Reader::lost);
+            self.lane.subscriptions.get_mut(&planned.claim.key).into_iter().for_each(Subscription::lost);
             self.lane.give_back(planned);
         }
     }
@@ -118,7 +118,7 @@ impl Parts for Claiming<'_> {
     fn refused(&mut self, planned: Planned, error: Error) {
         let key = planned.claim.key;
         self.lane.give_back(planned);
-        self.lane.readers.get_mut(&key).into_iter().for_each(|reader| reader.fail_all(&error));
+        self.lane.subscriptions.get_mut(&key).into_iter().for_each(|subscription| subscription.fail_all(&error));
         self.lane.rest(key);
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::ClaimLane;
 use super::budget::RoundBudget;
-use super::reader::{NextSource, Reader};
 use super::scan::{Candidate, Origin, selected};
+use super::subscription::{NextSource, Subscription};
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{StreamId, SubscriptionKey};
@@ -65,13 +65,13 @@ impl ClaimLane {
         }
         let mut rows = flush!(self.connection, conn => retries::read(conn, &asked))?;
         for (key, rows) in &mut rows {
-            if self.readers.get(key).is_some_and(|reader| reader.exclusive) {
+            if self.subscriptions.get(key).is_some_and(|subscription| subscription.exclusive) {
                 rows.sort_by_key(|row| row.message.offset);
             }
         }
         let horizons: BTreeMap<SubscriptionKey, Timestamp> = asked
             .iter()
-            .filter_map(|asked| Some((asked.key, self.core.horizon(self.readers.get(&asked.key)?.retention))))
+            .filter_map(|asked| Some((asked.key, self.core.horizon(self.subscriptions.get(&asked.key)?.retention))))
             .collect();
         // In the turns of the subscriptions: the bound goes to those behind.
         let in_turn = || asked.iter().filter_map(|asked| Some((asked.key, rows.get(&asked.key)?)));
@@ -81,7 +81,7 @@ impl ClaimLane {
         });
         let reach = self.reach(messages.collect(), budget).await?;
         let found = in_turn().map(|(key, rows)| {
-            let rule = self.readers.get(&key).and_then(|reader| reader.state.as_ref()?.rule.as_ref());
+            let rule = self.subscriptions.get(&key).and_then(|subscription| subscription.state.as_ref()?.rule.as_ref());
             (key, found(key.stream, rows, horizons[&key], rule, &reach))
         });
         all.extend(found);
@@ -94,9 +94,9 @@ impl ClaimLane {
         let (mut asked, mut room) = (Vec::new(), held_segments::MESSAGES_MAX);
         let mut undecided = BTreeMap::new();
         for key in keys {
-            let Some(reader) = self.readers.get_mut(key) else { continue };
-            let wanted = reader.failed_wanted();
-            let Some(state) = reader.state.as_ref().filter(|_| wanted > 0) else { continue };
+            let Some(subscription) = self.subscriptions.get_mut(key) else { continue };
+            let wanted = subscription.failed_wanted();
+            let Some(state) = subscription.state.as_ref().filter(|_| wanted > 0) else { continue };
             if room == 0 {
                 let undecided_from = Some(state.retry_cursor + 1);
                 undecided.insert(*key, FoundFailed { undecided_from, ..FoundFailed::default() });
@@ -104,7 +104,7 @@ impl ClaimLane {
             }
             let wanted = wanted.min(room);
             // A FIFO queue delivers them by offset; there are never more than the batch in flight had.
-            let limit = if reader.exclusive { i64::MAX } else { i64::try_from(wanted).unwrap_or(i64::MAX) };
+            let limit = if subscription.exclusive { i64::MAX } else { i64::try_from(wanted).unwrap_or(i64::MAX) };
             asked.push(ReadFailed { key: *key, after: state.retry_cursor, limit });
             room -= wanted;
         }
@@ -134,7 +134,7 @@ impl ClaimLane {
     }
 }
 
-impl Reader {
+impl Subscription {
     /// How many failed messages could be delivered now, at most.
     fn failed_wanted(&mut self) -> usize {
         let wanted = self.wanted(super::round::MESSAGES_MAX);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::ClaimLane;
 use super::budget::RoundBudget;
-use super::reader::Reader;
 use super::scan::{Candidate, LogScan};
+use super::subscription::Subscription;
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::domain::lease::SubscriptionState;
@@ -88,7 +88,7 @@ impl ClaimLane {
                     // crash takes back what a wake-up has told of.
                     scan.skip_to(state.tail);
                     if scan.offset < end {
-                        self.readers.get_mut(&state.key).into_iter().for_each(Reader::forget_state);
+                        self.subscriptions.get_mut(&state.key).into_iter().for_each(Subscription::forget_state);
                         break;
                     }
                 }

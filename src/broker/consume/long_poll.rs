@@ -1,4 +1,4 @@
-//! Consume: finds the reader, asks its lane, and waits.
+//! Consume: finds the subscription, asks its lane, and waits.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ const COPIES: usize = 2;
 /// What a delivery takes beside its message.
 const DELIVERY_BYTES: usize = 512;
 
-/// The reader that an address means.
+/// The subscription that an address means.
 pub(in crate::broker) struct AddressedReader {
     /// `None`: dead letters of a queue without redrive, a stream that is always empty.
     pub key: Option<SubscriptionKey>,
@@ -53,13 +53,13 @@ impl Broker {
 
     async fn lease(&self, address: &GroupAddress, options: ConsumeOptions, memory: &Answer) -> Result<Vec<Delivery>> {
         memory.can_begin()?;
-        let reader = self.reader(address).await?;
+        let subscription = self.subscription(address).await?;
         let deadline = tokio::time::sleep(options.wait);
-        let Some(key) = reader.key else {
+        let Some(key) = subscription.key else {
             let _ = self.core.stop_waiting.run_until_cancelled(deadline).await;
             return Ok(Vec::new());
         };
-        let mut pending = self.request(&address.project, key, &reader, options)?;
+        let mut pending = self.request(&address.project, key, &subscription, options)?;
         let answer = tokio::select! {
             biased;
             answer = &mut pending.answer => answer.ok(),
@@ -71,7 +71,7 @@ impl Broker {
             Some(Ok(granted)) => self.deliver(granted, memory),
             Some(Err(error)) if error.kind() == ErrorKind::GroupNotFound => {
                 self.core.catalog.forget(address.queue);
-                self.reader(address).await?;
+                self.subscription(address).await?;
                 Err(error)
             }
             Some(Err(error)) => Err(error),
@@ -94,14 +94,14 @@ impl Broker {
         &self,
         project: &ProjectId,
         key: SubscriptionKey,
-        reader: &AddressedReader,
+        subscription: &AddressedReader,
         options: ConsumeOptions,
     ) -> Result<PendingClaim> {
         let (reply, answer) = oneshot::channel();
         let request = ClaimRequest {
             key,
-            exclusive: reader.exclusive,
-            retention: reader.retention,
+            exclusive: subscription.exclusive,
+            retention: subscription.retention,
             max_messages: options.max_messages,
             lease: options.lease,
             rule: options.rule,
@@ -113,8 +113,8 @@ impl Broker {
         Ok(PendingClaim { core: Arc::clone(&self.core), answer })
     }
 
-    /// Finds the reader that an address means.
-    pub(in crate::broker) async fn reader(&self, address: &GroupAddress) -> Result<AddressedReader> {
+    /// Finds the subscription that an address means.
+    pub(in crate::broker) async fn subscription(&self, address: &GroupAddress) -> Result<AddressedReader> {
         let (entry, group) = self.core.catalog.group(&address.project, address.queue, address.group).await?;
         addressed(&entry.queue, &group, address.source)
     }

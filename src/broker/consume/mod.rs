@@ -1,8 +1,8 @@
 //! The claim lane: gives out leases.
 //!
-//! A lane owns what it knows of the readers hashed to it, so there is nothing to lock: requests and events arrive in its
-//! queue, and each round serves all readers that can be served with one statement. A request that cannot be served stays
-//! parked here, without a connection, until an event makes its reader ready, or its caller gives up.
+//! A lane owns what it knows of the subscriptions hashed to it, so there is nothing to lock: requests and events arrive in its
+//! queue, and each round serves all subscriptions that can be served with one statement. A request that cannot be served stays
+//! parked here, without a connection, until an event makes its subscription ready, or its caller gives up.
 
 mod budget;
 mod carry_out;
@@ -12,10 +12,10 @@ mod find;
 pub(super) mod long_poll;
 mod news;
 mod planned;
-mod reader;
 mod round;
 mod scan;
 mod states;
+mod subscription;
 mod suspects;
 
 use std::collections::BTreeSet;
@@ -28,9 +28,9 @@ use tracing::Span;
 
 pub(super) use self::news::StreamNews;
 
-use self::reader::Reader;
+use self::subscription::Subscription;
 use self::suspects::Suspects;
-use super::batching::flush_cycle::Round;
+use super::batching::flush_cycle::FlushCycle;
 use super::batching::lane::{LaneQueue, Merge};
 use super::core::Core;
 use super::replicas::cache::Epoch;
@@ -42,9 +42,9 @@ use crate::memory::Reservation;
 use crate::store::session::connection::{Durability, LaneConnection};
 use crate::store::subscriptions::leases::LeaseKey;
 
-/// What is known of a reader is trusted this long: a wake-up of another replica may have been lost with it.
+/// What is known of a subscription is trusted this long: a wake-up of another replica may have been lost with it.
 const REFRESH: Duration = Duration::from_secs(10);
-/// Readers that nobody waits for are forgotten after this.
+/// Subscriptions that nobody waits for are forgotten after this.
 const IDLE: Duration = Duration::from_secs(60);
 /// After an error of the database, parked requests are tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -90,7 +90,7 @@ pub(super) struct ClaimRequest {
 pub(super) enum ClaimMessage {
     /// A consumer.
     Request(ClaimRequest),
-    /// What has happened to a stream and its readers.
+    /// What has happened to a stream and its subscriptions.
     News(StreamId, StreamNews),
     /// Anything may have changed.
     Refresh,
@@ -112,20 +112,20 @@ struct ClaimLane {
     session: u64,
     /// Of the cache, as the round began.
     epoch: Epoch,
-    readers: HashMap<SubscriptionKey, Reader>,
+    subscriptions: HashMap<SubscriptionKey, Subscription>,
     by_stream: HashMap<StreamId, BTreeSet<SubscriptionKey>>,
     ready: BTreeSet<SubscriptionKey>,
     suspects: Suspects,
     /// Those of rounds that have failed, to be tried again.
     failed: BTreeSet<SubscriptionKey>,
     served_last: Option<SubscriptionKey>,
-    /// Readers whose last walk over the log has found little in much: they go on behind those who can be served at once.
+    /// Subscriptions whose last walk over the log has found little in much: they go on behind those who can be served at once.
     searching: BTreeSet<SubscriptionKey>,
     searched_last: Option<SubscriptionKey>,
     next_refresh: Instant,
     retry_at: Option<Instant>,
     /// The one that runs.
-    round: Round,
+    cycle: FlushCycle,
 }
 
 /// Gives out leases until the lane is closed.
@@ -136,7 +136,7 @@ pub(super) async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
         session: 0,
         epoch: core.cache.epoch(),
         core,
-        readers: HashMap::default(),
+        subscriptions: HashMap::default(),
         by_stream: HashMap::default(),
         ready: BTreeSet::new(),
         suspects: Suspects::default(),
@@ -146,7 +146,7 @@ pub(super) async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
         searched_last: None,
         next_refresh: Instant::now() + REFRESH,
         retry_at: None,
-        round: Round::default(),
+        cycle: FlushCycle::default(),
     };
     while let Some(messages) = lane.next_messages(&queue).await {
         messages.into_iter().for_each(|message| lane.apply(message));
@@ -157,7 +157,7 @@ pub(super) async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
 }
 
 impl ClaimLane {
-    /// What has arrived; waits only when no reader is ready. `None` when the lane is closed.
+    /// What has arrived; waits only when no subscription is ready. `None` when the lane is closed.
     async fn next_messages(&self, queue: &LaneQueue<ClaimMessage>) -> Option<Vec<ClaimMessage>> {
         if !self.ready.is_empty() {
             return Some(queue.take());
@@ -172,7 +172,7 @@ impl ClaimLane {
             ClaimMessage::Request(request) => {
                 let key = request.key;
                 self.by_stream.entry(key.stream).or_default().insert(key);
-                if self.readers.entry(key).or_insert_with(|| Reader::new(&request)).push(request) {
+                if self.subscriptions.entry(key).or_insert_with(|| Subscription::new(&request)).push(request) {
                     self.make_ready(key);
                 }
             }
@@ -183,43 +183,43 @@ impl ClaimLane {
 
     fn hear(&mut self, stream: StreamId, news: StreamNews) {
         if let Some(tail) = news.tail {
-            self.wake_stream(stream, |reader| reader.grown_to(tail));
+            self.wake_stream(stream, |subscription| subscription.grown_to(tail));
         }
         if news.changed {
-            return self.wake_stream(stream, Reader::forget_state);
+            return self.wake_stream(stream, Subscription::forget_state);
         }
-        for lease in news.freed {
-            if let Some(reader) = self.readers.get_mut(&lease.subscription) {
-                reader.freed(lease.id);
-                if reader.is_waiting() {
+        for lease in news.ended_leases {
+            if let Some(subscription) = self.subscriptions.get_mut(&lease.subscription) {
+                subscription.lease_ended(lease.id);
+                if subscription.is_waiting() {
                     self.make_ready(lease.subscription);
                 }
             }
         }
     }
 
-    fn wake_stream(&mut self, stream: StreamId, mut wake: impl FnMut(&mut Reader)) {
+    fn wake_stream(&mut self, stream: StreamId, mut wake: impl FnMut(&mut Subscription)) {
         for key in self.by_stream.get(&stream).into_iter().flatten() {
-            if let Some(reader) = self.readers.get_mut(key) {
-                wake(reader);
-                if reader.is_waiting() && !self.suspects.is_resting(*key) {
+            if let Some(subscription) = self.subscriptions.get_mut(key) {
+                wake(subscription);
+                if subscription.is_waiting() && !self.suspects.is_resting(*key) {
                     self.ready.insert(*key);
                 }
             }
         }
     }
 
-    /// Has a reader served in the next rounds, or when it has rested.
+    /// Has a subscription served in the next rounds, or when it has rested.
     fn make_ready(&mut self, key: SubscriptionKey) {
         if !self.suspects.is_resting(key) {
             self.ready.insert(key);
         }
     }
 
-    /// Has all readers read again, also those whose consumers are about to come back: many together cost less than each alone.
+    /// Has all subscriptions read again, also those whose consumers are about to come back: many together cost less than each alone.
     fn refresh(&mut self) {
-        for (key, reader) in &mut self.readers {
-            reader.forget_state();
+        for (key, subscription) in &mut self.subscriptions {
+            subscription.forget_state();
             if !self.suspects.is_resting(*key) {
                 self.ready.insert(*key);
             }
@@ -252,25 +252,28 @@ impl ClaimLane {
         if self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;
             for key in std::mem::take(&mut self.failed) {
-                if self.readers.contains_key(&key) {
+                if self.subscriptions.contains_key(&key) {
                     self.make_ready(key);
                 }
             }
         }
         for key in self.suspects.rested(now) {
-            if self.readers.get(&key).is_some_and(Reader::is_waiting) {
+            if self.subscriptions.get(&key).is_some_and(Subscription::is_waiting) {
                 self.ready.insert(key);
             }
         }
     }
 
     fn forget_idle(&mut self, now: Instant) {
-        let idle: Vec<SubscriptionKey> =
-            self.readers.iter_mut().filter_map(|(key, reader)| reader.is_idle(now, IDLE).then_some(*key)).collect();
+        let idle: Vec<SubscriptionKey> = self
+            .subscriptions
+            .iter_mut()
+            .filter_map(|(key, subscription)| subscription.is_idle(now, IDLE).then_some(*key))
+            .collect();
         idle.into_iter().for_each(|key| drop(self.forget(key)));
     }
 
-    fn forget(&mut self, key: SubscriptionKey) -> Option<Reader> {
+    fn forget(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         self.ready.remove(&key);
         self.searching.remove(&key);
         if let Some(keys) = self.by_stream.get_mut(&key.stream) {
@@ -279,6 +282,6 @@ impl ClaimLane {
                 self.by_stream.remove(&key.stream);
             }
         }
-        self.readers.remove(&key)
+        self.subscriptions.remove(&key)
     }
 }

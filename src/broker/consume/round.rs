@@ -10,10 +10,10 @@ use super::budget::RoundBudget;
 use super::cut::Batch;
 use super::failed::FoundFailed;
 use super::planned::{Found, Planned};
-use super::reader::{NextSource, Reader};
 use super::scan::Candidate;
+use super::subscription::{NextSource, Subscription};
 use super::{ClaimLane, Granted, RETRY};
-use crate::broker::batching::flush_cycle::Round;
+use crate::broker::batching::flush_cycle::FlushCycle;
 use crate::broker::replicas::wakeups::Wakeup;
 use crate::domain::clock::Timestamp;
 use crate::domain::handler::Handler;
@@ -26,17 +26,17 @@ use crate::store::session::connection::{Failure, FlushError, try_flush};
 use crate::store::subscriptions::claims::Claimed;
 use crate::store::subscriptions::leases::LeaseKey;
 
-/// Readers served by one statement.
-const READERS_MAX: usize = 256;
-/// Readers whose rows are read by one statement, which takes some tens of milliseconds.
+/// Subscriptions served by one statement.
+const SUBSCRIPTIONS_MAX: usize = 256;
+/// Subscriptions whose rows are read by one statement, which takes some tens of milliseconds.
 pub(super) const STATES_MAX: usize = 2048;
-/// Messages looked for on behalf of one reader in a round, however many its consumers want.
+/// Messages looked for on behalf of one subscription in a round, however many its consumers want.
 pub(super) const MESSAGES_MAX: usize = 1000;
 
 impl ClaimLane {
-    /// Serves readers that are ready.
+    /// Serves subscriptions that are ready.
     pub(super) async fn round(&mut self) {
-        let keys: Vec<SubscriptionKey> = self.turns().take(READERS_MAX).collect();
+        let keys: Vec<SubscriptionKey> = self.turns().take(SUBSCRIPTIONS_MAX).collect();
         self.served_last = keys.last().copied().or(self.served_last);
         self.round_of(keys).await;
         // Whoever arrives meanwhile waits for one bounded search, not for all of them.
@@ -54,17 +54,17 @@ impl ClaimLane {
             self.ready.remove(key);
         }
         let begun = Instant::now();
-        let waiting = keys.iter().filter_map(|key| self.readers.get(key)?.waiting.front());
-        self.round = Round::begin(Lane::Claim, keys.len(), waiting.map(|request| &request.caller));
-        let span = self.round.span();
+        let waiting = keys.iter().filter_map(|key| self.subscriptions.get(key)?.waiting.front());
+        self.cycle = FlushCycle::begin(Lane::Claim, keys.len(), waiting.map(|request| &request.caller));
+        let span = self.cycle.span();
         let served = self.serve(&keys).instrument(span).await;
-        std::mem::take(&mut self.round).end();
+        std::mem::take(&mut self.cycle).end();
         self.core.metrics.lanes().flushed(Lane::Claim, keys.len(), 0, begun.elapsed());
         if let Err(error) = served {
             for key in &keys {
-                if let Some(reader) = self.readers.get_mut(key) {
-                    reader.forget_state();
-                    reader.fail_new(&error);
+                if let Some(subscription) = self.subscriptions.get_mut(key) {
+                    subscription.forget_state();
+                    subscription.fail_new(&error);
                 }
             }
             // Others are read again when the connection turns out to be a new one.
@@ -73,12 +73,12 @@ impl ClaimLane {
         }
     }
 
-    /// Ready readers in turn: behind those of the round before, then from the beginning, so that none is left out.
+    /// Ready subscriptions in turn: behind those of the round before, then from the beginning, so that none is left out.
     pub(super) fn turns(&self) -> impl Iterator<Item = SubscriptionKey> {
         in_turn(&self.ready, self.served_last.as_ref()).filter(|key| !self.searching.contains(key))
     }
 
-    /// The reader whose turn it is to search on.
+    /// The subscription whose turn it is to search on.
     fn next_search(&self) -> Option<SubscriptionKey> {
         in_turn(&self.searching, self.searched_last.as_ref()).find(|key| self.ready.contains(key))
     }
@@ -93,8 +93,10 @@ impl ClaimLane {
             self.carry_out(planned).await?;
         }
         for key in keys {
-            let served = |reader: &Reader| !reader.is_waiting() || (reader.state.is_some() && !reader.has_messages());
-            if self.readers.get(key).is_some_and(|reader| !served(reader)) {
+            let served = |subscription: &Subscription| {
+                !subscription.is_waiting() || (subscription.state.is_some() && !subscription.has_messages())
+            };
+            if self.subscriptions.get(key).is_some_and(|subscription| !served(subscription)) {
                 self.make_ready(*key);
             }
         }
@@ -117,9 +119,9 @@ impl ClaimLane {
             }
             match self.plan(*key, failed, now, budget).await {
                 Ok(plan) => planned.extend(plan),
-                // What cannot be read of one reader is no matter of the others.
+                // What cannot be read of one subscription is no matter of the others.
                 Err(error) if error.kind() != ErrorKind::Unavailable || self.connection.is_open() => {
-                    self.readers.get_mut(key).into_iter().for_each(|reader| reader.fail_all(&error));
+                    self.subscriptions.get_mut(key).into_iter().for_each(|subscription| subscription.fail_all(&error));
                     self.rest(*key);
                 }
                 Err(error) => {
@@ -149,7 +151,7 @@ impl ClaimLane {
             match self.find_failed(&[*key], budget).await {
                 Ok(found) => all.extend(found),
                 Err(error) if error.kind() != ErrorKind::Unavailable => {
-                    self.readers.get_mut(key).into_iter().for_each(|reader| reader.fail_all(&error));
+                    self.subscriptions.get_mut(key).into_iter().for_each(|subscription| subscription.fail_all(&error));
                 }
                 Err(error) => return Err(error),
             }
@@ -157,11 +159,11 @@ impl ClaimLane {
         Ok(all)
     }
 
-    /// Binds readers to their first label rule, and refuses consumers with another one.
+    /// Binds subscriptions to their first label rule, and refuses consumers with another one.
     async fn settle_rules(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
         let mut bound = Vec::new();
         for key in keys {
-            if let Some(rule) = self.readers.get(key).and_then(Reader::first_rule) {
+            if let Some(rule) = self.subscriptions.get(key).and_then(Subscription::first_rule) {
                 let binding = try_flush!(self.connection, conn => store::subscriptions::bind_rule(conn, *key, &rule));
                 match binding {
                     Ok(()) => {}
@@ -171,20 +173,20 @@ impl ClaimLane {
                         continue;
                     }
                 }
-                self.readers.get_mut(key).into_iter().for_each(Reader::forget_state);
-                // Other replicas know the reader as unbound, and would let a consumer with another rule wait.
-                self.core.outbox.push(Wakeup::Changed(key.stream));
+                self.subscriptions.get_mut(key).into_iter().for_each(Subscription::forget_state);
+                // Other replicas know the subscription as unbound, and would let a consumer with another rule wait.
+                self.core.notify_buffer.push(Wakeup::Changed(key.stream));
                 bound.push(*key);
             }
         }
         self.read_states(&bound).await?;
         for key in keys {
-            self.readers.get_mut(key).into_iter().for_each(Reader::refuse_other_rules);
+            self.subscriptions.get_mut(key).into_iter().for_each(Subscription::refuse_other_rules);
         }
         Ok(())
     }
 
-    /// What one reader may give out now, cut into batches; `None` when there is nothing to claim.
+    /// What one subscription may give out now, cut into batches; `None` when there is nothing to claim.
     async fn plan(
         &mut self,
         key: SubscriptionKey,
@@ -192,16 +194,16 @@ impl ClaimLane {
         now: Timestamp,
         budget: &mut RoundBudget,
     ) -> Result<Option<Planned>> {
-        let Some(reader) = self.readers.get_mut(&key) else { return Ok(None) };
-        let (source, exclusive) = (reader.next_source(), reader.exclusive);
-        let horizon = self.core.horizon(reader.retention);
-        let (wanted, end) = (reader.wanted(MESSAGES_MAX), reader.end);
-        let Some(state) = reader.state.clone().filter(|_| wanted > 0) else { return Ok(None) };
+        let Some(subscription) = self.subscriptions.get_mut(&key) else { return Ok(None) };
+        let (source, exclusive) = (subscription.next_source(), subscription.exclusive);
+        let horizon = self.core.horizon(subscription.retention);
+        let (wanted, end) = (subscription.wanted(MESSAGES_MAX), subscription.end);
+        let Some(state) = subscription.state.clone().filter(|_| wanted > 0) else { return Ok(None) };
         let mut found = Found { new: None, failed };
         if matches!(source, NextSource::Log | NextSource::Both) {
             found.new = Some(self.find_new(&state, end, horizon, wanted, budget).await?);
         }
-        let Some(reader) = self.readers.get_mut(&key) else { return Ok(None) };
+        let Some(subscription) = self.subscriptions.get_mut(&key) else { return Ok(None) };
         if found.new.as_ref().is_some_and(|new| new.is_search) {
             self.searching.insert(key);
         } else {
@@ -210,7 +212,7 @@ impl ClaimLane {
         let consumers_max = if exclusive { 1 } else { usize::MAX };
         let is_undecided = found.failed.as_ref().is_some_and(|failed| failed.undecided_from.is_some());
         let mut planned = Planned::new(state, exclusive, found, now, |deliverable| {
-            deliverable.cut(&mut reader.waiting, consumers_max)
+            deliverable.cut(&mut subscription.waiting, consumers_max)
         });
         match &mut planned {
             Some(planned) => {
@@ -218,7 +220,9 @@ impl ClaimLane {
                 planned.batches.iter_mut().for_each(reserve);
             }
             // Somebody else has taken what was to be read.
-            None if matches!(source, NextSource::Failed | NextSource::Both) && !is_undecided => reader.forget_state(),
+            None if matches!(source, NextSource::Failed | NextSource::Both) && !is_undecided => {
+                subscription.forget_state()
+            }
             None => {}
         }
         Ok(planned)
@@ -226,10 +230,10 @@ impl ClaimLane {
 
     /// Puts consumers back at the head of the line.
     pub(super) fn give_back(&mut self, planned: Planned) {
-        if let Some(reader) = self.readers.get_mut(&planned.claim.key) {
-            reader.forget_state();
+        if let Some(subscription) = self.subscriptions.get_mut(&planned.claim.key) {
+            subscription.forget_state();
             for (_, _, batch) in planned.batches.into_iter().rev() {
-                reader.waiting.push_front(batch.request);
+                subscription.waiting.push_front(batch.request);
             }
         }
     }
@@ -237,12 +241,12 @@ impl ClaimLane {
     pub(super) fn hand_out(&mut self, planned: Planned, claimed: Claimed) {
         let key = planned.claim.key;
         planned.expired.into_iter().for_each(|expired| self.tell_expired(key, expired));
-        if let Some(reader) = self.readers.get_mut(&key) {
-            reader.claimed(claimed, &planned.claim);
+        if let Some(subscription) = self.subscriptions.get_mut(&key) {
+            subscription.claimed(claimed, &planned.claim);
         }
         for (lease, expires_at, batch) in planned.batches {
             self.core.timers.add(lease, expires_at);
-            self.round.serves([&batch.request.caller]);
+            self.cycle.serves([&batch.request.caller]);
             let first = batch.messages.iter().filter(|message| message.at.attempts <= 1).count();
             let again = batch.messages.len() - first;
             let Batch { request, messages, kept_bytes, kept } = batch;

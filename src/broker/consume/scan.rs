@@ -1,4 +1,4 @@
-//! Walks messages of a reader in order and says which may be delivered: not expired, readable, selected by the rule.
+//! Walks messages of a subscription in order and says which may be delivered: not expired, readable, selected by the rule.
 
 use crate::domain::clock::Timestamp;
 use crate::domain::labels::LabelRule;

@@ -1,8 +1,8 @@
 //! Reads what a lane has to know of subscriptions: all rows in one statement, and without those that cannot be read.
 
 use super::ClaimLane;
-use super::reader::Reader;
 use super::round::STATES_MAX;
+use super::subscription::Subscription;
 use crate::broker::batching::isolation::{self, Failed, Parts};
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::lease::SubscriptionState;
@@ -20,12 +20,12 @@ struct Reading<'a> {
 }
 
 impl ClaimLane {
-    /// Reads the rows of readers that are not known, and along with them those of readers whose turn comes next: a refresh of
-    /// many is few statements. Readers that are gone are answered and forgotten, and one whose row cannot be read fails no other.
+    /// Reads the rows of subscriptions that are not known, and along with them those of subscriptions whose turn comes next: a refresh of
+    /// many is few statements. Subscriptions that are gone are answered and forgotten, and one whose row cannot be read fails no other.
     pub(super) async fn read_states(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
         let unknown = |key: &SubscriptionKey| {
-            let reader = self.readers.get(key).filter(|reader| reader.state.is_none())?;
-            Some((*key, reader.exclusive))
+            let subscription = self.subscriptions.get(key).filter(|subscription| subscription.state.is_none())?;
+            Some((*key, subscription.exclusive))
         };
         let mut wanted: Vec<Wanted> = keys.iter().filter_map(unknown).collect();
         if wanted.is_empty() {
@@ -55,15 +55,15 @@ impl ClaimLane {
 
     fn have_read(&mut self, wanted: &[Wanted], states: Vec<SubscriptionState>) {
         for state in states {
-            if let Some(reader) = self.readers.get_mut(&state.key) {
-                reader.set_state(state);
+            if let Some(subscription) = self.subscriptions.get_mut(&state.key) {
+                subscription.set_state(state);
             }
         }
         for (key, _) in wanted {
-            if self.readers.get(key).is_some_and(|reader| reader.state.is_none())
-                && let Some(mut reader) = self.forget(*key)
+            if self.subscriptions.get(key).is_some_and(|subscription| subscription.state.is_none())
+                && let Some(mut subscription) = self.forget(*key)
             {
-                reader.fail_all(&Error::new(ErrorKind::GroupNotFound, "group_id: the group was deleted"));
+                subscription.fail_all(&Error::new(ErrorKind::GroupNotFound, "group_id: the group was deleted"));
             }
         }
     }
@@ -89,7 +89,11 @@ impl Parts for Reading<'_> {
     }
 
     fn refused(&mut self, (key, _): Wanted, error: Error) {
-        self.lane.readers.get_mut(&key).into_iter().for_each(|reader: &mut Reader| reader.fail_all(&error));
+        self.lane
+            .subscriptions
+            .get_mut(&key)
+            .into_iter()
+            .for_each(|subscription: &mut Subscription| subscription.fail_all(&error));
         self.lane.rest(key);
     }
 

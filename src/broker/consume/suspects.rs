@@ -1,4 +1,4 @@
-//! Readers whose claims were refused or met a locked row: they rest between attempts, and are claimed from apart from the
+//! Subscriptions whose claims were refused or met a locked row: they rest between attempts, and are claimed from apart from the
 //! others, so that these neither wait for them nor fail with them.
 
 use std::collections::BTreeMap;
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::domain::ids::SubscriptionKey;
 
 /// The first rest; it doubles up to the longest.
-const REST: Duration = Duration::from_millis(10);
-const REST_MAX: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// One that has been well for this long is claimed from with the others again.
 const SUSPECTED: Duration = Duration::from_secs(30);
 
@@ -33,9 +33,9 @@ pub(super) struct Suspects {
 }
 
 impl Suspects {
-    /// A claim of this reader has failed: it rests.
+    /// A claim of this subscription has failed: it rests.
     pub(super) fn failed(&mut self, key: SubscriptionKey, now: Instant) {
-        let rest = self.by_key.get(&key).map_or(REST, |known| (known.rest * 2).min(REST_MAX));
+        let rest = self.by_key.get(&key).map_or(PAUSE, |known| (known.rest * 2).min(PAUSE_MAX));
         let suspect = Suspect { failed_at: now, rest };
         self.resting.insert(key, suspect.rests_until());
         if self.by_key.insert(key, suspect).is_none() {
@@ -83,11 +83,11 @@ mod tests {
         assert_eq!((suspects.has(key), suspects.next_end()), (false, None));
         suspects.failed(key, begun);
         assert!(suspects.has(key) && suspects.is_resting(key) && suspects.rested(begun).is_empty());
-        assert_eq!(suspects.next_end(), Some(begun + REST));
-        assert_eq!(suspects.rested(begun + REST), [key]);
+        assert_eq!(suspects.next_end(), Some(begun + PAUSE));
+        assert_eq!(suspects.rested(begun + PAUSE), [key]);
         assert!(suspects.has(key) && !suspects.is_resting(key));
         (0..10).for_each(|_| suspects.failed(key, begun));
-        assert_eq!(suspects.next_end(), Some(begun + REST_MAX));
+        assert_eq!(suspects.next_end(), Some(begun + PAUSE_MAX));
         assert_eq!(suspects.rested(begun + SUSPECTED), [key]);
         assert!(!suspects.has(key));
     }

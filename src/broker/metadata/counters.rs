@@ -33,7 +33,7 @@ pub(crate) struct LastRead(Mutex<Known>);
 struct Known {
     /// When figures were last read.
     at: Option<Instant>,
-    /// Names of the groups to which this replica has given messages again; none for a reader that is no group's, or gone.
+    /// Names of the groups to which this replica has given messages again; none for a subscription that is no group's, or gone.
     names: HashMap<SubscriptionKey, Option<[String; 3]>>,
 }
 
@@ -80,20 +80,28 @@ impl Broker {
 /// What only this replica knows of groups, for the others are read by the leader. Asks Postgres for names that it does not know.
 async fn show_redelivered(core: &Core, names: &mut HashMap<SubscriptionKey, Option<[String; 3]>>, groups_max: u32) {
     let most = core.metrics.messages().most_redelivered(usize::try_from(groups_max).unwrap_or(usize::MAX));
-    names.retain(|reader, _| most.iter().any(|(shown, _)| shown == reader));
-    let unknown: Vec<SubscriptionKey> =
-        most.iter().map(|(reader, _)| *reader).filter(|reader| !names.contains_key(reader)).collect();
+    names.retain(|subscription, _| most.iter().any(|(shown, _)| shown == subscription));
+    let unknown: Vec<SubscriptionKey> = most
+        .iter()
+        .map(|(subscription, _)| *subscription)
+        .filter(|subscription| !names.contains_key(subscription))
+        .collect();
     if !unknown.is_empty() {
         let Ok(found) = observe::names(&core.store.pool, &unknown).await else { return };
-        names.extend(unknown.into_iter().map(|reader| (reader, None)));
-        names.extend(found.into_iter().filter(|(reader, _)| most.iter().any(|(shown, _)| shown == reader)).map(named));
+        names.extend(unknown.into_iter().map(|subscription| (subscription, None)));
+        names.extend(
+            found
+                .into_iter()
+                .filter(|(subscription, _)| most.iter().any(|(shown, _)| shown == subscription))
+                .map(named),
+        );
     }
-    let counts = most.into_iter().filter_map(|(reader, count)| Some((names.get(&reader)?.clone()?, count)));
+    let counts = most.into_iter().filter_map(|(subscription, count)| Some((names.get(&subscription)?.clone()?, count)));
     core.metrics.groups().show_redelivered(counts.collect());
 }
 
-fn named((reader, names): (SubscriptionKey, [String; 3])) -> (SubscriptionKey, Option<[String; 3]>) {
-    (reader, Some(names))
+fn named((subscription, names): (SubscriptionKey, [String; 3])) -> (SubscriptionKey, Option<[String; 3]>) {
+    (subscription, Some(names))
 }
 
 impl Core {

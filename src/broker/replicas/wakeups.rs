@@ -4,7 +4,7 @@
 //! commits wait for each other. A wake-up that is lost costs a consumer at most the next refresh.
 //!
 //! Each wake-up names what it is about, and has only that looked after. A deletion is told twice: as a change of the streams whose
-//! readers are gone, and as one of the queue for the catalog. Versions that took the latter for a change of everything still
+//! subscriptions are gone, and as one of the queue for the catalog. Versions that took the latter for a change of everything still
 //! hear all they need, and what they tell of themselves is understood (`Core::apply`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) enum Wakeup {
     /// A stream has grown to this offset.
     Appended(StreamId, i64),
-    /// A reader of the stream has messages due again, its batch in flight has ended, or it is gone.
+    /// A subscription of the stream has messages due again, its batch in flight has ended, or it is gone.
     Changed(StreamId),
     /// What is known of a queue does not hold: it or one of its groups is gone.
     Deleted(QueueId),
@@ -49,12 +49,12 @@ struct Pending {
 
 /// Wake-ups on their way out, at most one per stream.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+pub(crate) struct NotifyBuffer {
     pending: Mutex<Pending>,
     arrived: Notify,
 }
 
-impl Outbox {
+impl NotifyBuffer {
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,11 +126,11 @@ fn parse_word(word: &str) -> Option<Wakeup> {
     }
 }
 
-/// Sends what is in the outbox until the service stops.
+/// Sends what is in the notify_buffer until the service stops.
 pub(crate) async fn send_loop(core: Arc<Core>) {
     let mut connection = LaneConnection::new(&core.store, "dms-notify", Durability::Asynchronous);
-    while core.until_stopped(core.outbox.arrived.notified()).await.is_some() {
-        for payload in payloads(core.replica, &core.outbox.take()) {
+    while core.until_stopped(core.notify_buffer.arrived.notified()).await.is_some() {
+        for payload in payloads(core.replica, &core.notify_buffer.take()) {
             while let Err(error) = flush!(connection, conn => notifications::notify(conn, &payload)) {
                 tracing::debug!(%error, "wake-up not sent");
                 if core.until_stopped(tokio::time::sleep(RETRY)).await.is_none() {
@@ -141,7 +141,7 @@ pub(crate) async fn send_loop(core: Arc<Core>) {
         tokio::time::sleep(INTERVAL).await;
     }
     // What was answered last is told too.
-    for payload in payloads(core.replica, &core.outbox.take()) {
+    for payload in payloads(core.replica, &core.notify_buffer.take()) {
         if let Err(error) = flush!(connection, conn => notifications::notify(conn, &payload)) {
             tracing::debug!(%error, "wake-up not sent");
             break;

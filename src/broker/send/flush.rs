@@ -104,7 +104,7 @@ impl Flush {
         if let Some(due) = due {
             core.delays.stored(due);
             // Another replica may be the one that ends delays.
-            core.outbox.push(Wakeup::Delayed(due));
+            core.notify_buffer.push(Wakeup::Delayed(due));
         }
     }
 }

@@ -14,7 +14,7 @@ use super::AppendRequest;
 use super::appender::{Appender, SetApart, failed};
 use super::flush::Flush;
 use crate::broker::batching::apart::Apart;
-use crate::broker::batching::flush_cycle::Round;
+use crate::broker::batching::flush_cycle::FlushCycle;
 use crate::broker::batching::lane::LaneQueue;
 use crate::broker::core::Core;
 use crate::broker::send::places::Places;
@@ -42,10 +42,10 @@ pub(crate) async fn run(
     };
     while let Some(requests) = queue.next().await {
         let callers = || requests.iter().map(|request| &request.caller);
-        let round = Round::begin(Lane::Append, requests.len(), callers());
-        round.serves(callers());
-        lane.serve(requests, durability).instrument(round.span()).await;
-        round.end();
+        let cycle = FlushCycle::begin(Lane::Append, requests.len(), callers());
+        cycle.serves(callers());
+        lane.serve(requests, durability).instrument(cycle.span()).await;
+        cycle.end();
     }
     lane.close().await;
 }

@@ -18,7 +18,7 @@ use super::Broker;
 use super::batching::flush_cycle;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{MessageId, ProjectId, QueueId, StreamId};
-use crate::domain::message::{Message, NewMessage, fit_mode};
+use crate::domain::message::{Message, NewMessage, apply_mode_rules};
 use crate::domain::{Error, Result};
 use crate::memory::Arrival;
 use crate::store::log::codec;
@@ -63,10 +63,10 @@ impl Broker {
         arrival: Option<Arc<Arrival>>,
     ) -> Result<Vec<MessageId>> {
         let entry = self.core.catalog.queue(project, queue).await?;
-        fit_mode(entry.queue.mode, &mut messages)?;
+        apply_mode_rules(entry.queue.mode, &mut messages)?;
         let size = messages.iter().map(NewMessage::size_bytes).sum();
         let (reply, answer) = oneshot::channel();
-        let payload = BytesMut::with_capacity(messages.iter().map(codec::room).sum());
+        let payload = BytesMut::with_capacity(messages.iter().map(codec::record_capacity).sum());
         let (stream, caller) = (entry.queue.stream, flush_cycle::caller());
         let request = AppendRequest { stream, payload, message_count: 0, delayed: Vec::new(), caller, reply };
         let (request, ids) = encode(request, messages, self.core.clock.now());

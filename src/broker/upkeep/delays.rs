@@ -19,7 +19,7 @@ const DELAYED_STREAMS_MAX: i64 = 100;
 /// Every replica tells of the delayed messages that it stores; this is for what was not heard of.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// A stream that cannot be served is left alone for this long.
-const REST: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes delayed messages available when their delay ends.
 pub(crate) async fn end_delays(core: Arc<Core>) {
@@ -86,10 +86,10 @@ async fn append_due(core: &Core, now: Timestamp, resting: &mut Resting) -> Resul
         // A stream that cannot be served holds back no other one, now or the next time.
         match append_due_of(core, *stream, now).await {
             Ok(true) => {}
-            Ok(false) => drop(resting.insert(*stream, Instant::now() + REST)),
+            Ok(false) => drop(resting.insert(*stream, Instant::now() + PAUSE)),
             Err(error) => {
                 tracing::warn!(stream = stream.0, %error, "delayed messages of a stream not made available");
-                resting.insert(*stream, Instant::now() + REST);
+                resting.insert(*stream, Instant::now() + PAUSE);
                 failed = Err(error);
             }
         }

@@ -43,13 +43,13 @@ pub(super) async fn in_time<T>(core: &Core, step: impl Future<Output = Result<T>
 }
 
 fn expire(core: &Core, leases: Vec<LeaseKey>) {
-    let mut by_reader: BTreeMap<SubscriptionKey, Vec<LeaseKey>> = BTreeMap::new();
+    let mut by_subscription: BTreeMap<SubscriptionKey, Vec<LeaseKey>> = BTreeMap::new();
     for lease in leases {
-        by_reader.entry(lease.subscription).or_default().push(lease);
+        by_subscription.entry(lease.subscription).or_default().push(lease);
     }
-    for (reader, leases) in by_reader {
+    for (subscription, leases) in by_subscription {
         let bytes = leases.len() * LEASE_BYTES;
-        core.settle_lane(reader.stream).push_event(SettleRequest::Expire(reader, leases), bytes);
+        core.settle_lane(subscription.stream).push_event(SettleRequest::Expire(subscription, leases), bytes);
     }
 }
 
@@ -152,10 +152,10 @@ async fn drop_failed(core: &Core, horizon: Timestamp) -> Result<i64> {
     let pool = &core.store.pool;
     let find = async { Ok(failed_expiry::readers(pool, horizon, FAILED_READERS_MAX).await?) };
     let mut total = 0;
-    for reader in in_time(core, find).await? {
+    for subscription in in_time(core, find).await? {
         let mut more = true;
         while more {
-            let drop = async { Ok(failed_expiry::drop_batch(pool, reader, horizon).await?) };
+            let drop = async { Ok(failed_expiry::drop_batch(pool, subscription, horizon).await?) };
             let (dropped, full) = in_time(core, drop).await?;
             total += dropped;
             more = full && !core.stop.is_cancelled();

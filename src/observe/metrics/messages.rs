@@ -10,9 +10,9 @@ use prometheus_client::registry::Registry;
 
 use crate::domain::ids::SubscriptionKey;
 
-/// Readers whose messages are counted one by one when they come again; beyond that all of them are counted anew from zero, as after a
+/// Subscriptions whose messages are counted one by one when they come again; beyond that all of them are counted anew from zero, as after a
 /// restart.
-const READERS_MAX: usize = 100_000;
+const SUBSCRIPTIONS_MAX: usize = 100_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
@@ -71,7 +71,7 @@ pub struct Messages {
     dead_letters_lost: Counter,
     expired_unread: Counter,
     expired_failed: Counter,
-    /// By reader, of those with any.
+    /// By subscription, of those with any.
     redelivered: Mutex<HashMap<SubscriptionKey, u64>>,
 }
 
@@ -107,31 +107,31 @@ impl Messages {
         messages
     }
 
-    /// A batch of a reader was given to a consumer.
-    pub fn delivered(&self, reader: SubscriptionKey, first: usize, again: usize) {
+    /// A batch of a subscription was given to a consumer.
+    pub fn delivered(&self, subscription: SubscriptionKey, first: usize, again: usize) {
         add(&self.first, first);
         add(&self.again, again);
         if again > 0 {
             let mut redelivered = self.redelivered.lock().unwrap_or_else(PoisonError::into_inner);
-            if redelivered.len() >= READERS_MAX {
+            if redelivered.len() >= SUBSCRIPTIONS_MAX {
                 redelivered.clear();
             }
-            *redelivered.entry(reader).or_default() += u64::try_from(again).unwrap_or(u64::MAX);
+            *redelivered.entry(subscription).or_default() += u64::try_from(again).unwrap_or(u64::MAX);
         }
     }
 
-    /// How many messages of a reader this replica has given out again.
-    pub(crate) fn redelivered(&self, reader: SubscriptionKey) -> u64 {
-        self.redelivered.lock().unwrap_or_else(PoisonError::into_inner).get(&reader).copied().unwrap_or_default()
+    /// How many messages of a subscription this replica has given out again.
+    pub(crate) fn redelivered(&self, subscription: SubscriptionKey) -> u64 {
+        self.redelivered.lock().unwrap_or_else(PoisonError::into_inner).get(&subscription).copied().unwrap_or_default()
     }
 
-    /// The readers to which this replica has given most messages again, at most so many, with how many.
+    /// The subscriptions to which this replica has given most messages again, at most so many, with how many.
     pub(crate) fn most_redelivered(&self, limit: usize) -> Vec<(SubscriptionKey, u64)> {
         let redelivered = self.redelivered.lock().unwrap_or_else(PoisonError::into_inner);
         let mut most: Vec<(SubscriptionKey, u64)> =
-            redelivered.iter().map(|(reader, count)| (*reader, *count)).collect();
+            redelivered.iter().map(|(subscription, count)| (*subscription, *count)).collect();
         drop(redelivered);
-        most.sort_by_key(|(reader, count)| (std::cmp::Reverse(*count), *reader));
+        most.sort_by_key(|(subscription, count)| (std::cmp::Reverse(*count), *subscription));
         most.truncate(limit);
         most
     }

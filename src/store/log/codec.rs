@@ -28,7 +28,7 @@ const REASON_LEASE_EXPIRED: u32 = 2;
 pub struct CorruptPayload(String);
 
 /// Room for the record of a message with few labels.
-pub(crate) fn room(message: &NewMessage) -> usize {
+pub(crate) fn record_capacity(message: &NewMessage) -> usize {
     let trace = message.trace.map_or(0, |_| trace::STORED_BYTES + 2);
     message.size_bytes() + RECORD_OVERHEAD_BYTES + trace
 }

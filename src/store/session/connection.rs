@@ -14,7 +14,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(5);
 /// Statements of lanes look rows up by key, however small their table was when they were planned: a plan that reads a small
 /// table whole would still be there when it is large.
-const STEADY_PLANS: [(&str, &str); 6] = [
+const LOOKUP_ONLY_PLANS: [(&str, &str); 6] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_hashjoin", "off"),
@@ -23,7 +23,7 @@ const STEADY_PLANS: [(&str, &str); 6] = [
     ("jit", "off"),
 ];
 /// A connection not used for this long is tried before use.
-const REST: Duration = Duration::from_millis(250);
+const IDLE_PING_AFTER: Duration = Duration::from_millis(250);
 /// A lane waits no longer than this for a lock. Other replicas hold those of hot rows for as long as their commits take; whoever
 /// holds one for longer is somebody else, and others of the flush need not wait for it.
 const LOCK_PATIENCE: &str = "100ms";
@@ -88,7 +88,7 @@ impl LaneConnection {
                 Durability::Asynchronous => "off",
             };
             let settings = [("synchronous_commit", commit), ("lock_timeout", LOCK_PATIENCE)];
-            let session = self.store.session(self.name).with(settings).with(STEADY_PLANS);
+            let session = self.store.session(self.name).with(settings).with(LOOKUP_ONLY_PLANS);
             let connecting = tokio::time::timeout(CONNECT_TIMEOUT, session.connect());
             let connected =
                 connecting.await.map_err(|_| Error::unavailable("the database did not answer in time"))??;
@@ -110,7 +110,7 @@ impl LaneConnection {
 
     /// A connection that has rested may have died unnoticed; better to find out before work is entrusted to it.
     async fn drop_dead(&mut self) {
-        let rested = self.used_at.elapsed() > REST;
+        let rested = self.used_at.elapsed() > IDLE_PING_AFTER;
         self.used_at = Instant::now();
         if let Some(connection) = self.connection.as_mut().filter(|_| rested) {
             let ping = tokio::time::timeout(CONNECT_TIMEOUT, connection.ping()).await;

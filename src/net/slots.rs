@@ -10,7 +10,7 @@ const SHARE: usize = 4;
 
 /// So many places.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub(super) struct Slots {
     max: usize,
     taken: Mutex<Taken>,
 }
@@ -30,14 +30,14 @@ pub(super) enum Full {
     ForOwner,
 }
 
-impl Shares {
+impl Slots {
     /// With this many places.
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, taken: Mutex::default() })
     }
 
     /// A place for this owner, until it is dropped.
-    pub(super) fn take(self: &Arc<Self>, owner: &str) -> Result<Share, Full> {
+    pub(super) fn take(self: &Arc<Self>, owner: &str) -> Result<Slot, Full> {
         let mut taken = self.lock();
         let left = self.max.saturating_sub(taken.total);
         let own = taken.by_owner.get_key_value(owner).map(|(owner, own)| (Arc::clone(owner), *own));
@@ -51,7 +51,7 @@ impl Shares {
         taken.total += 1;
         taken.by_owner.insert(Arc::clone(&owner), own + 1);
         drop(taken);
-        Ok(Share { shares: Arc::clone(self), owner })
+        Ok(Slot { shares: Arc::clone(self), owner })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -61,12 +61,12 @@ impl Shares {
 
 /// A place, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
-    shares: Arc<Shares>,
+pub(super) struct Slot {
+    shares: Arc<Slots>,
     owner: Arc<str>,
 }
 
-impl Drop for Share {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.shares.lock();
         taken.total = taken.total.saturating_sub(1);
@@ -83,7 +83,7 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
-    fn fill(shares: &Arc<Shares>, owner: &str) -> (Vec<Share>, Full) {
+    fn fill(shares: &Arc<Slots>, owner: &str) -> (Vec<Slot>, Full) {
         let mut held = Vec::new();
         loop {
             match shares.take(owner) {
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn one_owner_never_has_them_all() {
-        let shares = Shares::new(100);
+        let shares = Slots::new(100);
         let (greedy, full) = fill(&shares, "a");
         assert_eq!((greedy.len(), full), (80, Full::ForOwner));
         let (other, _) = fill(&shares, "b");
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_last_place_is_the_last() {
-        let shares = Shares::new(2);
+        let shares = Slots::new(2);
         let _held = [shares.take("a").unwrap(), shares.take("b").unwrap()];
         assert_eq!(shares.take("c").unwrap_err(), Full::ForAll);
     }

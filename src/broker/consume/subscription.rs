@@ -1,4 +1,4 @@
-//! What a lane knows of one reader, and the consumers that wait for it.
+//! What a lane knows of one subscription, and the consumers that wait for it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::domain::labels::{self, LabelRule};
 use crate::domain::lease::SubscriptionState;
 use crate::store::subscriptions::claims::{Claim, Claimed};
 
-/// Where a reader's next messages come from.
+/// Where a subscription's next messages come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NextSource {
     /// FIFO, and a batch is in flight.
@@ -25,8 +25,8 @@ pub(super) enum NextSource {
     Nothing,
 }
 
-/// One reader.
-pub(super) struct Reader {
+/// One subscription.
+pub(super) struct Subscription {
     /// FIFO.
     pub exclusive: bool,
     /// How long messages of its stream are kept.
@@ -41,7 +41,7 @@ pub(super) struct Reader {
     in_flight: Option<LeaseId>,
     /// Another replica claims too, as a lost claim has shown: its row has to be read before each claim, until it is found as
     /// the claim before has left it.
-    contested: bool,
+    contended: bool,
     /// The version after the last claim here.
     left_at: i64,
     read_at: Instant,
@@ -49,8 +49,8 @@ pub(super) struct Reader {
     kept_len: usize,
 }
 
-impl Reader {
-    /// A reader that a consumer asks for.
+impl Subscription {
+    /// A subscription that a consumer asks for.
     pub(super) fn new(request: &ClaimRequest) -> Self {
         let now = Instant::now();
         Self {
@@ -60,7 +60,7 @@ impl Reader {
             state: None,
             end: 0,
             in_flight: None,
-            contested: false,
+            contended: false,
             left_at: 0,
             read_at: now,
             used_at: now,
@@ -107,7 +107,7 @@ impl Reader {
     /// Its row was read.
     pub(super) fn set_state(&mut self, state: SubscriptionState) {
         self.end = state.tail;
-        self.contested &= state.version != self.left_at;
+        self.contended &= state.version != self.left_at;
         self.state = Some(state);
         self.in_flight = None;
         self.read_at = Instant::now();
@@ -132,14 +132,14 @@ impl Reader {
             claim.leases.iter().for_each(|lease| self.given(lease.id));
         }
         self.left_at = claim.version + 1;
-        if self.contested {
+        if self.contended {
             self.forget_state();
         }
     }
 
     /// A claim was too late: its row had moved.
     pub(super) fn lost(&mut self) {
-        self.contested = true;
+        self.contended = true;
         self.forget_state();
     }
 
@@ -152,7 +152,7 @@ impl Reader {
     }
 
     /// A batch was settled whole, with success. When it was the only one, nothing else about the row has changed.
-    pub(super) fn freed(&mut self, lease: LeaseId) {
+    pub(super) fn lease_ended(&mut self, lease: LeaseId) {
         match &mut self.state {
             Some(state) if self.in_flight == Some(lease) => (state.has_leases, self.in_flight) = (false, None),
             _ => self.forget_state(),
@@ -222,7 +222,7 @@ impl Reader {
         new.into_iter().for_each(|request| drop(request.reply.send(Err(error.clone()))));
     }
 
-    /// A consumer whose label rule could bind the reader, when it has none yet.
+    /// A consumer whose label rule could bind the subscription, when it has none yet.
     pub(super) fn first_rule(&self) -> Option<LabelRule> {
         self.state.as_ref().filter(|state| state.rule.is_none())?;
         self.waiting.iter().find_map(|request| request.rule.clone())
@@ -246,24 +246,24 @@ mod tests {
     const OWN: LeaseId = LeaseId(Uuid::from_u128(1));
     const OTHER: LeaseId = LeaseId(Uuid::from_u128(2));
 
-    /// A FIFO reader of a stream with messages.
-    fn reader(has_leases: bool) -> Reader {
+    /// A FIFO subscription of a stream with messages.
+    fn subscription(has_leases: bool) -> Subscription {
         let now = Instant::now();
         let (retention, waiting) = (Duration::from_secs(1), VecDeque::new());
-        let mut reader = Reader {
+        let mut subscription = Subscription {
             exclusive: true,
             retention,
             waiting,
             state: None,
             end: 0,
             in_flight: None,
-            contested: false,
+            contended: false,
             left_at: 0,
             read_at: now,
             used_at: now,
             kept_len: 0,
         };
-        reader.set_state(SubscriptionState {
+        subscription.set_state(SubscriptionState {
             key: SubscriptionKey { stream: StreamId(1), subscription: SubscriptionId(1) },
             place: Place { block: 0, line: 1 },
             version: 1,
@@ -276,54 +276,54 @@ mod tests {
             failed_next: true,
             has_leases,
         });
-        reader
+        subscription
     }
 
     #[test]
     fn failed_and_new_messages_share_the_deliveries_but_of_a_fifo_queue() {
         for (exclusive, expected) in [(true, NextSource::Failed), (false, NextSource::Both)] {
-            let mut reader = Reader { exclusive, ..reader(false) };
-            let state = reader.state.as_mut().expect("read");
+            let mut subscription = Subscription { exclusive, ..subscription(false) };
+            let state = subscription.state.as_mut().expect("read");
             state.has_retries = true;
-            assert_eq!(reader.next_source(), expected);
-            reader.end = 0;
-            assert_eq!(reader.next_source(), NextSource::Failed, "nothing is new");
+            assert_eq!(subscription.next_source(), expected);
+            subscription.end = 0;
+            assert_eq!(subscription.next_source(), NextSource::Failed, "nothing is new");
         }
     }
 
     #[test]
     fn a_batch_given_out_here_frees_the_next_without_a_look_at_the_row() {
-        let mut reader = reader(false);
+        let mut subscription = subscription(false);
         for lease in [OWN, OTHER] {
-            reader.given(lease);
-            assert_eq!(reader.next_source(), NextSource::Blocked);
-            reader.freed(lease);
-            assert_eq!(reader.next_source(), NextSource::Log);
+            subscription.given(lease);
+            assert_eq!(subscription.next_source(), NextSource::Blocked);
+            subscription.lease_ended(lease);
+            assert_eq!(subscription.next_source(), NextSource::Log);
         }
     }
 
     #[test]
     fn a_batch_that_is_not_known_has_the_row_read_again() {
-        let mut read = reader(true);
-        read.freed(OWN);
+        let mut read = subscription(true);
+        read.lease_ended(OWN);
         assert!(read.state.is_none(), "given out before the row was read");
-        let mut given = reader(false);
+        let mut given = subscription(false);
         given.given(OWN);
-        given.freed(OTHER);
+        given.lease_ended(OTHER);
         assert!(given.state.is_none());
-        let mut read_again = reader(false);
+        let mut read_again = subscription(false);
         read_again.given(OWN);
-        read_again.set_state(reader(true).state.expect("read"));
-        read_again.freed(OWN);
+        read_again.set_state(subscription(true).state.expect("read"));
+        read_again.lease_ended(OWN);
         assert!(read_again.state.is_none(), "another one may be in flight by now");
     }
 
     /// The row as another read finds it.
     fn found(version: i64) -> SubscriptionState {
-        SubscriptionState { version, ..reader(false).state.expect("read") }
+        SubscriptionState { version, ..subscription(false).state.expect("read") }
     }
 
-    fn claim_at(reader: &mut Reader, version: i64) {
+    fn claim_at(subscription: &mut Subscription, version: i64) {
         let SubscriptionState { key, place, cursor_time, .. } = found(version);
         let claim = Claim {
             key,
@@ -339,20 +339,20 @@ mod tests {
             failed_next: true,
             leases: Vec::new(),
         };
-        reader.claimed(Claimed { place, has_retries: false }, &claim);
+        subscription.claimed(Claimed { place, has_retries: false }, &claim);
     }
 
     #[test]
     fn a_reader_that_lost_a_claim_is_read_before_each_until_nobody_else_claims() {
-        let mut reader = reader(false);
-        claim_at(&mut reader, 1);
-        assert_eq!(reader.state.as_ref().map(|state| (state.version, state.cursor)), Some((2, 5)));
-        reader.lost();
+        let mut subscription = subscription(false);
+        claim_at(&mut subscription, 1);
+        assert_eq!(subscription.state.as_ref().map(|state| (state.version, state.cursor)), Some((2, 5)));
+        subscription.lost();
         for (version, found_as_left) in [(4, false), (7, false), (8, true)] {
-            assert!(reader.state.is_none(), "{version}");
-            reader.set_state(found(version));
-            claim_at(&mut reader, version);
-            assert_eq!(reader.state.is_some(), found_as_left, "{version}");
+            assert!(subscription.state.is_none(), "{version}");
+            subscription.set_state(found(version));
+            claim_at(&mut subscription, version);
+            assert_eq!(subscription.state.is_some(), found_as_left, "{version}");
         }
     }
 }
