@@ -99,7 +99,7 @@ pub(super) struct Core {
     pub memory: Memory,
     /// Recent segments.
     pub cache: SegmentCache,
-    /// Leases given out here.
+    /// Leases granted here.
     pub(crate) timers: LeaseTimers,
     /// Wake-ups for other replicas.
     pub(crate) notify_buffer: NotifyBuffer,

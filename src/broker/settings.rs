@@ -26,7 +26,7 @@ pub struct Settings {
     pub groups_per_queue: i32,
     /// Connections that commit sends; streams are hashed onto them.
     pub append_lanes: usize,
-    /// Connections that give out leases.
+    /// Connections that grant leases.
     pub claim_lanes: usize,
     /// Connections that commit acknowledgements.
     pub settle_lanes: usize,

@@ -25,7 +25,7 @@ pub struct Handler {
     pub lease: LeaseId,
     /// The message.
     pub offset: i64,
-    /// Messages in the lease when it was given out.
+    /// Messages in the lease when it was granted.
     pub batch_len: u8,
 }
 

@@ -36,7 +36,7 @@ impl fmt::Display for ProjectId {
 }
 
 fn hyphenated(value: &str) -> Option<Uuid> {
-    // Only the form that the service hands out: 36 characters with hyphens.
+    // Only the form that the service generates: 36 characters with hyphens.
     (value.len() == 36).then(|| Uuid::try_parse(value).ok()).flatten()
 }
 
@@ -99,7 +99,7 @@ pub struct SubscriptionKey {
 
 /// One delivered batch; random, so that a handler of an older delivery never fits a newer one.
 ///
-/// The last six bytes are when the lease was to end, as it was given out: when its row is gone, that still tells late acknowledgements
+/// The last six bytes are when the lease was to end when it was granted: when its row is gone, that still tells late acknowledgements
 /// from repeated ones. They are the last ones, so that ids stay as evenly spread over their index as random ones are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(pub Uuid);

@@ -1,4 +1,4 @@
-//! Decides what becomes of deliveries that are settled one by one: acknowledged, due again, dead letter, or expired.
+//! Decides what becomes of deliveries that are settled one by one: acknowledged, redelivered, dead letter, or expired.
 
 use std::collections::{BTreeMap, BTreeSet};
 

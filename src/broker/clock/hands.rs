@@ -21,7 +21,7 @@ pub(crate) const ERROR_MAX: Duration = Duration::from_millis(300);
 /// A reading better than this is good.
 const GOOD_READING: Duration = Duration::from_millis(100);
 /// How far ahead the clock may be when it stands still to let Postgres's catch up. Less than the shortest lease, so that a lease
-/// given out by a replica that has started since has not ended here before it began. Beyond it, the clock goes back.
+/// granted by a replica that has started since has not ended here before it began. Beyond it, the clock goes back.
 pub(crate) const STAND_STILL_MAX: Duration = Duration::from_secs(5);
 /// A step ahead of more than this does not let messages expire at once.
 const EXPIRY_STEP_MIN: Duration = Duration::from_secs(60);

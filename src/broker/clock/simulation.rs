@@ -172,7 +172,7 @@ impl World {
         }
     }
 
-    /// Any replica gives out a lease. Those that run while not everybody has noticed a step are left out: by Postgres's clock
+    /// Any replica grants a lease. Those that run while not everybody has noticed a step are left out: by Postgres's clock
     /// they end when that says, and not everybody knows it.
     fn lease(&mut self) {
         if (0..self.replicas.len()).any(|index| !self.has_noticed(index)) {

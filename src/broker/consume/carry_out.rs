@@ -17,10 +17,10 @@ struct Claiming<'a> {
 }
 
 impl ClaimLane {
-    /// Carries out the claims and hands out what was claimed; subscriptions that moved meanwhile are read and tried again.
+    /// Carries out the claims and delivers what was claimed; subscriptions that moved meanwhile are read and tried again.
     ///
     /// # Errors
-    /// `Unavailable` when the connection is lost. Consumers are back in line, and leases that may have been given out end.
+    /// `Unavailable` when the connection is lost. Consumers are back in line, and leases that may have been granted end.
     pub(super) async fn carry_out(&mut self, mut planned: Vec<Planned>) -> Result<()> {
         // Finding messages may have taken its time; leases begin now, and last by the clock of any replica.
         let now = self.core.clock.latest();
@@ -100,7 +100,7 @@ impl Parts for Claiming<'_> {
             part.into_iter().partition(|planned| claimed.contains_key(&planned.claim.key));
         for planned in given {
             if let Some(claimed) = claimed.get(&planned.claim.key) {
-                self.lane.hand_out(planned, *claimed);
+                self.lane.deliver(planned, *claimed);
             }
         }
         self.missed(missed);

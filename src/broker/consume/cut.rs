@@ -28,7 +28,7 @@ pub(super) struct Batch {
 pub(super) struct Deliverable {
     /// Messages never claimed, in the order of the stream.
     pub new: VecDeque<Candidate>,
-    /// Messages that have failed before, in the order in which they come again.
+    /// Messages that have failed before, in the order of their redelivery.
     pub failed: VecDeque<Candidate>,
     /// Whether a failed one may come before the next new one.
     pub failed_next: bool,

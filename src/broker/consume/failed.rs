@@ -24,7 +24,7 @@ const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The failed messages of one subscription.
 #[derive(Debug, Default)]
 pub(super) struct FoundFailed {
-    /// Those that may be delivered, in the order in which they come again.
+    /// Those that may be delivered, in the order of their redelivery.
     pub(crate) candidates: VecDeque<Candidate>,
     /// Those that have expired, are not selected any more, or cannot be read.
     pub dropped: Vec<i64>,
@@ -81,7 +81,7 @@ impl ClaimLane {
         });
         let reach = self.reach(messages.collect(), budget).await?;
         let found = in_turn().map(|(key, rows)| {
-            let rule = self.subscriptions.get(&key).and_then(|subscription| subscription.state.as_ref()?.rule.as_ref());
+            let rule = self.subscriptions.get(&key).and_then(|subscription| subscription.row()?.rule.as_ref());
             (key, found(key.stream, rows, horizons[&key], rule, &reach))
         });
         all.extend(found);
@@ -96,7 +96,7 @@ impl ClaimLane {
         for key in keys {
             let Some(subscription) = self.subscriptions.get_mut(key) else { continue };
             let wanted = subscription.failed_wanted();
-            let Some(state) = subscription.state.as_ref().filter(|_| wanted > 0) else { continue };
+            let Some(state) = subscription.row().filter(|_| wanted > 0) else { continue };
             if room == 0 {
                 let undecided_from = Some(state.retry_cursor + 1);
                 undecided.insert(*key, FoundFailed { undecided_from, ..FoundFailed::default() });

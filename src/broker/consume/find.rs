@@ -88,7 +88,7 @@ impl ClaimLane {
                     // crash takes back what a wake-up has told of.
                     scan.skip_to(state.tail);
                     if scan.offset < end {
-                        self.subscriptions.get_mut(&state.key).into_iter().for_each(Subscription::forget_state);
+                        self.subscriptions.get_mut(&state.key).into_iter().for_each(Subscription::forget_row);
                         break;
                     }
                 }

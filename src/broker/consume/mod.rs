@@ -1,4 +1,4 @@
-//! The claim lane: gives out leases.
+//! The claim lane: grants leases.
 //!
 //! A lane owns what it knows of the subscriptions hashed to it, so there is nothing to lock: requests and events arrive in its
 //! queue, and each round serves all subscriptions that can be served with one statement. A request that cannot be served stays
@@ -17,6 +17,7 @@ mod scan;
 mod states;
 mod subscription;
 mod suspects;
+mod view;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -128,7 +129,7 @@ struct ClaimLane {
     cycle: FlushCycle,
 }
 
-/// Gives out leases until the lane is closed.
+/// Grants leases until the lane is closed.
 pub(super) async fn run(core: Arc<Core>, queue: Arc<LaneQueue<ClaimMessage>>) {
     let durability = if core.settings.synchronous_leases { Durability::Synchronous } else { Durability::Asynchronous };
     let mut lane = ClaimLane {
@@ -186,7 +187,7 @@ impl ClaimLane {
             self.wake_stream(stream, |subscription| subscription.grown_to(tail));
         }
         if news.changed {
-            return self.wake_stream(stream, Subscription::forget_state);
+            return self.wake_stream(stream, Subscription::forget_row);
         }
         for lease in news.ended_leases {
             if let Some(subscription) = self.subscriptions.get_mut(&lease.subscription) {
@@ -219,7 +220,7 @@ impl ClaimLane {
     /// Has all subscriptions read again, also those whose consumers are about to come back: many together cost less than each alone.
     fn refresh(&mut self) {
         for (key, subscription) in &mut self.subscriptions {
-            subscription.forget_state();
+            subscription.forget_row();
             if !self.suspects.is_resting(*key) {
                 self.ready.insert(*key);
             }

@@ -12,7 +12,7 @@ const ENDED_LEASES_MAX: usize = 64;
 pub(crate) struct StreamNews {
     /// Where it ends now, if it has grown.
     pub(super) tail: Option<i64>,
-    /// Its subscriptions have messages due again, their batches in flight have ended, or they are gone.
+    /// Its subscriptions have messages to be redelivered, their batches in flight have ended, or they are gone.
     pub(super) changed: bool,
     /// Whole batches of FIFO subscriptions that were acknowledged here.
     pub(super) ended_leases: BTreeSet<LeaseKey>,

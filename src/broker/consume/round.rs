@@ -63,7 +63,7 @@ impl ClaimLane {
         if let Err(error) = served {
             for key in &keys {
                 if let Some(subscription) = self.subscriptions.get_mut(key) {
-                    subscription.forget_state();
+                    subscription.forget_row();
                     subscription.fail_new(&error);
                 }
             }
@@ -94,7 +94,7 @@ impl ClaimLane {
         }
         for key in keys {
             let served = |subscription: &Subscription| {
-                !subscription.is_waiting() || (subscription.state.is_some() && !subscription.has_messages())
+                !subscription.is_waiting() || (subscription.row().is_some() && !subscription.has_messages())
             };
             if self.subscriptions.get(key).is_some_and(|subscription| !served(subscription)) {
                 self.make_ready(*key);
@@ -103,7 +103,7 @@ impl ClaimLane {
         Ok(())
     }
 
-    /// What each may give out now. Those that the round has no room for, or not for all they have, are the first of the next one.
+    /// What each may deliver now. Those that the round has no room for, or not for all they have, are the first of the next one.
     async fn plan_all(&mut self, keys: &[SubscriptionKey], budget: &mut RoundBudget) -> Result<Vec<Planned>> {
         let now = self.core.clock.now();
         let mut failed = self.find_failed_of_each(keys, budget).await?;
@@ -173,7 +173,7 @@ impl ClaimLane {
                         continue;
                     }
                 }
-                self.subscriptions.get_mut(key).into_iter().for_each(Subscription::forget_state);
+                self.subscriptions.get_mut(key).into_iter().for_each(Subscription::forget_row);
                 // Other replicas know the subscription as unbound, and would let a consumer with another rule wait.
                 self.core.notify_buffer.push(Wakeup::Changed(key.stream));
                 bound.push(*key);
@@ -186,7 +186,7 @@ impl ClaimLane {
         Ok(())
     }
 
-    /// What one subscription may give out now, cut into batches; `None` when there is nothing to claim.
+    /// What one subscription may deliver now, cut into batches; `None` when there is nothing to claim.
     async fn plan(
         &mut self,
         key: SubscriptionKey,
@@ -198,7 +198,7 @@ impl ClaimLane {
         let (source, exclusive) = (subscription.next_source(), subscription.exclusive);
         let horizon = self.core.horizon(subscription.retention);
         let (wanted, end) = (subscription.wanted(MESSAGES_MAX), subscription.end);
-        let Some(state) = subscription.state.clone().filter(|_| wanted > 0) else { return Ok(None) };
+        let Some(state) = subscription.row().cloned().filter(|_| wanted > 0) else { return Ok(None) };
         let mut found = Found { new: None, failed };
         if matches!(source, NextSource::Log | NextSource::Both) {
             found.new = Some(self.find_new(&state, end, horizon, wanted, budget).await?);
@@ -221,7 +221,7 @@ impl ClaimLane {
             }
             // Somebody else has taken what was to be read.
             None if matches!(source, NextSource::Failed | NextSource::Both) && !is_undecided => {
-                subscription.forget_state()
+                subscription.forget_row()
             }
             None => {}
         }
@@ -231,14 +231,14 @@ impl ClaimLane {
     /// Puts consumers back at the head of the line.
     pub(super) fn give_back(&mut self, planned: Planned) {
         if let Some(subscription) = self.subscriptions.get_mut(&planned.claim.key) {
-            subscription.forget_state();
+            subscription.forget_row();
             for (_, _, batch) in planned.batches.into_iter().rev() {
                 subscription.waiting.push_front(batch.request);
             }
         }
     }
 
-    pub(super) fn hand_out(&mut self, planned: Planned, claimed: Claimed) {
+    pub(super) fn deliver(&mut self, planned: Planned, claimed: Claimed) {
         let key = planned.claim.key;
         planned.expired.into_iter().for_each(|expired| self.tell_expired(key, expired));
         if let Some(subscription) = self.subscriptions.get_mut(&key) {

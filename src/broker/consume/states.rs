@@ -24,7 +24,7 @@ impl ClaimLane {
     /// many is few statements. Subscriptions that are gone are answered and forgotten, and one whose row cannot be read fails no other.
     pub(super) async fn read_states(&mut self, keys: &[SubscriptionKey]) -> Result<()> {
         let unknown = |key: &SubscriptionKey| {
-            let subscription = self.subscriptions.get(key).filter(|subscription| subscription.state.is_none())?;
+            let subscription = self.subscriptions.get(key).filter(|subscription| subscription.row().is_none())?;
             Some((*key, subscription.exclusive))
         };
         let mut wanted: Vec<Wanted> = keys.iter().filter_map(unknown).collect();
@@ -56,11 +56,11 @@ impl ClaimLane {
     fn have_read(&mut self, wanted: &[Wanted], states: Vec<SubscriptionState>) {
         for state in states {
             if let Some(subscription) = self.subscriptions.get_mut(&state.key) {
-                subscription.set_state(state);
+                subscription.read(state);
             }
         }
         for (key, _) in wanted {
-            if self.subscriptions.get(key).is_some_and(|subscription| subscription.state.is_none())
+            if self.subscriptions.get(key).is_some_and(|subscription| subscription.row().is_none())
                 && let Some(mut subscription) = self.forget(*key)
             {
                 subscription.fail_all(&Error::new(ErrorKind::GroupNotFound, "group_id: the group was deleted"));

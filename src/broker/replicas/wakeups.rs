@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) enum Wakeup {
     /// A stream has grown to this offset.
     Appended(StreamId, i64),
-    /// A subscription of the stream has messages due again, its batch in flight has ended, or it is gone.
+    /// A subscription of the stream has messages to be redelivered, its batch in flight has ended, or it is gone.
     Changed(StreamId),
     /// What is known of a queue does not hold: it or one of its groups is gone.
     Deleted(QueueId),

@@ -11,7 +11,7 @@ use crate::observe::metrics::ClockStep;
 use crate::store::session::clock::ClockConnection;
 use crate::store::subscriptions::leases;
 
-/// Leases end within this, by any clock: what is further ahead was given out by one that has been put back since.
+/// Leases end within this, by any clock: what is further ahead was granted by one that has been put back since.
 const LEASES_WITHIN: Duration = Duration::from_secs(LEASE_SECONDS.end().unsigned_abs() + 10);
 /// Smaller steps are what a time service does to a clock.
 const STEP_WARN_MIN: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ fn told(by: Duration, what: &'static str) {
     }
 }
 
-/// Leases given out before a long step back would run that much too long: they are moved back along with the clock. Whichever
+/// Leases granted before a long step back would run that much too long: they are moved back along with the clock. Whichever
 /// replica does it first has done it for all.
 async fn bring_leases_back(core: &Core, by: Duration) -> Result<()> {
     let limit = core.clock.now().plus(LEASES_WITHIN);

@@ -29,7 +29,7 @@ impl LeaseTimers {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a lease that was given out.
+    /// Adds a lease that was granted.
     pub(crate) fn add(&self, lease: LeaseKey, end: Timestamp) {
         let mut inner = self.lock();
         let first = inner.by_end.first_key_value().is_none_or(|((earliest, _), _)| end < *earliest);

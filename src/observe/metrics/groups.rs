@@ -29,11 +29,11 @@ pub struct GroupSample {
     pub backlog: i64,
     /// Messages that have expired without having been claimed, until the group consumes again.
     pub expired: i64,
-    /// Messages that this replica has given out again.
+    /// Messages that this replica has redelivered.
     pub(crate) redelivered: u64,
     /// Messages in leases.
     pub in_flight: i64,
-    /// Messages that have failed and are due again.
+    /// Messages that have failed and wait for redelivery.
     pub failed: i64,
     /// Messages that have become dead letters.
     pub dead_letters: i64,
@@ -109,7 +109,7 @@ impl Groups {
                 &groups.expired,
             ),
             ("group_in_flight_messages", "Messages of a group in leases", &groups.in_flight),
-            ("group_failed_messages", "Messages of a group that have failed and are due again", &groups.failed),
+            ("group_failed_messages", "Messages of a group that have failed and wait for redelivery", &groups.failed),
             ("group_dead_letter_messages", "Dead letters a group has ever had", &groups.dead_letters),
             ("group_dead_letters_waiting", "Dead letters of a group that are not acknowledged", &groups.dead_waiting),
             ("group_claims", "Moves whenever a batch is given to a group", &groups.claims),
@@ -124,7 +124,7 @@ impl Groups {
         }
         let help = "Always 1: the ids of queue and group for the API, the numbers of stream and subscription for log and database";
         registry.register("group_ids", help, groups.ids.clone());
-        let help = "Messages of a group that this replica has given out again";
+        let help = "Messages of a group that this replica has redelivered";
         registry.register("group_redelivered_messages", help, groups.redelivered.clone());
         let help = "Age of the oldest dead letter of a group that is not acknowledged";
         registry.register_with_unit("group_dead_letters_oldest", help, Unit::Seconds, groups.dead_oldest.clone());
@@ -160,7 +160,7 @@ impl Groups {
         }
     }
 
-    /// Shows how many messages this replica has given out again, by project, queue and group.
+    /// Shows how many messages this replica has redelivered, by project, queue and group.
     pub(crate) fn show_redelivered(&self, counts: Vec<([String; 3], u64)>) {
         self.redelivered.clear();
         for ([project, queue, group], count) in counts {

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::domain::ids::SubscriptionKey;
 
-/// Subscriptions whose messages are counted one by one when they come again; beyond that all of them are counted anew from zero, as after a
+/// Subscriptions whose messages are counted one by one when they are redelivered; beyond that all of them are counted anew from zero, as after a
 /// restart.
 const SUBSCRIPTIONS_MAX: usize = 100_000;
 
@@ -29,7 +29,7 @@ struct Outcome {
 pub enum Expired {
     /// Nobody has ever had them.
     Unread(i64),
-    /// They had failed, and were due again.
+    /// They had failed, and were to be redelivered.
     Failed(i64),
 }
 
@@ -120,7 +120,7 @@ impl Messages {
         }
     }
 
-    /// How many messages of a subscription this replica has given out again.
+    /// How many messages of a subscription this replica has redelivered.
     pub(crate) fn redelivered(&self, subscription: SubscriptionKey) -> u64 {
         self.redelivered.lock().unwrap_or_else(PoisonError::into_inner).get(&subscription).copied().unwrap_or_default()
     }
