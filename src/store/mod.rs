@@ -7,6 +7,7 @@ pub mod log;
 pub mod metadata;
 pub mod schema;
 pub mod session;
+pub mod sql;
 pub mod subscriptions;
 
 /// In SQL, what tells the locks of one installation from those of another in the same database. In `public` it is nothing, as in versions
@@ -17,6 +18,19 @@ macro_rules! installation {
     };
 }
 use installation;
+
+/// Every statement that can be prepared.
+pub fn statements() -> Vec<sql::Statement> {
+    [
+        health::statements(),
+        log::statements(),
+        metadata::statements(),
+        schema::all_statements(),
+        session::statements(),
+        subscriptions::all_statements(),
+    ]
+    .concat()
+}
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
-use crate::store::metadata::rows::from_row;
+use crate::store::sql::{Sql, from_row, parameters, row, statements};
 
 /// What a group has left to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,12 +83,22 @@ impl GroupBacklog {
     }
 }
 
+statements![GROUPS, NAMES, COUNT];
+
+parameters! {
+    struct Groups {
+        now: Timestamp,
+        horizon: Timestamp,
+        limit: i64,
+    }
+}
+
 // The largest backlogs and the oldest messages first, in turns: neither hides the other. Expired messages count as long as nobody has looked
 // at the log. The tables of leases and retries swing between empty and many
 // rows, and misled by old statistics a join with either may take a minute. So all rows of readers are added up in one pass
 // before anything is joined, and that only by unique keys. Only for groups that are shown is the log looked at, one step into
 // its primary key. 20,000 groups with 70,000 rows take half a second.
-const GROUPS: &str = "
+static GROUPS: Sql<Groups, GroupBacklog> = Sql::new("
 WITH outstanding AS (
     SELECT stream_id, subscription_id, cursor_offset, cursor_time, version, passed_over,
            0 AS leased, 0 AS failed, NULL::timestamptz AS oldest
@@ -116,7 +126,7 @@ WITH outstanding AS (
     GROUP BY c.group_id
 ), ranked AS (
     SELECT r.*, q.project_id, q.name AS queue, q.retention_hours, q.stream_id, t.next_offset,
-           $1 - make_interval(hours => q.retention_hours) AS horizon, count(*) OVER () AS total,
+           $now::timestamptz - make_interval(hours => q.retention_hours) AS horizon, count(*) OVER () AS total,
            row_number() OVER (ORDER BY t.next_offset - r.cursor_offset + r.leased + r.failed DESC) AS by_backlog,
            row_number() OVER (ORDER BY least(r.oldest, CASE WHEN t.next_offset > r.cursor_offset THEN r.cursor_time END)) AS by_age
     FROM readers AS r
@@ -124,7 +134,7 @@ WITH outstanding AS (
     JOIN streams AS t ON t.stream_id = q.stream_id
     WHERE r.cursor_offset IS NOT NULL
 ), shown AS (
-    SELECT * FROM ranked ORDER BY least(by_backlog, by_age), subscription_id LIMIT $3
+    SELECT * FROM ranked ORDER BY least(by_backlog, by_age), subscription_id LIMIT $limit
 )
 SELECT s.project_id, s.queue, s.name, s.retention_hours, s.queue_id, s.group_id, s.stream_id, s.subscription_id, s.leased, s.failed,
        s.version, s.cursor_offset, s.passed_over,
@@ -139,39 +149,53 @@ LEFT JOIN streams AS d ON d.stream_id = s.dead_stream_id
 LEFT JOIN LATERAL (
     SELECT greatest(g.base_offset, s.cursor_offset) AS first_offset, g.appended_at FROM segments AS g
     WHERE s.next_offset > s.cursor_offset AND g.stream_id = s.stream_id AND g.appended_at >= s.cursor_time
-      AND g.appended_at > $2 AND g.appended_at > s.horizon AND g.base_offset + g.message_count > s.cursor_offset
+      AND g.appended_at > $horizon AND g.appended_at > s.horizon AND g.base_offset + g.message_count > s.cursor_offset
     ORDER BY g.appended_at, g.base_offset LIMIT 1
 ) AS m ON true
 LEFT JOIN LATERAL (
     SELECT greatest(g.base_offset, s.dead_cursor) AS first_offset, g.appended_at FROM segments AS g
     WHERE d.next_offset > s.dead_cursor AND g.stream_id = s.dead_stream_id AND g.appended_at >= s.dead_cursor_time
-      AND g.appended_at > $2 AND g.base_offset + g.message_count > s.dead_cursor
+      AND g.appended_at > $horizon AND g.base_offset + g.message_count > s.dead_cursor
     ORDER BY g.appended_at, g.base_offset LIMIT 1
-) AS n ON true";
+) AS n ON true");
 
 /// The groups with the largest backlogs and those with the oldest messages, at most `limit`. Of every stream has expired what was appended at
 /// the horizon or before.
 #[tracing::instrument(name = "observe::groups", level = "debug", skip_all)]
 pub(crate) async fn groups(pool: &PgPool, now: Timestamp, horizon: Timestamp, limit: i64) -> Result<Vec<GroupBacklog>> {
-    Ok(sqlx::query_as(GROUPS).bind(now).bind(horizon).bind(limit).fetch_all(pool).await?)
+    Ok(GROUPS.rows(Groups { now, horizon, limit }).fetch_all(pool).await?)
 }
 
-const NAMES: &str = "
-SELECT q.stream_id, c.subscription_id, q.project_id, q.name, c.name
-FROM consumer_groups AS c JOIN queues AS q USING (queue_id) WHERE c.subscription_id = ANY ($1)";
+row! {
+    struct Named {
+        stream_id: i64,
+        subscription_id: i64,
+        project_id: String,
+        queue: String,
+        name: String,
+    }
+}
+
+static NAMES: Sql<(&[i64],), Named> = Sql::new(
+    "
+SELECT q.stream_id, c.subscription_id, q.project_id, q.name AS queue, c.name
+FROM consumer_groups AS c JOIN queues AS q USING (queue_id) WHERE c.subscription_id = ANY ($1)",
+);
 
 /// Project, queue and group of readers of queues; readers of dead letters are missing in the answer.
 pub(crate) async fn names(pool: &PgPool, readers: &[SubscriptionKey]) -> Result<Vec<(SubscriptionKey, [String; 3])>> {
     let ids: Vec<i64> = readers.iter().map(|reader| reader.subscription.0).collect();
-    let rows: Vec<(i64, i64, String, String, String)> = sqlx::query_as(NAMES).bind(ids).fetch_all(pool).await?;
-    let named = |(stream, subscription, project, queue, group)| {
-        let reader = SubscriptionKey { stream: StreamId(stream), subscription: SubscriptionId(subscription) };
-        (reader, [project, queue, group])
+    let rows = NAMES.rows((&ids,)).fetch_all(pool).await?;
+    let named = |row: Named| {
+        let (stream, subscription) = (StreamId(row.stream_id), SubscriptionId(row.subscription_id));
+        (SubscriptionKey { stream, subscription }, [row.project_id, row.queue, row.name])
     };
     Ok(rows.into_iter().map(named).collect())
 }
 
+static COUNT: Sql<(), (i64,)> = Sql::new("SELECT count(*) FROM consumer_groups");
+
 /// How many groups there are.
 pub(crate) async fn group_count(pool: &PgPool) -> Result<i64> {
-    Ok(sqlx::query_scalar("SELECT count(*) FROM consumer_groups").fetch_one(pool).await?)
+    Ok(COUNT.scalar(()).fetch_one(pool).await?)
 }

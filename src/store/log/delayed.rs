@@ -9,6 +9,7 @@ use super::segments::{self, Append, Landed, Segment};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::store::metadata::deletion;
+use crate::store::sql::{Sql, parameters, row, statements};
 
 /// One message to hide until it is due.
 #[derive(Debug, Clone)]
@@ -21,32 +22,40 @@ pub(crate) struct DelayedRecord {
     pub record: Bytes,
 }
 
-const INSERT: &str = "
+statements![INSERT, LOCK_STREAMS, LOCK_FREE, IS_THERE, NEXT_DUE, DUE_STREAMS, TAKE];
+
+parameters! {
+    struct Insert<'a> {
+        stream_ids: Vec<i64>,
+        due_ats: Vec<Timestamp>,
+        records: Vec<&'a [u8]>,
+    }
+}
+
+static INSERT: Sql<Insert<'static>, ()> = Sql::new("
 INSERT INTO delayed_messages (stream_id, due_at, record)
 SELECT d.stream_id, d.due_at, d.record
-FROM unnest($1::bigint[], $2::timestamptz[], $3::bytea[]) WITH ORDINALITY AS d (stream_id, due_at, record, place)
-ORDER BY d.place";
+FROM unnest($stream_ids::bigint[], $due_ats::timestamptz[], $records::bytea[]) WITH ORDINALITY AS d (stream_id, due_at, record, place)
+ORDER BY d.place");
 
 /// Stores delayed messages; their order is kept among equal due times.
 async fn insert(conn: &mut PgConnection, records: &[DelayedRecord]) -> sqlx::Result<()> {
-    sqlx::query(INSERT)
-        .bind(records.iter().map(|record| record.stream.0).collect::<Vec<_>>())
-        .bind(records.iter().map(|record| record.due_at).collect::<Vec<_>>())
-        .bind(records.iter().map(|record| record.record.as_ref()).collect::<Vec<_>>())
-        .execute(conn)
-        .await?;
+    let parameters = Insert {
+        stream_ids: records.iter().map(|record| record.stream.0).collect(),
+        due_ats: records.iter().map(|record| record.due_at).collect(),
+        records: records.iter().map(|record| record.record.as_ref()).collect(),
+    };
+    INSERT.run(parameters).execute(conn).await?;
     Ok(())
 }
+
+static LOCK_STREAMS: Sql<(&[i64],), (i64,)> =
+    Sql::new("SELECT stream_id FROM streams WHERE stream_id = ANY ($1) ORDER BY stream_id FOR NO KEY UPDATE");
 
 /// Locks streams in order and returns those that exist: what is written for the others would never be read.
 async fn lock_streams(conn: &mut PgConnection, streams: &[StreamId]) -> sqlx::Result<Vec<StreamId>> {
     let ids: Vec<i64> = streams.iter().map(|stream| stream.0).collect();
-    let found: Vec<i64> = sqlx::query_scalar(
-        "SELECT stream_id FROM streams WHERE stream_id = ANY ($1) ORDER BY stream_id FOR NO KEY UPDATE",
-    )
-    .bind(ids)
-    .fetch_all(conn)
-    .await?;
+    let found = LOCK_STREAMS.scalar((&ids,)).fetch_all(conn).await?;
     Ok(found.into_iter().map(StreamId).collect())
 }
 
@@ -128,26 +137,40 @@ enum Lock {
     Gone,
 }
 
+static LOCK_FREE: Sql<(i64,), (bool,)> =
+    Sql::new("SELECT true FROM streams WHERE stream_id = $1 FOR NO KEY UPDATE SKIP LOCKED");
+static IS_THERE: Sql<(i64,), (bool,)> = Sql::new("SELECT true FROM streams WHERE stream_id = $1");
+
 /// Locks a stream unless somebody else has.
 async fn lock_free(conn: &mut PgConnection, stream: StreamId) -> sqlx::Result<Lock> {
-    let taken: Option<bool> =
-        sqlx::query_scalar("SELECT true FROM streams WHERE stream_id = $1 FOR NO KEY UPDATE SKIP LOCKED")
-            .bind(stream.0)
-            .fetch_optional(&mut *conn)
-            .await?;
-    if taken.is_some() {
+    if LOCK_FREE.scalar((stream.0,)).fetch_optional(&mut *conn).await?.is_some() {
         return Ok(Lock::Taken);
     }
-    let there: Option<bool> =
-        sqlx::query_scalar("SELECT true FROM streams WHERE stream_id = $1").bind(stream.0).fetch_optional(conn).await?;
+    let there = IS_THERE.scalar((stream.0,)).fetch_optional(conn).await?;
     Ok(if there.is_some() { Lock::Locked } else { Lock::Gone })
 }
+
+static NEXT_DUE: Sql<(), (Option<Timestamp>,)> = Sql::new("SELECT min(due_at) FROM delayed_messages");
 
 /// When the next delay ends.
 #[tracing::instrument(name = "delayed::next_due", level = "debug", skip_all)]
 pub(crate) async fn next_due(pool: &PgPool) -> sqlx::Result<Option<Timestamp>> {
-    sqlx::query_scalar("SELECT min(due_at) FROM delayed_messages").fetch_one(pool).await
+    NEXT_DUE.scalar(()).fetch_one(pool).await
 }
+
+parameters! {
+    struct DueStreams {
+        now: Timestamp,
+        but: Vec<i64>,
+        limit: i64,
+    }
+}
+
+static DUE_STREAMS: Sql<DueStreams, (i64,)> = Sql::new(
+    "
+SELECT stream_id FROM delayed_messages WHERE due_at <= $now AND stream_id <> ALL ($but)
+GROUP BY stream_id ORDER BY min(due_at) LIMIT $limit",
+);
 
 /// Streams with messages that are due, but for some, at most `limit`.
 #[tracing::instrument(name = "delayed::due_streams", level = "debug", skip_all)]
@@ -157,36 +180,48 @@ pub(crate) async fn due_streams(
     but: impl Iterator<Item = StreamId>,
     limit: i64,
 ) -> sqlx::Result<Vec<StreamId>> {
-    let rows: Vec<i64> = sqlx::query_scalar(
-        "SELECT stream_id FROM delayed_messages WHERE due_at <= $1 AND stream_id <> ALL ($3)
-         GROUP BY stream_id ORDER BY min(due_at) LIMIT $2",
-    )
-    .bind(now)
-    .bind(limit)
-    .bind(but.map(|stream| stream.0).collect::<Vec<_>>())
-    .fetch_all(pool)
-    .await?;
+    let but = but.map(|stream| stream.0).collect();
+    let rows = DUE_STREAMS.scalar(DueStreams { now, but, limit }).fetch_all(pool).await?;
     Ok(rows.into_iter().map(StreamId).collect())
 }
 
-const TAKE: &str = "
+parameters! {
+    struct Take {
+        stream_id: i64,
+        now: Timestamp,
+        limit: i64,
+        bytes_max: i64,
+    }
+}
+
+row! {
+    struct DueRow {
+        due_at: Timestamp,
+        delayed_id: i64,
+        record: Vec<u8>,
+    }
+}
+
+static TAKE: Sql<Take, DueRow> = Sql::new(
+    "
 WITH due AS (
     SELECT due_at, delayed_id FROM (
         SELECT due_at, delayed_id, row_number() OVER earliest AS place, sum(octet_length(record)) OVER earliest AS bytes
         FROM (SELECT due_at, delayed_id, record FROM delayed_messages
-              WHERE stream_id = $1 AND due_at <= $2 ORDER BY due_at, delayed_id LIMIT $3) AS d
+              WHERE stream_id = $stream_id AND due_at <= $now ORDER BY due_at, delayed_id LIMIT $limit) AS d
         WINDOW earliest AS (ORDER BY due_at, delayed_id)
     ) AS counted
-    WHERE place = 1 OR bytes <= $4
+    WHERE place = 1 OR bytes <= $bytes_max
 )
 DELETE FROM delayed_messages AS d USING due
-WHERE d.stream_id = $1 AND d.due_at = due.due_at AND d.delayed_id = due.delayed_id
-RETURNING d.due_at, d.delayed_id, d.record";
+WHERE d.stream_id = $stream_id AND d.due_at = due.due_at AND d.delayed_id = due.delayed_id
+RETURNING d.due_at, d.delayed_id, d.record",
+);
 
 /// Takes due messages of one locked stream in the order they become available: no more than one segment should hold.
 async fn take_due(conn: &mut PgConnection, stream: StreamId, now: Timestamp, limit: i64) -> sqlx::Result<Vec<Bytes>> {
-    let mut rows: Vec<(Timestamp, i64, Vec<u8>)> =
-        sqlx::query_as(TAKE).bind(stream.0).bind(now).bind(limit).bind(segments::BYTES_MAX).fetch_all(conn).await?;
-    rows.sort_by_key(|(due_at, id, _)| (*due_at, *id));
-    Ok(rows.into_iter().map(|(_, _, record)| Bytes::from(record)).collect())
+    let parameters = Take { stream_id: stream.0, now, limit, bytes_max: segments::BYTES_MAX };
+    let mut rows = TAKE.rows(parameters).fetch_all(conn).await?;
+    rows.sort_by_key(|row| (row.due_at, row.delayed_id));
+    Ok(rows.into_iter().map(|row| Bytes::from(row.record)).collect())
 }

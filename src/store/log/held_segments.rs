@@ -8,7 +8,7 @@ use super::segments::{Appended, Segment};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::lease::MessageRef;
-use crate::store::metadata::rows::from_row;
+use crate::store::sql::{Sql, parameters, row, statements};
 
 /// Messages looked up by one statement.
 pub(crate) const MESSAGES_MAX: usize = 1000;
@@ -51,24 +51,35 @@ struct Wanted {
     last: i64,
 }
 
-struct HeldRow {
-    stream_id: i64,
-    base_offset: i64,
-    appended_at: Timestamp,
-    message_count: i32,
-    codec: i16,
-    payload: Option<Vec<u8>>,
+row! {
+    struct HeldRow {
+        stream_id: i64,
+        base_offset: i64,
+        appended_at: Timestamp,
+        message_count: i32,
+        codec: i16,
+        payload: Option<Vec<u8>>,
+    }
 }
 
-from_row!(HeldRow { stream_id, base_offset, appended_at, message_count, codec, payload });
+statements![READ_HOLDING];
+
+parameters! {
+    struct ReadHolding {
+        stream_ids: Vec<i64>,
+        appended_ats: Vec<Timestamp>,
+        first_offsets: Vec<i64>,
+        last_offsets: Vec<i64>,
+        bytes_max: i64,
+    }
+}
 
 // By the exact append time, so that each look-up touches one partition. Payloads beyond the bound stay where they are: only their
 // size is looked at, which does not read them. The first one always comes.
-/// The statement of [`read_holding`]; public for the test of its plan.
-pub const READ_HOLDING: &str = "
+static READ_HOLDING: Sql<ReadHolding, HeldRow> = Sql::new("
 SELECT stream_id, base_offset, appended_at, message_count, codec,
-       CASE WHEN sum(size) OVER (ORDER BY n, base_offset ROWS UNBOUNDED PRECEDING) - size < $5 THEN payload END AS payload
-FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::bigint[])
+       CASE WHEN sum(size) OVER (ORDER BY n, base_offset ROWS UNBOUNDED PRECEDING) - size < $bytes_max THEN payload END AS payload
+FROM unnest($stream_ids::bigint[], $appended_ats::timestamptz[], $first_offsets::bigint[], $last_offsets::bigint[])
     WITH ORDINALITY AS k (wanted_stream, wanted_time, first_offset, last_offset, n)
 CROSS JOIN LATERAL (
     SELECT f.stream_id, f.base_offset, f.appended_at, f.message_count, f.codec, f.payload, octet_length(f.payload) AS size
@@ -76,7 +87,7 @@ CROSS JOIN LATERAL (
     WHERE f.stream_id = k.wanted_stream AND f.appended_at = k.wanted_time
       AND f.base_offset <= k.last_offset AND f.base_offset + f.message_count > k.first_offset
     OFFSET 0
-) AS s";
+) AS s");
 
 /// Reads the segments that hold these messages, in the order in which the messages are named, until they have so many bytes:
 /// at least one segment if there is any, and at most one more than the bound allows.
@@ -91,14 +102,14 @@ pub async fn read_holding(
         ..HeldSegments::default()
     };
     let wanted = by_append_time(now);
-    let rows: Vec<HeldRow> = sqlx::query_as(READ_HOLDING)
-        .bind(wanted.iter().map(|((stream, _), _)| stream.0).collect::<Vec<_>>())
-        .bind(wanted.iter().map(|((_, appended_at), _)| *appended_at).collect::<Vec<_>>())
-        .bind(wanted.iter().map(|(_, wanted)| wanted.first).collect::<Vec<_>>())
-        .bind(wanted.iter().map(|(_, wanted)| wanted.last).collect::<Vec<_>>())
-        .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
-        .fetch_all(conn)
-        .await?;
+    let parameters = ReadHolding {
+        stream_ids: wanted.iter().map(|((stream, _), _)| stream.0).collect(),
+        appended_ats: wanted.iter().map(|((_, appended_at), _)| *appended_at).collect(),
+        first_offsets: wanted.iter().map(|(_, wanted)| wanted.first).collect(),
+        last_offsets: wanted.iter().map(|(_, wanted)| wanted.last).collect(),
+        bytes_max: i64::try_from(bytes_max).unwrap_or(i64::MAX),
+    };
+    let rows = READ_HOLDING.rows(parameters).fetch_all(conn).await?;
     for row in rows {
         let at =
             Appended { stream_id: StreamId(row.stream_id), base_offset: row.base_offset, appended_at: row.appended_at };

@@ -6,3 +6,10 @@ pub mod held_segments;
 pub mod partitions;
 pub(super) mod row_location;
 pub mod segments;
+
+use crate::store::sql::Statement;
+
+pub(in crate::store) fn statements() -> Vec<Statement> {
+    [delayed::statements(), held_segments::statements(), partitions::all_statements(), segments::all_statements()]
+        .concat()
+}

@@ -2,24 +2,24 @@
 
 use sqlx::PgPool;
 
-use super::rows::from_row;
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::domain::counters::GroupCounters;
 use crate::domain::ids::SubscriptionKey;
+use crate::store::sql::{Sql, parameters, row, statements};
 
-/// What is left of one stream for one reader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ReaderCounters {
-    next_offset: i64,
-    first_offset: i64,
-    cursor_offset: i64,
-    skipped: i64,
-    outstanding: i64,
-    outstanding_live: i64,
+row! {
+    /// What is left of one stream for one reader.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct ReaderCounters {
+        next_offset: i64,
+        first_offset: i64,
+        cursor_offset: i64,
+        skipped: i64,
+        outstanding: i64,
+        outstanding_live: i64,
+    }
 }
-
-from_row!(ReaderCounters { next_offset, first_offset, cursor_offset, skipped, outstanding, outstanding_live });
 
 impl ReaderCounters {
     fn produced(&self) -> i64 {
@@ -35,15 +35,26 @@ impl ReaderCounters {
     }
 }
 
+statements![READ];
+
+parameters! {
+    struct Read {
+        stream_id: i64,
+        subscription_id: i64,
+        horizon: Timestamp,
+    }
+}
+
 // outstanding: leased or failed; live: those that have not expired. Only rows of deliveries in flight are looked at.
-const READ: &str = "
+static READ: Sql<Read, ReaderCounters> = Sql::new(
+    "
 WITH reader AS (
     SELECT s.stream_id, s.subscription_id, s.cursor_offset, s.skipped, t.next_offset,
            coalesce((SELECT g.base_offset FROM segments AS g
-                     WHERE g.stream_id = s.stream_id AND g.appended_at > $3
+                     WHERE g.stream_id = s.stream_id AND g.appended_at > $horizon
                      ORDER BY g.appended_at, g.base_offset LIMIT 1), t.next_offset) AS first_offset
     FROM subscriptions AS s JOIN streams AS t USING (stream_id)
-    WHERE s.stream_id = $1 AND s.subscription_id = $2
+    WHERE s.stream_id = $stream_id AND s.subscription_id = $subscription_id
 ), outstanding AS (
     SELECT unnest(l.offsets) AS message_offset FROM leases AS l JOIN reader USING (stream_id, subscription_id)
     UNION ALL
@@ -52,7 +63,8 @@ WITH reader AS (
 SELECT next_offset, first_offset, cursor_offset, skipped,
        (SELECT count(*) FROM outstanding) AS outstanding,
        (SELECT count(*) FROM outstanding AS o WHERE o.message_offset >= first_offset) AS outstanding_live
-FROM reader";
+FROM reader",
+);
 
 /// The counters of a group that reads one stream, and maybe one of dead letters.
 #[tracing::instrument(name = "counters::group", level = "debug", skip_all)]
@@ -77,7 +89,6 @@ pub(crate) async fn group(
 }
 
 async fn read(pool: &PgPool, (key, horizon): (SubscriptionKey, Timestamp)) -> Result<Option<ReaderCounters>> {
-    let row =
-        sqlx::query_as(READ).bind(key.stream.0).bind(key.subscription.0).bind(horizon).fetch_optional(pool).await?;
-    Ok(row)
+    let parameters = Read { stream_id: key.stream.0, subscription_id: key.subscription.0, horizon };
+    Ok(READ.rows(parameters).fetch_optional(pool).await?)
 }

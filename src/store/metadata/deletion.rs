@@ -7,30 +7,72 @@
 use sqlx::{PgConnection, PgPool};
 
 use crate::domain::ids::{StreamId, SubscriptionId};
+use crate::store::sql::{Sql, parameters, statements};
 
 /// Rows deleted by one statement, milliseconds of work: others that want the same rows wait no longer.
 const BATCH_ROWS: i64 = 1_000;
 
-/// Public for the test of its plan, as those below.
-pub const LOCK_READER: &str = "
-SELECT FROM subscriptions WHERE stream_id = ANY ($1) AND subscription_id = $2 ORDER BY stream_id, subscription_id FOR UPDATE";
+statements![
+    LOCK_READER,
+    DELETE_READER,
+    LOCK_READERS,
+    DELETE_READERS,
+    LOCK_STREAMS,
+    DELETE_STREAMS,
+    PURGE_LEASES_OF_READER,
+    PURGE_RETRIES_OF_READER,
+    PURGE_LEASES,
+    PURGE_RETRIES,
+    PURGE_DELAYED,
+];
+
+parameters! {
+    /// One reader of streams.
+    struct Reader<'a> {
+        stream_ids: &'a [i64],
+        subscription_id: i64,
+    }
+}
+
+static LOCK_READER: Sql<Reader<'static>, ()> = Sql::new("
+SELECT FROM subscriptions WHERE stream_id = ANY ($stream_ids) AND subscription_id = $subscription_id ORDER BY stream_id, subscription_id FOR UPDATE");
 
 /// Deletes one reader of streams.
-pub const DELETE_READER: &str = "DELETE FROM subscriptions WHERE stream_id = ANY ($1) AND subscription_id = $2";
+static DELETE_READER: Sql<Reader<'static>, ()> =
+    Sql::new("DELETE FROM subscriptions WHERE stream_id = ANY ($stream_ids) AND subscription_id = $subscription_id");
 
-const LOCK_READERS: &str = "
-SELECT FROM subscriptions WHERE stream_id = ANY ($1) ORDER BY stream_id, subscription_id FOR UPDATE";
-const DELETE_READERS: &str = "DELETE FROM subscriptions WHERE stream_id = ANY ($1)";
+static LOCK_READERS: Sql<(&[i64],), ()> = Sql::new(
+    "
+SELECT FROM subscriptions WHERE stream_id = ANY ($1) ORDER BY stream_id, subscription_id FOR UPDATE",
+);
+static DELETE_READERS: Sql<(&[i64],), ()> = Sql::new("DELETE FROM subscriptions WHERE stream_id = ANY ($1)");
+
+parameters! {
+    /// A batch of the rows of one reader.
+    struct BatchOfReader<'a> {
+        stream_ids: &'a [i64],
+        subscription_id: i64,
+        limit: i64,
+    }
+}
+
+parameters! {
+    /// A batch of the rows of streams.
+    struct Batch<'a> {
+        stream_ids: &'a [i64],
+        limit: i64,
+    }
+}
 
 /// Deletes a batch of what one reader has leased.
-pub const PURGE_LEASES_OF_READER: &str = "
+static PURGE_LEASES_OF_READER: Sql<BatchOfReader<'static>, ()> = Sql::new("
 DELETE FROM leases WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM leases WHERE stream_id = ANY ($1) AND subscription_id = $2 LIMIT $3 FOR UPDATE SKIP LOCKED))";
+    SELECT ctid FROM leases WHERE stream_id = ANY ($stream_ids) AND subscription_id = $subscription_id LIMIT $limit FOR UPDATE SKIP LOCKED))");
 
 /// Deletes a batch of what has failed for one reader.
-pub const PURGE_RETRIES_OF_READER: &str = "
+static PURGE_RETRIES_OF_READER: Sql<BatchOfReader<'static>, ()> = Sql::new("
 DELETE FROM retries WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM retries WHERE stream_id = ANY ($1) AND subscription_id = $2 LIMIT $3 FOR UPDATE SKIP LOCKED))";
+    SELECT ctid FROM retries WHERE stream_id = ANY ($stream_ids) AND subscription_id = $subscription_id LIMIT $limit FOR UPDATE SKIP LOCKED))");
 
 // In the order of the key, so that no planner thinks of reading the table whole.
 macro_rules! purge_sql {
@@ -39,23 +81,25 @@ macro_rules! purge_sql {
             "DELETE FROM ",
             $table,
             " WHERE ctid = ANY (ARRAY(
-    SELECT d.place FROM unnest($1::bigint[]) AS s (id) CROSS JOIN LATERAL (
+    SELECT d.place FROM unnest($stream_ids::bigint[]) AS s (id) CROSS JOIN LATERAL (
         SELECT ctid AS place FROM ",
             $table,
             " WHERE stream_id = s.id ORDER BY ",
             $order,
-            " LIMIT $2 FOR UPDATE SKIP LOCKED
-    ) AS d LIMIT $2))"
+            " LIMIT $limit FOR UPDATE SKIP LOCKED
+    ) AS d LIMIT $limit))"
         )
     };
 }
 
 /// The same for all readers of streams.
-pub const PURGE_LEASES: &str = purge_sql!("leases", "stream_id, subscription_id, lease_id");
+static PURGE_LEASES: Sql<Batch<'static>, ()> = Sql::new(purge_sql!("leases", "stream_id, subscription_id, lease_id"));
 /// The same for all readers of streams.
-pub const PURGE_RETRIES: &str = purge_sql!("retries", "stream_id, subscription_id, message_offset");
+static PURGE_RETRIES: Sql<Batch<'static>, ()> =
+    Sql::new(purge_sql!("retries", "stream_id, subscription_id, message_offset"));
 /// Deletes a batch of the messages of streams whose delay has not ended.
-pub const PURGE_DELAYED: &str = purge_sql!("delayed_messages", "stream_id, due_at, delayed_id");
+static PURGE_DELAYED: Sql<Batch<'static>, ()> =
+    Sql::new(purge_sql!("delayed_messages", "stream_id, due_at, delayed_id"));
 
 /// Deletes one reader of streams; whoever settles or claims for it has come to its end before.
 pub(super) async fn delete_reader(
@@ -63,52 +107,55 @@ pub(super) async fn delete_reader(
     streams: &[i64],
     reader: SubscriptionId,
 ) -> sqlx::Result<()> {
-    for statement in [LOCK_READER, DELETE_READER] {
-        sqlx::query(statement).bind(streams).bind(reader.0).execute(&mut *conn).await?;
+    for statement in [&LOCK_READER, &DELETE_READER] {
+        statement.run(Reader { stream_ids: streams, subscription_id: reader.0 }).execute(&mut *conn).await?;
     }
     Ok(())
 }
 
 /// Deletes all readers of streams.
 pub(super) async fn delete_readers(conn: &mut PgConnection, streams: &[i64]) -> sqlx::Result<()> {
-    for statement in [LOCK_READERS, DELETE_READERS] {
-        sqlx::query(statement).bind(streams).execute(&mut *conn).await?;
+    for statement in [&LOCK_READERS, &DELETE_READERS] {
+        statement.run((streams,)).execute(&mut *conn).await?;
     }
     Ok(())
 }
 
+static LOCK_STREAMS: Sql<(&[i64],), ()> =
+    Sql::new("SELECT FROM streams WHERE stream_id = ANY ($1) ORDER BY stream_id FOR UPDATE");
+static DELETE_STREAMS: Sql<(&[i64],), ()> = Sql::new("DELETE FROM streams WHERE stream_id = ANY ($1)");
+
 /// Deletes stream rows, which ends appends to them.
 pub(super) async fn delete_streams(conn: &mut PgConnection, streams: &[i64]) -> sqlx::Result<()> {
-    sqlx::query("SELECT FROM streams WHERE stream_id = ANY ($1) ORDER BY stream_id FOR UPDATE")
-        .bind(streams)
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query("DELETE FROM streams WHERE stream_id = ANY ($1)").bind(streams).execute(conn).await?;
+    for statement in [&LOCK_STREAMS, &DELETE_STREAMS] {
+        statement.run((streams,)).execute(&mut *conn).await?;
+    }
     Ok(())
 }
 
 /// Deletes what pointed into streams for a reader that is gone.
 pub(crate) async fn purge_reader(pool: &PgPool, streams: &[StreamId], reader: SubscriptionId) {
     let streams = ids(streams);
-    for statement in [PURGE_LEASES_OF_READER, PURGE_RETRIES_OF_READER] {
-        let batch = || sqlx::query(statement).bind(&streams).bind(reader.0).bind(BATCH_ROWS);
-        while let Purged::Full = Purged::of(batch().execute(pool).await) {}
+    let batch = || BatchOfReader { stream_ids: &streams, subscription_id: reader.0, limit: BATCH_ROWS };
+    for statement in [&PURGE_LEASES_OF_READER, &PURGE_RETRIES_OF_READER] {
+        while let Purged::Full = Purged::of(statement.run(batch()).execute(pool).await) {}
     }
 }
 
 /// Deletes what pointed into streams that are gone, or waited for them.
 pub(crate) async fn purge_streams(pool: &PgPool, streams: &[StreamId]) {
     let streams = ids(streams);
-    for statement in [PURGE_LEASES, PURGE_RETRIES, PURGE_DELAYED] {
-        let batch = || sqlx::query(statement).bind(&streams).bind(BATCH_ROWS);
-        while let Purged::Full = Purged::of(batch().execute(pool).await) {}
+    let batch = || Batch { stream_ids: &streams, limit: BATCH_ROWS };
+    for statement in [&PURGE_LEASES, &PURGE_RETRIES, &PURGE_DELAYED] {
+        while let Purged::Full = Purged::of(statement.run(batch()).execute(pool).await) {}
     }
 }
 
 /// Deletes the delayed messages of a stream that is gone.
 pub(in crate::store) async fn purge_delayed(conn: &mut PgConnection, stream: StreamId) {
-    let batch = || sqlx::query(PURGE_DELAYED).bind([stream.0]).bind(BATCH_ROWS);
-    while let Purged::Full = Purged::of(batch().execute(&mut *conn).await) {}
+    let streams = [stream.0];
+    let batch = || Batch { stream_ids: &streams, limit: BATCH_ROWS };
+    while let Purged::Full = Purged::of(PURGE_DELAYED.run(batch()).execute(&mut *conn).await) {}
 }
 
 fn ids(streams: &[StreamId]) -> Vec<i64> {

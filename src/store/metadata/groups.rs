@@ -5,23 +5,23 @@ use uuid::Uuid;
 
 use super::deletion;
 use super::queues::create_stream;
-use super::rows::from_row;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{GroupId, ProjectId, QueueId, StreamId, SubscriptionId};
 use crate::domain::labels::LabelRule;
 use crate::domain::queue::{Group, GroupSummary, Queue};
 use crate::domain::{Error, ErrorKind, Result};
 use crate::store::session::sqlstate;
+use crate::store::sql::{Sql, from_row, parameters, read_as, row, statements};
 
-struct GroupRow {
-    group_id: Uuid,
-    queue_id: Uuid,
-    name: String,
-    subscription_id: i64,
-    dead_letter_stream_id: Option<i64>,
+row! {
+    struct GroupRow {
+        group_id: Uuid,
+        queue_id: Uuid,
+        name: String,
+        subscription_id: i64,
+        dead_letter_stream_id: Option<i64>,
+    }
 }
-
-from_row!(GroupRow { group_id, queue_id, name, subscription_id, dead_letter_stream_id });
 
 impl From<GroupRow> for Group {
     fn from(row: GroupRow) -> Self {
@@ -35,20 +35,22 @@ impl From<GroupRow> for Group {
     }
 }
 
+read_as!(GroupRow => Group);
+
+statements![LIST, SUMMARIES, LOCK_QUEUE, COUNT, INSERT, SUBSCRIBE, DELETE, POLICIES];
+
 /// The error for a group that is not there, or not of this queue.
 pub(crate) fn not_found(group: GroupId) -> Error {
     Error::new(ErrorKind::GroupNotFound, format!("group_id: no group {group} in this queue")).about("group_id")
 }
 
+static LIST: Sql<(Uuid,), Group> =
+    Sql::new("SELECT * FROM consumer_groups WHERE queue_id = $1 ORDER BY subscription_id");
+
 /// The groups of a queue by creation.
 #[tracing::instrument(name = "groups::list", level = "debug", skip_all)]
 pub(crate) async fn list(pool: &PgPool, queue: QueueId) -> Result<Vec<Group>> {
-    let rows: Vec<GroupRow> =
-        sqlx::query_as("SELECT * FROM consumer_groups WHERE queue_id = $1 ORDER BY subscription_id")
-            .bind(queue.0)
-            .fetch_all(pool)
-            .await?;
-    Ok(rows.into_iter().map(Group::from).collect())
+    Ok(LIST.rows((queue.0,)).fetch_all(pool).await?)
 }
 
 struct SummaryRow {
@@ -71,19 +73,32 @@ impl From<SummaryRow> for GroupSummary {
     }
 }
 
-const SUMMARIES: &str = "
+read_as!(SummaryRow => GroupSummary);
+
+parameters! {
+    struct Summaries {
+        queue_id: Uuid,
+        stream_id: i64,
+    }
+}
+
+static SUMMARIES: Sql<Summaries, GroupSummary> = Sql::new(
+    "
 SELECT g.*, s.label_tags, s.label_all, s.passed_over
 FROM consumer_groups AS g
-JOIN subscriptions AS s ON s.stream_id = $2 AND s.subscription_id = g.subscription_id
-WHERE g.queue_id = $1 ORDER BY g.subscription_id";
+JOIN subscriptions AS s ON s.stream_id = $stream_id AND s.subscription_id = g.subscription_id
+WHERE g.queue_id = $queue_id ORDER BY g.subscription_id",
+);
 
 /// The groups of a queue by creation, with their label rules, without counters.
 #[tracing::instrument(name = "groups::summaries", level = "debug", skip_all)]
 pub(crate) async fn summaries(pool: &PgPool, queue: &Queue) -> Result<Vec<GroupSummary>> {
-    let query = sqlx::query_as(SUMMARIES).bind(queue.id.0).bind(queue.stream.0);
-    let rows: Vec<SummaryRow> = query.fetch_all(pool).await?;
-    Ok(rows.into_iter().map(GroupSummary::from).collect())
+    let parameters = Summaries { queue_id: queue.id.0, stream_id: queue.stream.0 };
+    Ok(SUMMARIES.rows(parameters).fetch_all(pool).await?)
 }
+
+static LOCK_QUEUE: Sql<(Uuid,), ()> = Sql::new("SELECT FROM queues WHERE queue_id = $1 FOR UPDATE");
+static COUNT: Sql<(Uuid,), (i32,)> = Sql::new("SELECT count(*)::integer FROM consumer_groups WHERE queue_id = $1");
 
 /// Creates groups, all or none, each with a reader that begins at the earliest message that has not expired.
 #[tracing::instrument(name = "groups::create", level = "debug", skip_all)]
@@ -96,12 +111,9 @@ pub(crate) async fn create(
 ) -> Result<Vec<Group>> {
     let mut tx = pool.begin().await?;
     sqlstate::limit_lock_waits(&mut tx).await?;
-    let locked = sqlx::query("SELECT FROM queues WHERE queue_id = $1 FOR UPDATE").bind(queue.id.0);
-    locked.fetch_optional(&mut *tx).await?.ok_or_else(|| super::queues::not_found(queue.id))?;
-    let present: i32 = sqlx::query_scalar("SELECT count(*)::integer FROM consumer_groups WHERE queue_id = $1")
-        .bind(queue.id.0)
-        .fetch_one(&mut *tx)
-        .await?;
+    let locked = LOCK_QUEUE.run((queue.id.0,)).fetch_optional(&mut *tx).await?;
+    locked.ok_or_else(|| super::queues::not_found(queue.id))?;
+    let present = COUNT.scalar((queue.id.0,)).fetch_one(&mut *tx).await?;
     if i64::from(present) + i64::try_from(groups.len()).unwrap_or(i64::MAX) > i64::from(groups_max) {
         let asked = groups.len();
         let message =
@@ -117,6 +129,20 @@ pub(crate) async fn create(
     Ok(created)
 }
 
+parameters! {
+    struct Insert<'a> {
+        group_id: Uuid,
+        queue_id: Uuid,
+        name: &'a str,
+        has_dead_letters: bool,
+    }
+}
+
+static INSERT: Sql<Insert<'static>, Group> = Sql::new("
+INSERT INTO consumer_groups (group_id, queue_id, name, subscription_id, dead_letter_stream_id)
+VALUES ($group_id, $queue_id, $name, nextval('subscription_ids'), CASE WHEN $has_dead_letters THEN nextval('stream_ids') END)
+RETURNING *");
+
 async fn create_one(
     conn: &mut PgConnection,
     queue: &Queue,
@@ -124,17 +150,9 @@ async fn create_one(
     name: &str,
     now: Timestamp,
 ) -> sqlx::Result<Group> {
-    let row: GroupRow = sqlx::query_as(
-        "INSERT INTO consumer_groups (group_id, queue_id, name, subscription_id, dead_letter_stream_id)
-         VALUES ($1, $2, $3, nextval('subscription_ids'), CASE WHEN $4 THEN nextval('stream_ids') END) RETURNING *",
-    )
-    .bind(id.0)
-    .bind(queue.id.0)
-    .bind(name)
-    .bind(queue.max_consume_count.is_some())
-    .fetch_one(&mut *conn)
-    .await?;
-    let group = Group::from(row);
+    let has_dead_letters = queue.max_consume_count.is_some();
+    let parameters = Insert { group_id: id.0, queue_id: queue.id.0, name, has_dead_letters };
+    let group = INSERT.rows(parameters).fetch_one(&mut *conn).await?;
     if let Some(stream) = group.dead_letters {
         create_stream(conn, stream, queue.id, "dead_letter", now).await?;
         subscribe(conn, stream, group.subscription, now).await?;
@@ -143,17 +161,27 @@ async fn create_one(
     Ok(group)
 }
 
+parameters! {
+    struct Subscribe {
+        stream_id: i64,
+        subscription_id: i64,
+        horizon: Timestamp,
+    }
+}
+
 // What expired before the reader began was never consumed by it: it counts as skipped.
-const SUBSCRIBE: &str = "
+static SUBSCRIBE: Sql<Subscribe, ()> = Sql::new(
+    "
 INSERT INTO subscriptions (stream_id, subscription_id, cursor_offset, skipped, cursor_time)
-SELECT s.stream_id, $2, first.first_offset, first.first_offset, $3
+SELECT s.stream_id, $subscription_id, first.first_offset, first.first_offset, $horizon
 FROM streams AS s
 CROSS JOIN LATERAL (
     SELECT coalesce((SELECT g.base_offset FROM segments AS g
-                     WHERE g.stream_id = s.stream_id AND g.appended_at > $3
+                     WHERE g.stream_id = s.stream_id AND g.appended_at > $horizon
                      ORDER BY g.appended_at, g.base_offset LIMIT 1), s.next_offset) AS first_offset
 ) AS first
-WHERE s.stream_id = $1";
+WHERE s.stream_id = $stream_id",
+);
 
 async fn subscribe(
     conn: &mut PgConnection,
@@ -161,7 +189,8 @@ async fn subscribe(
     subscription: SubscriptionId,
     horizon: Timestamp,
 ) -> sqlx::Result<()> {
-    sqlx::query(SUBSCRIBE).bind(stream.0).bind(subscription.0).bind(horizon).execute(conn).await?;
+    let parameters = Subscribe { stream_id: stream.0, subscription_id: subscription.0, horizon };
+    SUBSCRIBE.run(parameters).execute(conn).await?;
     Ok(())
 }
 
@@ -177,6 +206,21 @@ pub(crate) async fn delete(pool: &PgPool, project: &ProjectId, queue: &Queue, gr
     }
 }
 
+parameters! {
+    struct Delete<'a> {
+        group_id: Uuid,
+        queue_id: Uuid,
+        project_id: &'a str,
+    }
+}
+
+static DELETE: Sql<Delete<'static>, Group> = Sql::new(
+    "
+DELETE FROM consumer_groups AS g USING queues AS q
+WHERE g.group_id = $group_id AND g.queue_id = $queue_id AND q.queue_id = g.queue_id AND q.project_id = $project_id
+RETURNING g.*",
+);
+
 async fn delete_once(
     conn: &mut PgConnection,
     project: &ProjectId,
@@ -185,16 +229,8 @@ async fn delete_once(
 ) -> sqlx::Result<Option<Group>> {
     let mut tx = conn.begin().await?;
     sqlstate::limit_lock_waits(&mut tx).await?;
-    let row: Option<GroupRow> = sqlx::query_as(
-        "DELETE FROM consumer_groups AS g USING queues AS q
-         WHERE g.group_id = $1 AND g.queue_id = $2 AND q.queue_id = g.queue_id AND q.project_id = $3 RETURNING g.*",
-    )
-    .bind(group.0)
-    .bind(queue.id.0)
-    .bind(project.as_str())
-    .fetch_optional(&mut *tx)
-    .await?;
-    let Some(deleted) = row.map(Group::from) else { return Ok(None) };
+    let parameters = Delete { group_id: group.0, queue_id: queue.id.0, project_id: project.as_str() };
+    let Some(deleted) = DELETE.rows(parameters).fetch_optional(&mut *tx).await? else { return Ok(None) };
     let mut streams = vec![queue.stream.0];
     streams.extend(deleted.dead_letters.map(|stream| stream.0));
     deletion::delete_reader(&mut tx, &streams, deleted.subscription).await?;
@@ -220,23 +256,16 @@ pub(crate) struct ReaderPolicy {
     pub retention_hours: i32,
 }
 
-struct PolicyRow {
-    subscription_id: i64,
-    queue_id: Uuid,
-    stream_id: i64,
-    max_consume_count: Option<i32>,
-    dead_letter_stream_id: Option<i64>,
-    retention_hours: i32,
+row! {
+    struct PolicyRow {
+        subscription_id: i64,
+        queue_id: Uuid,
+        stream_id: i64,
+        max_consume_count: Option<i32>,
+        dead_letter_stream_id: Option<i64>,
+        retention_hours: i32,
+    }
 }
-
-from_row!(PolicyRow {
-    subscription_id,
-    queue_id,
-    stream_id,
-    max_consume_count,
-    dead_letter_stream_id,
-    retention_hours
-});
 
 impl From<PolicyRow> for ReaderPolicy {
     fn from(row: PolicyRow) -> Self {
@@ -250,15 +279,16 @@ impl From<PolicyRow> for ReaderPolicy {
     }
 }
 
+read_as!(PolicyRow => ReaderPolicy);
+
+static POLICIES: Sql<(&[i64],), ReaderPolicy> = Sql::new(
+    "
+SELECT g.subscription_id, q.queue_id, q.stream_id, q.max_consume_count, g.dead_letter_stream_id, q.retention_hours
+FROM consumer_groups AS g JOIN queues AS q USING (queue_id) WHERE g.subscription_id = ANY ($1)",
+);
+
 /// The policies of readers; those that are gone are missing in the answer.
 pub(crate) async fn policies(conn: &mut PgConnection, readers: &[SubscriptionId]) -> sqlx::Result<Vec<ReaderPolicy>> {
     let ids: Vec<i64> = readers.iter().map(|reader| reader.0).collect();
-    let rows: Vec<PolicyRow> = sqlx::query_as(
-        "SELECT g.subscription_id, q.queue_id, q.stream_id, q.max_consume_count, g.dead_letter_stream_id, q.retention_hours
-         FROM consumer_groups AS g JOIN queues AS q USING (queue_id) WHERE g.subscription_id = ANY ($1)",
-    )
-    .bind(ids)
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(ReaderPolicy::from).collect())
+    POLICIES.rows((&ids,)).fetch_all(conn).await
 }

@@ -4,7 +4,7 @@ use sqlx::{Acquire, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::deletion;
-use super::rows::{self, from_row};
+use super::rows;
 use crate::domain::clock::Timestamp;
 use crate::domain::counters::QueueQuota;
 use crate::domain::ids::{ProjectId, QueueId, StreamId};
@@ -14,9 +14,13 @@ use crate::domain::{Error, ErrorKind, Result};
 use crate::memory::Answer;
 use crate::store::installation;
 use crate::store::session::sqlstate;
+use crate::store::sql::{Sql, from_row, parameters, statements};
+
+statements![CREATION_LOCK, INSERT, INSERT_STREAM, COUNT, FIND, SUMMARY, SUMMARIES, LOCK, DEAD_LETTER_STREAMS, DELETE,];
 
 /// One creation at a time in a project of this installation.
-const CREATION_LOCK: &str = concat!("SELECT pg_advisory_xact_lock(hashtextextended($1, ", installation!(), "))");
+static CREATION_LOCK: Sql<(&str,), ()> =
+    Sql::new(concat!("SELECT pg_advisory_xact_lock(hashtextextended($1, ", installation!(), "))"));
 
 pub(super) struct QueueRow {
     queue_id: Uuid,
@@ -61,6 +65,25 @@ impl TryFrom<QueueRow> for Queue {
     }
 }
 
+parameters! {
+    struct Insert<'a> {
+        queue_id: Uuid,
+        project_id: &'a str,
+        name: &'a str,
+        description: &'a str,
+        mode: &'a str,
+        max_consume_count: Option<i32>,
+        retention_hours: i32,
+        created_at: Timestamp,
+    }
+}
+
+static INSERT: Sql<Insert<'static>, QueueRow> = Sql::new("
+INSERT INTO queues (queue_id, project_id, name, description, mode, max_consume_count, retention_hours, created_at, stream_id)
+VALUES ($queue_id, $project_id, $name, $description, $mode, $max_consume_count, $retention_hours, $created_at,
+        nextval('stream_ids'))
+RETURNING *");
+
 /// Creates a queue and its stream, within the quota of the project.
 #[tracing::instrument(name = "queues::create", level = "debug", skip_all)]
 pub async fn create(
@@ -74,33 +97,46 @@ pub async fn create(
     let mut tx = pool.begin().await?;
     sqlstate::limit_lock_waits(&mut tx).await?;
     // So that the quota holds.
-    sqlx::query(CREATION_LOCK).bind(project.as_str()).execute(&mut *tx).await?;
+    CREATION_LOCK.run((project.as_str(),)).execute(&mut *tx).await?;
     let used = count(&mut tx, project).await?;
     if used >= quota {
         let message = format!("quota of {quota} queues used up: project {project} has {used}");
         return Err(Error::new(ErrorKind::QueueQuota, message));
     }
-    let row: QueueRow = sqlx::query_as(
-        "INSERT INTO queues (queue_id, project_id, name, description, mode, max_consume_count, retention_hours, created_at,
-                             stream_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nextval('stream_ids')) RETURNING *",
-    )
-    .bind(id.0)
-    .bind(project.as_str())
-    .bind(&new.name)
-    .bind(&new.description)
-    .bind(new.mode.as_str())
-    .bind(new.max_consume_count)
-    .bind(new.retention_hours)
-    .bind(now)
-    .fetch_one(&mut *tx)
-    .await
-    .map_err(|error| sqlstate::classify_naming(error, "name", &new.name))?;
+    let inserted = INSERT.rows(Insert::of(project, id, new, now)).fetch_one(&mut *tx).await;
+    let row = inserted.map_err(|error| sqlstate::classify_naming(error, "name", &new.name))?;
     let queue = Queue::try_from(row)?;
     create_stream(&mut tx, queue.stream, queue.id, "normal", now).await?;
     tx.commit().await?;
     Ok(queue)
 }
+
+impl<'a> Insert<'a> {
+    fn of(project: &'a ProjectId, id: QueueId, new: &'a NewQueue, now: Timestamp) -> Self {
+        Self {
+            queue_id: id.0,
+            project_id: project.as_str(),
+            name: &new.name,
+            description: &new.description,
+            mode: new.mode.as_str(),
+            max_consume_count: new.max_consume_count,
+            retention_hours: new.retention_hours,
+            created_at: now,
+        }
+    }
+}
+
+parameters! {
+    struct InsertStream<'a> {
+        stream_id: i64,
+        last_appended_at: Timestamp,
+        queue_id: Uuid,
+        kind: &'a str,
+    }
+}
+
+static INSERT_STREAM: Sql<InsertStream<'static>, ()> = Sql::new("
+INSERT INTO streams (stream_id, last_appended_at, queue_id, kind) VALUES ($stream_id, $last_appended_at, $queue_id, $kind)");
 
 /// Adds an empty stream.
 pub(super) async fn create_stream(
@@ -110,22 +146,17 @@ pub(super) async fn create_stream(
     kind: &str,
     now: Timestamp,
 ) -> sqlx::Result<()> {
-    sqlx::query("INSERT INTO streams (stream_id, last_appended_at, queue_id, kind) VALUES ($1, $2, $3, $4)")
-        .bind(stream.0)
-        // The first append comes behind it, and may come in the same instant.
-        .bind(Timestamp(now.0 - 1))
-        .bind(queue.0)
-        .bind(kind)
-        .execute(conn)
-        .await?;
+    // The first append comes behind it, and may come in the same instant.
+    let last_appended_at = Timestamp(now.0 - 1);
+    let parameters = InsertStream { stream_id: stream.0, last_appended_at, queue_id: queue.0, kind };
+    INSERT_STREAM.run(parameters).execute(conn).await?;
     Ok(())
 }
 
+static COUNT: Sql<(&str,), (i32,)> = Sql::new("SELECT count(*)::integer FROM queues WHERE project_id = $1");
+
 async fn count(conn: &mut PgConnection, project: &ProjectId) -> sqlx::Result<i32> {
-    sqlx::query_scalar("SELECT count(*)::integer FROM queues WHERE project_id = $1")
-        .bind(project.as_str())
-        .fetch_one(conn)
-        .await
+    COUNT.scalar((project.as_str(),)).fetch_one(conn).await
 }
 
 /// How much of its quota a project uses.
@@ -135,14 +166,22 @@ pub async fn quota(pool: &PgPool, project: &ProjectId, quota: i32) -> Result<Que
     Ok(QueueQuota { quota, used })
 }
 
+parameters! {
+    /// One queue of a project.
+    struct One<'a> {
+        queue_id: Uuid,
+        project_id: &'a str,
+    }
+}
+
+static FIND: Sql<One<'static>, QueueRow> =
+    Sql::new("SELECT * FROM queues WHERE queue_id = $queue_id AND project_id = $project_id");
+
 /// A queue of a project.
 #[tracing::instrument(name = "queues::find", level = "debug", skip_all)]
 pub async fn find(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Result<Queue> {
-    let row: Option<QueueRow> = sqlx::query_as("SELECT * FROM queues WHERE queue_id = $1 AND project_id = $2")
-        .bind(queue.0)
-        .bind(project.as_str())
-        .fetch_optional(pool)
-        .await?;
+    let one = One { queue_id: queue.0, project_id: project.as_str() };
+    let row = FIND.rows(one).fetch_optional(pool).await?;
     row.ok_or_else(|| not_found(queue))?.try_into()
 }
 
@@ -167,7 +206,7 @@ macro_rules! summaries_sql {
 SELECT q.*,
        s.next_offset - coalesce(
            (SELECT g.base_offset FROM segments AS g
-            WHERE g.stream_id = q.stream_id AND g.appended_at > $2::timestamptz - make_interval(hours => q.retention_hours)
+            WHERE g.stream_id = q.stream_id AND g.appended_at > $now::timestamptz - make_interval(hours => q.retention_hours)
             ORDER BY g.appended_at, g.base_offset LIMIT 1), s.next_offset) AS produced,
        (SELECT count(*)::integer FROM consumer_groups AS c WHERE c.queue_id = q.queue_id) AS group_count
 FROM queues AS q JOIN streams AS s USING (stream_id)
@@ -177,11 +216,30 @@ WHERE ",
     };
 }
 
-/// The statement of [`summary`]; public for the test of its plan.
-pub const SUMMARY: &str = summaries_sql!("q.project_id = $1 AND q.queue_id = $3");
-const SUMMARIES: &str = summaries_sql!(
-    "q.project_id = $1 AND (q.created_at, q.stream_id) > ($3, $4) ORDER BY q.created_at, q.stream_id LIMIT $5"
-);
+parameters! {
+    struct Summary<'a> {
+        project_id: &'a str,
+        now: Timestamp,
+        queue_id: Uuid,
+    }
+}
+
+parameters! {
+    struct Summaries<'a> {
+        project_id: &'a str,
+        now: Timestamp,
+        after_created_at: Timestamp,
+        after_stream: i64,
+        /// All of them without one.
+        limit: Option<i64>,
+    }
+}
+
+static SUMMARY: Sql<Summary<'static>, SummaryRow> =
+    Sql::new(summaries_sql!("q.project_id = $project_id AND q.queue_id = $queue_id"));
+static SUMMARIES: Sql<Summaries<'static>, SummaryRow> = Sql::new(summaries_sql!(
+    "q.project_id = $project_id AND (q.created_at, q.stream_id) > ($after_created_at, $after_stream) ORDER BY q.created_at, q.stream_id LIMIT $limit"
+));
 /// Before every queue.
 const FIRST: QueueKey = QueueKey { created_at: Timestamp(0), stream: StreamId(0) };
 
@@ -203,16 +261,21 @@ pub(crate) async fn summaries(
     memory: &Answer,
 ) -> Result<Vec<QueueSummary>> {
     let after = page.after.unwrap_or(FIRST);
-    let query = sqlx::query_as::<_, SummaryRow>(SUMMARIES).bind(project.as_str()).bind(now);
-    let query = query.bind(after.created_at).bind(after.stream.0).bind(page.items_to_read());
-    rows::all(query.fetch(pool), memory).await?.into_iter().map(QueueSummary::try_from).collect()
+    let parameters = Summaries {
+        project_id: project.as_str(),
+        now,
+        after_created_at: after.created_at,
+        after_stream: after.stream.0,
+        limit: page.items_to_read(),
+    };
+    rows::all(SUMMARIES.rows(parameters).fetch(pool), memory).await?.into_iter().map(QueueSummary::try_from).collect()
 }
 
 /// One queue of a project.
 #[tracing::instrument(name = "queues::summary", level = "debug", skip_all)]
 pub async fn summary(pool: &PgPool, project: &ProjectId, queue: QueueId, now: Timestamp) -> Result<QueueSummary> {
-    let query = sqlx::query_as(SUMMARY).bind(project.as_str()).bind(now).bind(queue.0);
-    let row: Option<SummaryRow> = query.fetch_optional(pool).await?;
+    let parameters = Summary { project_id: project.as_str(), now, queue_id: queue.0 };
+    let row = SUMMARY.rows(parameters).fetch_optional(pool).await?;
     row.ok_or_else(|| not_found(queue))?.try_into()
 }
 
@@ -228,6 +291,14 @@ pub async fn delete(pool: &PgPool, project: &ProjectId, queue: QueueId) -> Resul
     }
 }
 
+static LOCK: Sql<One<'static>, (i64,)> =
+    Sql::new("SELECT stream_id FROM queues WHERE queue_id = $queue_id AND project_id = $project_id FOR UPDATE");
+static DEAD_LETTER_STREAMS: Sql<(Uuid,), (i64,)> = Sql::new(
+    "
+SELECT dead_letter_stream_id FROM consumer_groups WHERE queue_id = $1 AND dead_letter_stream_id IS NOT NULL",
+);
+static DELETE: Sql<(Uuid,), ()> = Sql::new("DELETE FROM queues WHERE queue_id = $1");
+
 async fn delete_once(
     conn: &mut PgConnection,
     project: &ProjectId,
@@ -235,23 +306,14 @@ async fn delete_once(
 ) -> sqlx::Result<Option<Vec<StreamId>>> {
     let mut tx = conn.begin().await?;
     sqlstate::limit_lock_waits(&mut tx).await?;
-    let stream: Option<i64> =
-        sqlx::query_scalar("SELECT stream_id FROM queues WHERE queue_id = $1 AND project_id = $2 FOR UPDATE")
-            .bind(queue.0)
-            .bind(project.as_str())
-            .fetch_optional(&mut *tx)
-            .await?;
+    let one = One { queue_id: queue.0, project_id: project.as_str() };
+    let stream = LOCK.scalar(one).fetch_optional(&mut *tx).await?;
     let Some(stream) = stream else { return Ok(None) };
-    let mut streams: Vec<i64> = sqlx::query_scalar(
-        "SELECT dead_letter_stream_id FROM consumer_groups WHERE queue_id = $1 AND dead_letter_stream_id IS NOT NULL",
-    )
-    .bind(queue.0)
-    .fetch_all(&mut *tx)
-    .await?;
+    let mut streams = DEAD_LETTER_STREAMS.scalar((queue.0,)).fetch_all(&mut *tx).await?;
     streams.push(stream);
     deletion::delete_readers(&mut tx, &streams).await?;
     deletion::delete_streams(&mut tx, &streams).await?;
-    sqlx::query("DELETE FROM queues WHERE queue_id = $1").bind(queue.0).execute(&mut *tx).await?;
+    DELETE.run((queue.0,)).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(Some(streams.into_iter().map(StreamId).collect()))
 }

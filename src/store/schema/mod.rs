@@ -16,6 +16,7 @@ use super::session::connect::{Connector, Session};
 use super::session::sqlstate;
 use crate::domain::schema_name::SchemaName;
 use crate::domain::{Error, Result};
+use crate::store::sql::{Sql, Statement, row, statements};
 
 /// A migration that waits for a lock holds up all who come after it, so it soon steps back and tries again. This also lets an
 /// index be built concurrently, which waits for those who wait for the lock of the migrations.
@@ -130,28 +131,46 @@ fn of_migration(error: MigrateError) -> Failure {
     }
 }
 
+statements![IS_THERE, VERSIONS, APPLIED, HALF_APPLIED, WHY_NOTHING];
+
+pub(super) fn all_statements() -> Vec<Statement> {
+    [statements(), relocation::all_statements()].concat()
+}
+
+static IS_THERE: Sql<(&str,), (bool,)> = Sql::new("SELECT to_regclass($1) IS NOT NULL");
+static VERSIONS: Sql<(), (i64,)> = Sql::new("SELECT version FROM dms_migrations WHERE success ORDER BY version");
+
 /// The versions that were applied, in order; none before the first time.
 async fn versions(connection: &mut PgConnection) -> sqlx::Result<Vec<i64>> {
-    let there: bool =
-        sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(TABLE).fetch_one(&mut *connection).await?;
-    if !there {
+    if !IS_THERE.scalar((TABLE,)).fetch_one(&mut *connection).await? {
         return Ok(Vec::new());
     }
-    sqlx::query_scalar("SELECT version FROM dms_migrations WHERE success ORDER BY version").fetch_all(connection).await
+    VERSIONS.scalar(()).fetch_all(connection).await
 }
 
 /// The version of the schema.
-pub(super) const APPLIED: &str = "SELECT coalesce(max(version), 0) FROM dms_migrations WHERE success";
+pub(super) static APPLIED: Sql<(), (i64,)> =
+    Sql::new("SELECT coalesce(max(version), 0) FROM dms_migrations WHERE success");
 
 /// Migrations that have begun and not ended: [`migrate`] does nothing while there is one. Ours run in transactions, which
 /// leave none behind.
-pub(super) const HALF_APPLIED: &str = "SELECT version FROM dms_migrations WHERE NOT success ORDER BY version";
+pub(super) static HALF_APPLIED: Sql<(), (i64,)> =
+    Sql::new("SELECT version FROM dms_migrations WHERE NOT success ORDER BY version");
+
+row! {
+    struct WhyNothing {
+        may_look: bool,
+        earlier: bool,
+    }
+}
 
 /// Whether the role may look into the schema, if it is there, and whether there is something in `public` that an earlier version made.
-const WHY_NOTHING: &str = "
-SELECT coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = $1), true),
+static WHY_NOTHING: Sql<(&str,), WhyNothing> = Sql::new(
+    "
+SELECT coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = $1::text), true) AS may_look,
        2 = (SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-            WHERE n.nspname = 'public' AND c.relname IN ('_sqlx_migrations', 'segments'))";
+            WHERE n.nspname = 'public' AND c.relname IN ('_sqlx_migrations', 'segments')) AS earlier",
+);
 
 /// The version that this program was made for.
 pub(super) fn needed() -> i64 {
@@ -165,7 +184,7 @@ pub(super) fn needed() -> i64 {
 /// `Internal`, saying what to do.
 pub async fn check(pool: &PgPool, schema: &str) -> Result<()> {
     let needed = needed();
-    let applied: i64 = match sqlx::query_scalar(APPLIED).fetch_one(pool).await {
+    let applied: i64 = match APPLIED.scalar(()).fetch_one(pool).await {
         Ok(applied) => applied,
         Err(error) if sqlstate::is_missing_table(&error) => return Err(nothing_there(pool, schema).await?),
         // A role that may use the tables need not see how they came to be.
@@ -182,7 +201,7 @@ pub async fn check(pool: &PgPool, schema: &str) -> Result<()> {
 }
 
 async fn nothing_there(pool: &PgPool, schema: &str) -> Result<Error> {
-    let (may_look, earlier): (bool, bool) = sqlx::query_as(WHY_NOTHING).bind(schema).fetch_one(pool).await?;
+    let WhyNothing { may_look, earlier } = WHY_NOTHING.rows((schema,)).fetch_one(pool).await?;
     let message = if !may_look {
         format!("this role may not use the schema {schema}: GRANT USAGE, CREATE ON SCHEMA {schema} TO it")
     } else if earlier {

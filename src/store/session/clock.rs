@@ -8,11 +8,14 @@ use tokio::time::timeout;
 use crate::domain::clock::Timestamp;
 use crate::domain::{Error, Result};
 use crate::store::Store;
+use crate::store::sql::{Sql, statements};
 
 /// A reading that takes longer is given up, and its connection with it.
 const LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-const NOW: &str = "SELECT clock_timestamp()";
+static NOW: Sql<(), (Timestamp,)> = Sql::new("SELECT clock_timestamp()");
+
+statements![NOW];
 
 /// What Postgres's clock showed at some instant between two.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +75,7 @@ async fn connect(store: &Store) -> sqlx::Result<PgConnection> {
 
 /// What Postgres's clock shows.
 pub(in crate::store) async fn now(connection: &mut PgConnection) -> sqlx::Result<Timestamp> {
-    sqlx::query_scalar(NOW).fetch_one(connection).await
+    NOW.scalar(()).fetch_one(connection).await
 }
 
 async fn in_time<T>(limit: Duration, step: impl Future<Output = sqlx::Result<T>>) -> Result<T> {

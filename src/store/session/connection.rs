@@ -8,6 +8,7 @@ use tokio::time::error::Elapsed;
 use super::sqlstate;
 use crate::domain::{Error, Result};
 use crate::store::Store;
+use crate::store::sql::{Sql, statements};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A flush that outlives its statement timeout by this much is on a dead connection.
@@ -28,7 +29,10 @@ const IDLE_PING_AFTER: Duration = Duration::from_millis(250);
 /// holds one for longer is somebody else, and others of the flush need not wait for it.
 const LOCK_PATIENCE: &str = "100ms";
 /// The smallest transaction whose commit waits for the disk: one that has written to the WAL.
-const CONFIRM: &str = "SELECT set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'dms', '')";
+static CONFIRM: Sql<(), ()> =
+    Sql::new("SELECT set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'dms', '')");
+
+statements![CONFIRM];
 
 /// When a commit is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +184,7 @@ impl LaneConnection {
         let Some(connection) = self.connection.as_mut().filter(|_| self.session == session) else {
             return Err(lost());
         };
-        let outcome = tokio::time::timeout(limit, sqlx::query(CONFIRM).execute(connection)).await;
+        let outcome = tokio::time::timeout(limit, CONFIRM.run(()).execute(connection)).await;
         self.judge(outcome).map(drop).map_err(|failed| failed.error)
     }
 

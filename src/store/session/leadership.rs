@@ -4,6 +4,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::domain::Result;
 use crate::store::Store;
+use crate::store::sql::{Sql, parameters, statements};
 
 /// In the upper half of the key of the lock; the lower half is the log's, for a database may have several.
 const LOCK_CLASS: i64 = 0x646d_736c << 32;
@@ -18,9 +19,20 @@ pub(in crate::store) fn lock_key(log: i64) -> i64 {
     LOCK_CLASS | log
 }
 
+statements![HEARTBEAT];
+
+parameters! {
+    struct Heartbeat {
+        elected: bool,
+        lock_class: i64,
+    }
+}
+
 /// Taken once in a session, for it counts.
-const HEARTBEAT: &str = "
-SELECT CASE WHEN $1 THEN true ELSE pg_try_advisory_lock($2 | 'segments'::regclass::oid::bigint) END";
+static HEARTBEAT: Sql<Heartbeat, (bool,)> = Sql::new(
+    "
+SELECT CASE WHEN $elected THEN true ELSE pg_try_advisory_lock($lock_class | 'segments'::regclass::oid::bigint) END",
+);
 
 /// The session that may have the lock.
 #[derive(Debug)]
@@ -38,7 +50,7 @@ impl Candidate {
 
     /// Takes the lock if it is free, and keeps the session from being taken for dead. Says whether it has the lock.
     pub async fn heartbeat(&mut self) -> Result<bool> {
-        let query = sqlx::query_scalar(HEARTBEAT).bind(self.elected).bind(LOCK_CLASS);
+        let query = HEARTBEAT.scalar(Heartbeat { elected: self.elected, lock_class: LOCK_CLASS });
         self.elected = query.fetch_one(&mut self.connection).await?;
         Ok(self.elected)
     }

@@ -8,3 +8,16 @@ pub(crate) mod notifications;
 pub(crate) mod sqlstate;
 pub(crate) mod statement;
 pub(super) mod timestamp;
+
+use crate::store::sql::Statement;
+
+pub(in crate::store) fn statements() -> Vec<Statement> {
+    [
+        clock::statements(),
+        connection::statements(),
+        leadership::statements(),
+        notifications::statements(),
+        sqlstate::statements(),
+    ]
+    .concat()
+}

@@ -9,11 +9,14 @@ use sqlx::{Connection as _, PgConnection};
 use crate::domain::schema_name::SchemaName;
 use crate::domain::{Error, Result};
 use crate::store::Store;
+use crate::store::sql::{Sql, statements};
 
 /// The channel of an installation: a database has one for all of its schemas. In `public` it is the one that versions without a schema of
 /// their own use.
-const NOTIFY: &str =
-    "SELECT pg_notify(CASE current_schema() WHEN 'public' THEN 'dms' ELSE 'dms_' || current_schema() END, $1)";
+static NOTIFY: Sql<(&str,), ()> = Sql::new(
+    "SELECT pg_notify(CASE current_schema() WHEN 'public' THEN 'dms' ELSE 'dms_' || current_schema() END, $1)",
+);
+static ARE_YOU_THERE: Sql<(), (i32,)> = Sql::new("SELECT 1");
 const CHANNEL_IN_PUBLIC: &str = "dms";
 /// How long it may take to connect. Without an answer the next attempt may go to another server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,9 +24,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(5);
 
+statements![NOTIFY, ARE_YOU_THERE];
+
 /// Sends one notification.
 pub(crate) async fn notify(conn: &mut PgConnection, payload: &str) -> sqlx::Result<()> {
-    sqlx::query(NOTIFY).bind(payload).execute(conn).await?;
+    NOTIFY.run((payload,)).execute(conn).await?;
     Ok(())
 }
 
@@ -66,7 +71,7 @@ impl Listener {
 
     /// A connection that was silent may have died without a sign.
     async fn check(&mut self) -> Result<()> {
-        let asked = sqlx::query("SELECT 1").execute(&mut self.listener);
+        let asked = ARE_YOU_THERE.run(()).execute(&mut self.listener);
         let answered = tokio::time::timeout(ANSWER, asked).await;
         answered.map_err(|_| Error::unavailable("the database does not answer its listener"))??;
         Ok(())

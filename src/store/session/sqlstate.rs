@@ -3,6 +3,7 @@
 use sqlx::PgConnection;
 
 use crate::domain::{Error, ErrorKind, Result};
+use crate::store::sql::{Sql, statements};
 
 /// A transaction that Postgres ended to let another one through; running it again is safe.
 pub(in crate::store) fn is_conflict(error: &sqlx::Error) -> bool {
@@ -18,9 +19,12 @@ pub(in crate::store) fn is_missing_partition(error: &sqlx::Error) -> bool {
 /// A metadata transaction runs this often before its caller is told that the database is busy.
 pub(super) const CONFLICTS_MAX: u32 = 3;
 
+static LIMIT_LOCK_WAITS: Sql<(), ()> = Sql::new("SET LOCAL lock_timeout = '2s'");
+statements![LIMIT_LOCK_WAITS];
+
 /// A metadata transaction waits no longer than this for each lock: it holds a connection of the pool, and its locks.
 pub(in crate::store) async fn limit_lock_waits(conn: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query("SET LOCAL lock_timeout = '2s'").execute(conn).await?;
+    LIMIT_LOCK_WAITS.run(()).execute(conn).await?;
     Ok(())
 }
 

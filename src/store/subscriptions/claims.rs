@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::postgres::PgArguments;
-use sqlx::query::QueryAs;
-use sqlx::{PgConnection, Postgres};
+use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{key, key_columns, slice_bounds};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::lease::Lease;
 use crate::domain::place::Place;
+use crate::store::sql::{Sql, parameters, row, statements};
 
 /// One subscription's part of a claim: holds only if nothing has moved since `version` was read.
 #[derive(Debug, Clone)]
@@ -50,6 +50,69 @@ pub struct Claimed {
     pub(crate) has_retries: bool,
 }
 
+parameters! {
+    /// Claims of several subscriptions, column by column; what belongs to a claim of the flat ones is told by bounds.
+    struct ClaimMany {
+        stream_ids: Vec<i64>,
+        subscription_ids: Vec<i64>,
+        places: Vec<Place>,
+        versions: Vec<i64>,
+        cursor_offsets: Vec<i64>,
+        cursor_times: Vec<Timestamp>,
+        skipped: Vec<i64>,
+        passed_over: Vec<i64>,
+        exclusive: Vec<bool>,
+        retry_cursors: Vec<i64>,
+        failed_next: Vec<bool>,
+        first_retries: Vec<i32>,
+        last_retries: Vec<i32>,
+        retries: Vec<i64>,
+        first_leases: Vec<i32>,
+        last_leases: Vec<i32>,
+        lease_ids: Vec<Uuid>,
+        lease_ends: Vec<Timestamp>,
+        first_messages: Vec<i32>,
+        last_messages: Vec<i32>,
+        offsets: Vec<i64>,
+        attempts: Vec<i32>,
+        appended_ats: Vec<Timestamp>,
+    }
+}
+
+parameters! {
+    /// A claim of one subscription.
+    struct ClaimOne {
+        stream_id: i64,
+        subscription_id: i64,
+        place: Place,
+        version: i64,
+        cursor_offset: i64,
+        cursor_time: Timestamp,
+        skipped: i64,
+        passed_over: i64,
+        failed_next: bool,
+        lease_ids: Vec<Uuid>,
+        lease_ends: Vec<Timestamp>,
+        first_messages: Vec<i32>,
+        last_messages: Vec<i32>,
+        offsets: Vec<i64>,
+        attempts: Vec<i32>,
+        appended_ats: Vec<Timestamp>,
+    }
+}
+
+row! {
+    /// A subscription that was moved.
+    struct Moved {
+        stream_id: i64,
+        subscription_id: i64,
+        place: Place,
+        has_retries: bool,
+    }
+}
+
+statements![CLAIM, CLAIM_ONE_FIFO, CLAIM_ONE];
+
 // One statement for all subscriptions of a flush: move each that is still where it was read, take its failed messages, give
 // out its leases. The row lock makes claims of one subscription exclusive; the version tells whoever waited that it lost.
 // Whether a batch is in flight needs no second look: only claims give out leases, so what was read of them holds while the
@@ -58,16 +121,15 @@ pub struct Claimed {
 // beside it. Rows are found by place only (see `store/log/row_location.rs`): one that has moved has most likely been claimed from, and is
 // read again. Ragged arrays travel flat with bounds; a row knows its part of them, so that nothing is joined row by row. Rows are
 // met in the order of their keys, whatever the order of the claims, so that two rounds cannot deadlock.
-/// The statement of [`claim`]; public for the test of its plan.
-pub const CLAIM: &str = "
+static CLAIM: Sql<ClaimMany, Moved> = Sql::new("
 WITH moved AS (
     UPDATE subscriptions AS s
     SET version = s.version + 1, cursor_offset = i.cursor_offset, cursor_time = i.cursor_time,
         skipped = s.skipped + i.skipped, passed_over = s.passed_over + i.passed_over, retry_cursor = i.retry_cursor, failed_next = i.failed_next
     FROM (
-        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::tid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bigint[],
-                             $8::integer[], $9::integer[], $10::integer[], $11::integer[],
-                             $20::bigint[], $21::boolean[], $22::boolean[], $23::bigint[])
+        SELECT * FROM unnest($stream_ids::bigint[], $subscription_ids::bigint[], $places::tid[], $versions::bigint[], $cursor_offsets::bigint[], $cursor_times::timestamptz[], $skipped::bigint[],
+                             $first_retries::integer[], $last_retries::integer[], $first_leases::integer[], $last_leases::integer[],
+                             $retry_cursors::bigint[], $failed_next::boolean[], $exclusive::boolean[], $passed_over::bigint[])
             AS i (stream_id, subscription_id, place, version, cursor_offset, cursor_time, skipped,
                   first_retry, last_retry, first_lease, last_lease, retry_cursor, failed_next, exclusive, passed_over)
         ORDER BY 1, 2
@@ -84,7 +146,7 @@ WITH moved AS (
 ), taken AS (
     DELETE FROM retries AS r
     USING (
-        SELECT stream_id, subscription_id, ($12::bigint[])[generate_series(first_retry, last_retry)] AS message_offset
+        SELECT stream_id, subscription_id, ($retries::bigint[])[generate_series(first_retry, last_retry)] AS message_offset
         FROM moved
     ) AS t
     CROSS JOIN LATERAL (
@@ -95,13 +157,13 @@ WITH moved AS (
     WHERE r.ctid = found.place
 ), given AS (
     INSERT INTO leases (stream_id, subscription_id, lease_id, expires_at, offsets, attempts, appended_ats)
-    SELECT stream_id, subscription_id, ($13::uuid[])[n], ($14::timestamptz[])[n],
-           ($17::bigint[])[($15::integer[])[n]:($16::integer[])[n]],
-           ($18::integer[])[($15::integer[])[n]:($16::integer[])[n]],
-           ($19::timestamptz[])[($15::integer[])[n]:($16::integer[])[n]]
+    SELECT stream_id, subscription_id, ($lease_ids::uuid[])[n], ($lease_ends::timestamptz[])[n],
+           ($offsets::bigint[])[($first_messages::integer[])[n]:($last_messages::integer[])[n]],
+           ($attempts::integer[])[($first_messages::integer[])[n]:($last_messages::integer[])[n]],
+           ($appended_ats::timestamptz[])[($first_messages::integer[])[n]:($last_messages::integer[])[n]]
     FROM (SELECT stream_id, subscription_id, generate_series(first_lease, last_lease) AS n FROM moved) AS g
 )
-SELECT stream_id, subscription_id, place, has_retries FROM moved";
+SELECT stream_id, subscription_id, place, has_retries FROM moved");
 
 // The statement of a claim of one subscription and messages never claimed, the most common round: the same in a third of the
 // work. It looks for failed messages once, to refuse the claim of a FIFO queue or to tell of them.
@@ -111,9 +173,9 @@ macro_rules! claim_one_sql {
             "
 WITH moved AS (
     UPDATE subscriptions AS s
-    SET version = version + 1, cursor_offset = $5, cursor_time = $6, skipped = skipped + $7, failed_next = $15,
-        passed_over = passed_over + $16
-    WHERE ctid = $3 AND stream_id + 0 = $1 AND subscription_id + 0 = $2 AND version = $4",
+    SET version = version + 1, cursor_offset = $cursor_offset, cursor_time = $cursor_time, skipped = skipped + $skipped, failed_next = $failed_next,
+        passed_over = passed_over + $passed_over
+    WHERE ctid = $place AND stream_id + 0 = $stream_id AND subscription_id + 0 = $subscription_id AND version = $version",
             $guard,
             "
     RETURNING stream_id, subscription_id, ctid AS place, ",
@@ -122,30 +184,30 @@ WITH moved AS (
 ), given AS (
     INSERT INTO leases (stream_id, subscription_id, lease_id, expires_at, offsets, attempts, appended_ats)
     SELECT m.stream_id, m.subscription_id, g.lease_id, g.expires_at,
-           ($12::bigint[])[g.first:g.last], ($13::integer[])[g.first:g.last], ($14::timestamptz[])[g.first:g.last]
+           ($offsets::bigint[])[g.first:g.last], ($attempts::integer[])[g.first:g.last], ($appended_ats::timestamptz[])[g.first:g.last]
     FROM moved AS m
-    CROSS JOIN unnest($8::uuid[], $9::timestamptz[], $10::integer[], $11::integer[]) AS g (lease_id, expires_at, first, last)
+    CROSS JOIN unnest($lease_ids::uuid[], $lease_ends::timestamptz[], $first_messages::integer[], $last_messages::integer[]) AS g (lease_id, expires_at, first, last)
 )
 SELECT stream_id, subscription_id, place, has_retries FROM moved"
         )
     };
 }
 
-/// The statement of [`claim`] for new messages of one subscription of a FIFO queue; public for the test of its plan.
-pub const CLAIM_ONE_FIFO: &str = claim_one_sql!(
+/// For a FIFO queue.
+static CLAIM_ONE_FIFO: Sql<ClaimOne, Moved> = Sql::new(claim_one_sql!(
     "
       AND NOT EXISTS (SELECT FROM retries AS r
-          WHERE r.stream_id = $1 AND r.subscription_id = $2 AND r.failure_id > s.retry_cursor)",
+          WHERE r.stream_id = $stream_id AND r.subscription_id = $subscription_id AND r.failure_id > s.retry_cursor)",
     "false"
-);
+));
 
-/// The statement of [`claim`] for new messages of one subscription of another queue; public for the test of its plan.
-pub const CLAIM_ONE: &str = claim_one_sql!(
+/// For another queue.
+static CLAIM_ONE: Sql<ClaimOne, Moved> = Sql::new(claim_one_sql!(
     "",
     "(SELECT true FROM retries AS r
-               WHERE r.stream_id = $1 AND r.subscription_id = $2 AND r.failure_id > s.retry_cursor
+               WHERE r.stream_id = $stream_id AND r.subscription_id = $subscription_id AND r.failure_id > s.retry_cursor
                LIMIT 1) IS NOT NULL"
-);
+));
 
 /// Carries out the claims that still hold, and returns those.
 pub async fn claim(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<BTreeMap<SubscriptionKey, Claimed>> {
@@ -153,64 +215,97 @@ pub async fn claim(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<BT
         [one] if one.retries.is_empty() => claim_one(conn, one).await?,
         many => claim_many(conn, many).await?,
     };
-    let claimed =
-        |(stream, subscription, place, has_retries)| (key(stream, subscription), Claimed { place, has_retries });
+    let claimed = |row: Moved| {
+        (key(row.stream_id, row.subscription_id), Claimed { place: row.place, has_retries: row.has_retries })
+    };
     Ok(rows.into_iter().map(claimed).collect())
 }
 
-type Moved = (i64, i64, Place, bool);
-
 async fn claim_one(conn: &mut PgConnection, claim: &Claim) -> sqlx::Result<Vec<Moved>> {
-    let query = sqlx::query_as(if claim.exclusive { CLAIM_ONE_FIFO } else { CLAIM_ONE })
-        .bind(claim.key.stream.0)
-        .bind(claim.key.subscription.0)
-        .bind(claim.place)
-        .bind(claim.version)
-        .bind(claim.cursor)
-        .bind(claim.cursor_time)
-        .bind(claim.skipped);
-    let query = bind_leases(query, || claim.leases.iter()).bind(claim.failed_next);
-    query.bind(claim.passed_over).fetch_all(conn).await
+    let given = Given::of(|| claim.leases.iter());
+    let parameters = ClaimOne {
+        stream_id: claim.key.stream.0,
+        subscription_id: claim.key.subscription.0,
+        place: claim.place,
+        version: claim.version,
+        cursor_offset: claim.cursor,
+        cursor_time: claim.cursor_time,
+        skipped: claim.skipped,
+        passed_over: claim.passed_over,
+        failed_next: claim.failed_next,
+        lease_ids: given.ids,
+        lease_ends: given.ends,
+        first_messages: given.first_messages,
+        last_messages: given.last_messages,
+        offsets: given.offsets,
+        attempts: given.attempts,
+        appended_ats: given.appended_ats,
+    };
+    let statement = if claim.exclusive { &CLAIM_ONE_FIFO } else { &CLAIM_ONE };
+    statement.rows(parameters).fetch_all(conn).await
 }
 
 async fn claim_many(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<Vec<Moved>> {
-    let (streams, subscriptions) = key_columns(claims.iter().map(|claim| &claim.key));
-    let (first_retries, last_retries) = slice_bounds(claims.iter().map(|claim| claim.retries.len()));
-    let (first_leases, last_leases) = slice_bounds(claims.iter().map(|claim| claim.leases.len()));
-    let query = sqlx::query_as(CLAIM)
-        .bind(streams)
-        .bind(subscriptions)
-        .bind(claims.iter().map(|claim| claim.place).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.version).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.cursor).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.cursor_time).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.skipped).collect::<Vec<_>>())
-        .bind(first_retries)
-        .bind(last_retries)
-        .bind(first_leases)
-        .bind(last_leases)
-        .bind(claims.iter().flat_map(|claim| &claim.retries).copied().collect::<Vec<_>>());
-    bind_leases(query, || claims.iter().flat_map(|claim| &claim.leases))
-        .bind(claims.iter().map(|claim| claim.retry_cursor).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.failed_next).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.exclusive).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.passed_over).collect::<Vec<_>>())
-        .fetch_all(conn)
-        .await
+    CLAIM.rows(ClaimMany::of(claims)).fetch_all(conn).await
 }
 
-type Query<'q> = QueryAs<'q, Postgres, Moved, PgArguments>;
+impl ClaimMany {
+    fn of(claims: &[Claim]) -> Self {
+        let (stream_ids, subscription_ids) = key_columns(claims.iter().map(|claim| &claim.key));
+        let (first_retries, last_retries) = slice_bounds(claims.iter().map(|claim| claim.retries.len()));
+        let (first_leases, last_leases) = slice_bounds(claims.iter().map(|claim| claim.leases.len()));
+        let given = Given::of(|| claims.iter().flat_map(|claim| &claim.leases));
+        Self {
+            stream_ids,
+            subscription_ids,
+            places: claims.iter().map(|claim| claim.place).collect(),
+            versions: claims.iter().map(|claim| claim.version).collect(),
+            cursor_offsets: claims.iter().map(|claim| claim.cursor).collect(),
+            cursor_times: claims.iter().map(|claim| claim.cursor_time).collect(),
+            skipped: claims.iter().map(|claim| claim.skipped).collect(),
+            passed_over: claims.iter().map(|claim| claim.passed_over).collect(),
+            exclusive: claims.iter().map(|claim| claim.exclusive).collect(),
+            retry_cursors: claims.iter().map(|claim| claim.retry_cursor).collect(),
+            failed_next: claims.iter().map(|claim| claim.failed_next).collect(),
+            first_retries,
+            last_retries,
+            retries: claims.iter().flat_map(|claim| &claim.retries).copied().collect(),
+            first_leases,
+            last_leases,
+            lease_ids: given.ids,
+            lease_ends: given.ends,
+            first_messages: given.first_messages,
+            last_messages: given.last_messages,
+            offsets: given.offsets,
+            attempts: given.attempts,
+            appended_ats: given.appended_ats,
+        }
+    }
+}
 
-/// What both statements end with: leases, and their messages flat with bounds.
-fn bind_leases<'q, 'a, I: Iterator<Item = &'a Lease>>(query: Query<'q>, leases: impl Fn() -> I) -> Query<'q> {
-    let messages = || leases().flat_map(|lease| &lease.messages);
-    let (firsts, lasts) = slice_bounds(leases().map(|lease| lease.messages.len()));
-    query
-        .bind(leases().map(|lease| lease.id.0).collect::<Vec<_>>())
-        .bind(leases().map(|lease| lease.expires_at).collect::<Vec<_>>())
-        .bind(firsts)
-        .bind(lasts)
-        .bind(messages().map(|message| message.offset).collect::<Vec<_>>())
-        .bind(messages().map(|message| message.attempts).collect::<Vec<_>>())
-        .bind(messages().map(|message| message.appended_at).collect::<Vec<_>>())
+/// Leases column by column, and their messages flat with bounds.
+struct Given {
+    ids: Vec<Uuid>,
+    ends: Vec<Timestamp>,
+    first_messages: Vec<i32>,
+    last_messages: Vec<i32>,
+    offsets: Vec<i64>,
+    attempts: Vec<i32>,
+    appended_ats: Vec<Timestamp>,
+}
+
+impl Given {
+    fn of<'a, I: Iterator<Item = &'a Lease>>(leases: impl Fn() -> I) -> Self {
+        let messages = || leases().flat_map(|lease| &lease.messages);
+        let (first_messages, last_messages) = slice_bounds(leases().map(|lease| lease.messages.len()));
+        Self {
+            ids: leases().map(|lease| lease.id.0).collect(),
+            ends: leases().map(|lease| lease.expires_at).collect(),
+            first_messages,
+            last_messages,
+            offsets: messages().map(|message| message.offset).collect(),
+            attempts: messages().map(|message| message.attempts).collect(),
+            appended_ats: messages().map(|message| message.appended_at).collect(),
+        }
+    }
 }

@@ -5,13 +5,30 @@ use sqlx::PgPool;
 use super::key;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SubscriptionKey;
+use crate::store::sql::{Sql, parameters, row, statements};
 
 /// Failed messages dropped by one statement: their group waits no longer.
 const BATCH_ROWS: i64 = 1_000;
 
+statements![READERS, DROP];
+
+parameters! {
+    struct Readers {
+        horizon: Timestamp,
+        limit: i64,
+    }
+}
+
+row! {
+    struct ReaderRow {
+        stream_id: i64,
+        subscription_id: i64,
+    }
+}
+
 /// One index step for each reader that has failed messages, however many those are: within a stream the lowest offset is the oldest.
-/// Public for the test of its plan, as the one below.
-pub const READERS: &str = "
+static READERS: Sql<Readers, ReaderRow> = Sql::new(
+    "
 WITH RECURSIVE reader AS (
     (SELECT stream_id, subscription_id, appended_at FROM retries
      ORDER BY stream_id, subscription_id, message_offset LIMIT 1)
@@ -22,46 +39,52 @@ WITH RECURSIVE reader AS (
         ORDER BY f.stream_id, f.subscription_id, f.message_offset LIMIT 1
     ) AS next
 )
-SELECT stream_id, subscription_id FROM reader WHERE appended_at <= $1 LIMIT $2";
+SELECT stream_id, subscription_id FROM reader WHERE appended_at <= $horizon LIMIT $limit",
+);
+
+parameters! {
+    struct Drop {
+        stream_id: i64,
+        subscription_id: i64,
+        horizon: Timestamp,
+        limit: i64,
+    }
+}
 
 /// The version moves with it, so that no claim planned before takes what is gone. A reader whose row is locked is left for the next
 /// round; what was left behind by one that is deleted goes too.
-pub const DROP: &str = "
+static DROP: Sql<Drop, (i64,)> = Sql::new("
 WITH locked AS (
-    SELECT FROM subscriptions WHERE stream_id = $1 AND subscription_id = $2 FOR NO KEY UPDATE SKIP LOCKED
+    SELECT FROM subscriptions WHERE stream_id = $stream_id AND subscription_id = $subscription_id FOR NO KEY UPDATE SKIP LOCKED
 ), oldest AS (
-    SELECT ctid AS place, appended_at FROM retries WHERE stream_id = $1 AND subscription_id = $2
-    ORDER BY stream_id, subscription_id, message_offset LIMIT $4
+    SELECT ctid AS place, appended_at FROM retries WHERE stream_id = $stream_id AND subscription_id = $subscription_id
+    ORDER BY stream_id, subscription_id, message_offset LIMIT $limit
 ), gone AS (
     DELETE FROM retries
     WHERE ctid = ANY (ARRAY(
-              SELECT place FROM oldest WHERE appended_at <= $3
+              SELECT place FROM oldest WHERE appended_at <= $horizon
                 AND ((SELECT count(*) FROM locked) = 1
-                     OR (SELECT true FROM subscriptions WHERE stream_id = $1 AND subscription_id = $2) IS NULL)))
+                     OR (SELECT true FROM subscriptions WHERE stream_id = $stream_id AND subscription_id = $subscription_id) IS NULL)))
     RETURNING message_offset
 ), passed AS (
     UPDATE subscriptions SET skipped = skipped + (SELECT count(*) FROM gone), version = version + 1
-    WHERE stream_id = $1 AND subscription_id = $2 AND (SELECT count(*) FROM gone) > 0
+    WHERE stream_id = $stream_id AND subscription_id = $subscription_id AND (SELECT count(*) FROM gone) > 0
 )
-SELECT count(*) FROM gone";
+SELECT count(*) FROM gone");
 
 /// Readers with failed messages that were appended at `horizon` or before, at most `limit`.
 #[tracing::instrument(name = "failed_expiry::readers", level = "debug", skip_all)]
 pub async fn readers(pool: &PgPool, horizon: Timestamp, limit: i64) -> sqlx::Result<Vec<SubscriptionKey>> {
-    let rows: Vec<(i64, i64)> = sqlx::query_as(READERS).bind(horizon).bind(limit).fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|(stream, subscription)| key(stream, subscription)).collect())
+    let rows = READERS.rows(Readers { horizon, limit }).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|row| key(row.stream_id, row.subscription_id)).collect())
 }
 
 /// Drops the failed messages of a reader that were appended at `horizon` or before, at most a batch; says how many, and whether there may
 /// be more.
 #[tracing::instrument(name = "failed_expiry::drop_batch", level = "debug", skip_all)]
 pub async fn drop_batch(pool: &PgPool, reader: SubscriptionKey, horizon: Timestamp) -> sqlx::Result<(i64, bool)> {
-    let dropped: i64 = sqlx::query_scalar(DROP)
-        .bind(reader.stream.0)
-        .bind(reader.subscription.0)
-        .bind(horizon)
-        .bind(BATCH_ROWS)
-        .fetch_one(pool)
-        .await?;
+    let parameters =
+        Drop { stream_id: reader.stream.0, subscription_id: reader.subscription.0, horizon, limit: BATCH_ROWS };
+    let dropped = DROP.scalar(parameters).fetch_one(pool).await?;
     Ok((dropped, dropped >= BATCH_ROWS))
 }

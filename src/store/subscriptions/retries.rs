@@ -8,22 +8,35 @@ use super::{key, key_columns};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::lease::MessageRef;
+use crate::store::sql::{Sql, parameters, row, statements};
 
-const INSERT: &str = "
+statements![INSERT, READ];
+
+parameters! {
+    struct Insert {
+        stream_ids: Vec<i64>,
+        subscription_ids: Vec<i64>,
+        message_offsets: Vec<i64>,
+        attempts: Vec<i32>,
+        appended_ats: Vec<Timestamp>,
+    }
+}
+
+static INSERT: Sql<Insert, ()> = Sql::new("
 INSERT INTO retries (stream_id, subscription_id, message_offset, attempts, appended_at)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::integer[], $5::timestamptz[])";
+SELECT * FROM unnest($stream_ids::bigint[], $subscription_ids::bigint[], $message_offsets::bigint[], $attempts::integer[], $appended_ats::timestamptz[])");
 
 /// Adds failed messages, behind all that have failed before: the caller holds the locks of their subscriptions.
 pub async fn insert(conn: &mut PgConnection, failed: &[(SubscriptionKey, MessageRef)]) -> sqlx::Result<()> {
-    let (streams, subscriptions) = key_columns(failed.iter().map(|(key, _)| key));
-    sqlx::query(INSERT)
-        .bind(streams)
-        .bind(subscriptions)
-        .bind(failed.iter().map(|(_, message)| message.offset).collect::<Vec<_>>())
-        .bind(failed.iter().map(|(_, message)| message.attempts).collect::<Vec<_>>())
-        .bind(failed.iter().map(|(_, message)| message.appended_at).collect::<Vec<_>>())
-        .execute(conn)
-        .await?;
+    let (stream_ids, subscription_ids) = key_columns(failed.iter().map(|(key, _)| key));
+    let parameters = Insert {
+        stream_ids,
+        subscription_ids,
+        message_offsets: failed.iter().map(|(_, message)| message.offset).collect(),
+        attempts: failed.iter().map(|(_, message)| message.attempts).collect(),
+        appended_ats: failed.iter().map(|(_, message)| message.appended_at).collect(),
+    };
+    INSERT.run(parameters).execute(conn).await?;
     Ok(())
 }
 
@@ -47,35 +60,51 @@ pub struct FailedMessage {
     pub failure: i64,
 }
 
+parameters! {
+    struct Read {
+        stream_ids: Vec<i64>,
+        subscription_ids: Vec<i64>,
+        after: Vec<i64>,
+        limits: Vec<i64>,
+    }
+}
+
+row! {
+    struct FailedRow {
+        stream_id: i64,
+        subscription_id: i64,
+        message_offset: i64,
+        attempts: i32,
+        appended_at: Timestamp,
+        failure_id: i64,
+    }
+}
+
 // From the cursor on, so that dead rows of those delivered since are not walked again and again.
-/// The statement of [`read`]; public for the test of its plan.
-pub const READ: &str = "
+static READ: Sql<Read, FailedRow> = Sql::new("
 SELECT k.stream_id, k.subscription_id, r.message_offset, r.attempts, r.appended_at, r.failure_id
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS k (stream_id, subscription_id, after, messages_max)
+FROM unnest($stream_ids::bigint[], $subscription_ids::bigint[], $after::bigint[], $limits::bigint[]) AS k (stream_id, subscription_id, after, messages_max)
 CROSS JOIN LATERAL (
     SELECT f.message_offset, f.attempts, f.appended_at, f.failure_id FROM retries AS f
     WHERE f.stream_id = k.stream_id AND f.subscription_id = k.subscription_id AND f.failure_id > k.after
     ORDER BY f.failure_id
     LIMIT k.messages_max
-) AS r";
+) AS r");
 
 /// The failed messages of several subscriptions, the oldest failures first.
 pub async fn read(
     conn: &mut PgConnection,
     asked: &[ReadFailed],
 ) -> sqlx::Result<BTreeMap<SubscriptionKey, Vec<FailedMessage>>> {
-    let (streams, subscriptions) = key_columns(asked.iter().map(|asked| &asked.key));
-    let rows: Vec<(i64, i64, i64, i32, Timestamp, i64)> = sqlx::query_as(READ)
-        .bind(streams)
-        .bind(subscriptions)
-        .bind(asked.iter().map(|asked| asked.after).collect::<Vec<_>>())
-        .bind(asked.iter().map(|asked| asked.limit).collect::<Vec<_>>())
-        .fetch_all(conn)
-        .await?;
+    let (stream_ids, subscription_ids) = key_columns(asked.iter().map(|asked| &asked.key));
+    let after = asked.iter().map(|asked| asked.after).collect();
+    let limits = asked.iter().map(|asked| asked.limit).collect();
+    let rows = READ.rows(Read { stream_ids, subscription_ids, after, limits }).fetch_all(conn).await?;
     let mut failed: BTreeMap<SubscriptionKey, Vec<FailedMessage>> = BTreeMap::new();
-    for (stream, subscription, offset, attempts, appended_at, failure) in rows {
-        let message = MessageRef { offset, attempts, appended_at };
-        failed.entry(key(stream, subscription)).or_default().push(FailedMessage { message, failure });
+    for row in rows {
+        let message = MessageRef { offset: row.message_offset, attempts: row.attempts, appended_at: row.appended_at };
+        let of_reader = failed.entry(key(row.stream_id, row.subscription_id)).or_default();
+        of_reader.push(FailedMessage { message, failure: row.failure_id });
     }
     Ok(failed)
 }

@@ -6,13 +6,13 @@ use dms::domain::ids::{MessageId, StreamId};
 use dms::domain::message::Message;
 use dms::store::log::codec;
 use dms::store::log::segments::{Append, append};
-use dms::store::subscriptions::retries;
 use dms_client::v1 as pb;
 use pb::QueueMode::{Fifo, KafkaHa, KafkaHt, Normal};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor as _};
 use uuid::Uuid;
 
+use crate::support::prepared::statement;
 use crate::support::rest::Rest;
 use crate::support::service::{Group, Replica, TestService, bodies};
 
@@ -212,7 +212,7 @@ async fn twenty_thousand_failed_messages_hold_up_no_new_one_and_cost_no_more_tha
 /// Pages that a look for failed messages touches.
 async fn buffers_read(service: &TestService) -> i64 {
     let mut sql = service.sql().await;
-    sql.execute(AssertSqlSafe(format!("PREPARE failed AS {}", retries::READ))).await.unwrap();
+    sql.execute(AssertSqlSafe(format!("PREPARE failed AS {}", statement("retries::READ").text))).await.unwrap();
     let explain = "DO $$ DECLARE plan json; BEGIN
         EXECUTE (SELECT format('EXPLAIN (ANALYZE, BUFFERS, FORMAT json)
                                 EXECUTE failed (ARRAY[%s]::bigint[], ARRAY[%s]::bigint[], ARRAY[%s]::bigint[], ARRAY[5]::bigint[])',

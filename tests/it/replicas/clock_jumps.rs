@@ -9,11 +9,12 @@ use bytes::Bytes;
 use dms::broker::{Broker, BrokerOptions, Settings};
 use dms::domain::clock::Clock as _;
 use dms::domain::ids::StreamId;
-use dms::store::log::segments::{Append, READ, append};
+use dms::store::log::segments::{Append, append};
 use dms_client::v1 as pb;
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
 use crate::support::calls::{delayed, eventually};
+use crate::support::prepared::statement;
 use crate::support::service::{Group, TestService, bodies, handlers};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -201,7 +202,9 @@ async fn a_clock_put_back_and_mended_leaves_every_stream_writable_and_readable()
 async fn rows_of_read(conn: &mut PgConnection, stream: i64, offset: i64) -> (f64, f64) {
     let sql = format!(
         "EXPLAIN (ANALYZE, FORMAT JSON, TIMING OFF, BUFFERS OFF) {}",
-        READ.replace("$1", &stream.to_string())
+        statement("segments::read::READ")
+            .text
+            .replace("$1", &stream.to_string())
             .replace(
                 "$2",
                 &format!(

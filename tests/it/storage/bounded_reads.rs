@@ -10,7 +10,7 @@ use dms::domain::ids::{MessageId, StreamId};
 use dms::domain::lease::MessageRef;
 use dms::domain::message::Message;
 use dms::store::log::codec;
-use dms::store::log::held_segments::{READ_HOLDING, read_holding};
+use dms::store::log::held_segments::read_holding;
 use dms::store::log::segments::{Append, ReadFrom, append, read};
 use dms_client::v1 as pb;
 use dms_postgres::{Cluster, ClusterOptions};
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::support::calls::eventually;
 use crate::support::logged::Logged;
 use crate::support::postgres::TestDatabase;
+use crate::support::prepared::statement;
 use crate::support::service::{Group, Replica, TestService, bodies, handlers};
 
 const MIB: usize = 1024 * 1024;
@@ -56,7 +57,7 @@ fn statements(cluster: &Cluster, who: &str) -> usize {
 
 fn reads(cluster: &Cluster) -> usize {
     let log = cluster.log().split_whitespace().collect::<Vec<_>>().join(" ");
-    log.matches(&READ_HOLDING.split_whitespace().collect::<Vec<_>>().join(" ")).count()
+    log.matches(&statement("held_segments::READ_HOLDING").text.split_whitespace().collect::<Vec<_>>().join(" ")).count()
 }
 
 /// As many consumers as together want a thousand messages; each takes ten and does nothing with them.

@@ -10,6 +10,7 @@ mod partitions;
 mod places;
 mod poolers;
 mod postgres_tls;
+mod prepared_statements;
 mod refused_rows;
 mod schemas;
 mod segment_sizes;

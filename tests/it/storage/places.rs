@@ -8,17 +8,17 @@ use dms::domain::clock::{Clock as _, Timestamp};
 use dms::domain::ids::{LeaseId, StreamId, SubscriptionId, SubscriptionKey};
 use dms::domain::lease::{Lease, MessageRef};
 use dms::domain::place::Place;
-use dms::store::log::held_segments::READ_HOLDING;
-use dms::store::log::segments::{APPEND, APPEND_AT, APPEND_ONE_AT, Append, append, append_at};
+use dms::store::log::segments::{Append, append, append_at};
 use dms::store::session::connection::{Durability, LaneConnection};
-use dms::store::subscriptions::claims::{CLAIM, CLAIM_ONE, CLAIM_ONE_FIFO, Claim, claim};
-use dms::store::subscriptions::{self, leases, locks, read_states, retries};
+use dms::store::subscriptions::claims::{Claim, claim};
+use dms::store::subscriptions::read_states;
 use dms::store::{Store, StoreOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::support::calls::eventually;
+use crate::support::prepared::statement;
 use crate::support::service::{Group, Replica, TestService, bodies, handlers, message};
 
 /// Messages of one append.
@@ -87,14 +87,14 @@ async fn rows_are_found_by_place_and_not_by_key() {
         ANALYZE streams, subscriptions";
     for (size, prepare) in [("empty", "SELECT 1"), ("large", fill)] {
         conn.execute(prepare).await.unwrap();
-        for (table, sql, parameters, look_ups) in [
-            ("streams", APPEND_AT, 6, 1),
-            ("streams", APPEND_ONE_AT, 6, 1),
-            ("subscriptions", CLAIM, 23, 1),
-            ("subscriptions", CLAIM_ONE, 16, 1),
-            ("subscriptions", CLAIM_ONE_FIFO, 16, 1),
+        for (table, name, look_ups) in [
+            ("streams", "segments::APPEND_AT", 1),
+            ("streams", "segments::APPEND_ONE_AT", 1),
+            ("subscriptions", "claims::CLAIM", 1),
+            ("subscriptions", "claims::CLAIM_ONE", 1),
+            ("subscriptions", "claims::CLAIM_ONE_FIFO", 1),
         ] {
-            let plan = plan(conn, sql, parameters).await;
+            let plan = plan(conn, name).await;
             let scans: Vec<&String> = plan.iter().filter(|line| line.contains(&format!(" on {table}"))).collect();
             let by_place = scans.iter().filter(|line| line.contains("Tid Scan")).count();
             // One more is the update itself.
@@ -118,25 +118,25 @@ async fn what_is_looked_up_by_key_is_looked_up_however_small_its_table_was() {
     for (size, prepare) in [("new", "SELECT 1"), ("emptied", empty), ("large", "ANALYZE leases, retries")] {
         conn.execute(if size == "new" { "SELECT 1" } else { fill }).await.unwrap();
         conn.execute(prepare).await.unwrap();
-        for (sql, parameters) in [
-            (leases::DELETE_WHOLE, 7),
-            (leases::LOCK, 3),
-            (leases::DELETE, 3),
-            (leases::SHRINK, 8),
-            (subscriptions::READ_STATES, 3),
-            (subscriptions::LOCK, 2),
-            (locks::STREAMS, 1),
-            (locks::SUBSCRIPTIONS, 2),
-            (locks::LEASES, 3),
-            (locks::DEAD_LETTERS, 2),
-            (APPEND, 5),
-            (CLAIM, 23),
-            (CLAIM_ONE, 16),
-            (CLAIM_ONE_FIFO, 16),
-            (retries::READ, 4),
-            (READ_HOLDING, 5),
+        for name in [
+            "leases::DELETE_WHOLE",
+            "leases::LOCK",
+            "leases::DELETE",
+            "leases::SHRINK",
+            "subscriptions::READ_STATES",
+            "subscriptions::LOCK",
+            "locks::STREAMS",
+            "locks::SUBSCRIPTIONS",
+            "locks::LEASES",
+            "locks::DEAD_LETTERS",
+            "segments::APPEND",
+            "claims::CLAIM",
+            "claims::CLAIM_ONE",
+            "claims::CLAIM_ONE_FIFO",
+            "retries::READ",
+            "held_segments::READ_HOLDING",
         ] {
-            let plan = plan(conn, sql, parameters).await;
+            let plan = plan(conn, name).await;
             let (mut lines, mut found) = (plan.iter().peekable(), 0);
             while let Some(line) = lines.next() {
                 assert!(!line.contains("Seq Scan"), "{size}:\n{}", plan.join("\n"));
@@ -152,9 +152,10 @@ async fn what_is_looked_up_by_key_is_looked_up_however_small_its_table_was() {
 }
 
 /// The plan that a lane's connection has for a statement.
-async fn plan(conn: &mut PgConnection, sql: &str, parameters: usize) -> Vec<String> {
-    let nulls = vec!["NULL"; parameters].join(", ");
-    conn.execute(AssertSqlSafe(format!("PREPARE looked_at AS {sql}"))).await.unwrap();
+async fn plan(conn: &mut PgConnection, name: &str) -> Vec<String> {
+    let statement = statement(name);
+    let nulls = vec!["NULL"; statement.parameters.len()].join(", ");
+    conn.execute(AssertSqlSafe(format!("PREPARE looked_at AS {}", statement.text))).await.unwrap();
     let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE looked_at ({nulls})"));
     let plan = sqlx::query_scalar(explain).persistent(false).fetch_all(&mut *conn).await.unwrap();
     conn.execute("DEALLOCATE looked_at").await.unwrap();

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use dms::domain::clock::{Clock as _, Timestamp};
 use dms::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
-use dms::store::metadata::{deletion, queues, tags};
 use dms::store::subscriptions::failed_expiry;
 use dms::store::{Store, StoreOptions};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
 use crate::support::calls::eventually;
+use crate::support::prepared::statement;
 use crate::support::service::{Group, TestService};
 
 /// Rows of others, and of ours.
@@ -40,7 +40,8 @@ fn store(service: &TestService) -> Store {
     Store::new(&options).unwrap()
 }
 
-async fn explain(conn: &mut PgConnection, options: &str, sql: &str, values: &str) -> Vec<String> {
+async fn explain(conn: &mut PgConnection, options: &str, name: &str, values: &str) -> Vec<String> {
+    let sql = statement(name).text;
     conn.execute(AssertSqlSafe(format!("PREPARE looked_at AS {sql}"))).await.unwrap();
     let explain = AssertSqlSafe(format!("EXPLAIN ({options}) EXECUTE looked_at ({values})"));
     let plan = sqlx::query_scalar(explain).persistent(false).fetch_all(&mut *conn).await.unwrap();
@@ -56,19 +57,19 @@ async fn what_is_deleted_or_shown_is_looked_up_by_its_whole_key() {
     let store = store(&service);
     let mut conn = store.pool.acquire().await.unwrap();
     conn.execute(FILL).await.unwrap();
-    for (sql, values, keys) in [
-        (deletion::LOCK_READER, "'{1}', 1001", &["stream_id", "subscription_id"][..]),
-        (deletion::DELETE_READER, "'{1}', 1001", &["stream_id", "subscription_id"]),
-        (deletion::PURGE_LEASES_OF_READER, "'{1}', 1001, 1000", &["stream_id", "subscription_id"]),
-        (deletion::PURGE_RETRIES_OF_READER, "'{1}', 1001, 1000", &["stream_id", "subscription_id"]),
-        (deletion::PURGE_LEASES, "'{5}', 1000", &["stream_id"]),
-        (deletion::PURGE_RETRIES, "'{5}', 1000", &["stream_id"]),
-        (deletion::PURGE_DELAYED, "'{5}', 1000", &["stream_id"]),
-        (failed_expiry::DROP, "1, 1001, now(), 1000", &["stream_id", "subscription_id"]),
-        (queues::SUMMARY, "'project', now(), '00000000-0000-0000-0000-000000000001'", &["queue_id"]),
-        (tags::OF_QUEUE, "'project', '00000000-0000-0000-0000-000000000001'", &["queue_id"]),
+    for (name, values, keys) in [
+        ("deletion::LOCK_READER", "'{1}', 1001", &["stream_id", "subscription_id"][..]),
+        ("deletion::DELETE_READER", "'{1}', 1001", &["stream_id", "subscription_id"]),
+        ("deletion::PURGE_LEASES_OF_READER", "'{1}', 1001, 1000", &["stream_id", "subscription_id"]),
+        ("deletion::PURGE_RETRIES_OF_READER", "'{1}', 1001, 1000", &["stream_id", "subscription_id"]),
+        ("deletion::PURGE_LEASES", "'{5}', 1000", &["stream_id"]),
+        ("deletion::PURGE_RETRIES", "'{5}', 1000", &["stream_id"]),
+        ("deletion::PURGE_DELAYED", "'{5}', 1000", &["stream_id"]),
+        ("failed_expiry::DROP", "1, 1001, now(), 1000", &["stream_id", "subscription_id"]),
+        ("queues::SUMMARY", "'project', now(), '00000000-0000-0000-0000-000000000001'", &["queue_id"]),
+        ("tags::OF_QUEUE", "'project', '00000000-0000-0000-0000-000000000001'", &["queue_id"]),
     ] {
-        let plan = explain(&mut conn, "COSTS OFF", sql, values).await;
+        let plan = explain(&mut conn, "COSTS OFF", name, values).await;
         let text = plan.join("\n");
         // Empty tables may be read whole: there is no group, and no segment.
         let empty = |line: &str| line.contains("on consumer_groups") || line.contains("on segments_d");
@@ -85,7 +86,7 @@ async fn looking_for_expired_failures_takes_a_step_for_each_reader() {
     let mut conn = store.pool.acquire().await.unwrap();
     conn.execute(FILL).await.unwrap();
     let plan =
-        explain(&mut conn, "ANALYZE, TIMING OFF", failed_expiry::READERS, "now() - interval '3 days', 100").await;
+        explain(&mut conn, "ANALYZE, TIMING OFF", "failed_expiry::READERS", "now() - interval '3 days', 100").await;
     let text = plan.join("\n");
     assert!(!text.contains("Seq Scan") && !text.contains("Sort"), "{text}");
     // 9,001 readers, of which one has 20,000 failed messages.

@@ -7,6 +7,7 @@ pub(crate) mod credentials;
 pub(crate) mod logged;
 pub(crate) mod panics;
 pub(crate) mod postgres;
+pub(crate) mod prepared;
 pub(crate) mod probe;
 pub(crate) mod rest;
 pub(crate) mod scene;

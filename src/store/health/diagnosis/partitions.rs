@@ -4,29 +4,36 @@ use super::Diagnosis;
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
 use crate::store::session::sqlstate;
+use crate::store::sql::{Sql, statements};
 
-const DAYS: &str = "
+static DAYS: Sql<(), (Timestamp,)> = Sql::new(
+    "
 SELECT to_timestamp(substr(c.relname, 11)::bigint * 86400)
 FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-WHERE i.inhparent = to_regclass('segments') AND c.relname ~ '^segments_d[0-9]+$' ORDER BY 1";
+WHERE i.inhparent = to_regclass('segments') AND c.relname ~ '^segments_d[0-9]+$' ORDER BY 1",
+);
 
-const LOG_BYTES: &str = "
-SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint FROM pg_inherits WHERE inhparent = to_regclass('segments')";
+static LOG_BYTES: Sql<(), (i64,)> = Sql::new("
+SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint FROM pg_inherits WHERE inhparent = to_regclass('segments')");
 
 /// Nothing when this role may not ask.
-const DATABASE_BYTES: &str = "
+static DATABASE_BYTES: Sql<(), (Option<i64>,)> = Sql::new(
+    "
 SELECT CASE WHEN has_database_privilege(current_database(), 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE')
-            THEN pg_database_size(current_database()) END";
+            THEN pg_database_size(current_database()) END",
+);
+
+statements![DAYS, LOG_BYTES, DATABASE_BYTES];
 
 impl Diagnosis {
     /// The beginnings of the days that the log has a partition of, the oldest first.
     pub(crate) async fn log_days(&mut self) -> Result<Vec<Timestamp>> {
-        Ok(sqlx::query_scalar(DAYS).fetch_all(&mut self.0).await?)
+        Ok(DAYS.scalar(()).fetch_all(&mut self.0).await?)
     }
 
     /// What the log takes on disk, its indexes included; nothing when somebody locks a partition.
     pub(crate) async fn log_bytes(&mut self) -> Result<Option<i64>> {
-        match sqlx::query_scalar(LOG_BYTES).fetch_one(&mut self.0).await {
+        match LOG_BYTES.scalar(()).fetch_one(&mut self.0).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if sqlstate::is_conflict(&error) => Ok(None),
             Err(error) => Err(error.into()),
@@ -35,6 +42,6 @@ impl Diagnosis {
 
     /// What the database takes on disk.
     pub(crate) async fn database_bytes(&mut self) -> Result<Option<i64>> {
-        Ok(sqlx::query_scalar(DATABASE_BYTES).fetch_one(&mut self.0).await?)
+        Ok(DATABASE_BYTES.scalar(()).fetch_one(&mut self.0).await?)
     }
 }

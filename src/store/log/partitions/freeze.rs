@@ -3,11 +3,11 @@
 //! Else, on a busy server, their transaction ids grow old while they are kept, and each would be read whole by a vacuum against wraparound,
 //! which gives way to nobody and stands in the way when the partition is to go.
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 
 use super::Day;
 use crate::domain::clock::Timestamp;
-use crate::store::metadata::rows::from_row;
+use crate::store::sql::{Sql, row, statements, utility};
 use crate::store::{Store, installation};
 
 /// As autovacuum works by default, whatever a session's own settings are: at most 40 MB a second written.
@@ -21,11 +21,13 @@ const GENTLE: [(&str, &str); 5] = [
 ];
 /// One replica at a time; held by the session that freezes, also when the replica has gone meanwhile.
 const LOCK_KEY: i64 = 0x646d_735f_6672_657a;
-const LOCK: &str = concat!("SELECT pg_try_advisory_lock($1 # ", installation!(), ")");
+static LOCK: Sql<(i64,), (bool,)> = Sql::new(concat!("SELECT pg_try_advisory_lock($1 # ", installation!(), ")"));
+
+statements![LOCK, UNFROZEN];
 
 // Whether something is left to do is read off the table itself: VACUUM marks pages in which nothing is, and nobody else does that here,
 // for autovacuum is told to leave inserts alone. Pages at the end that were never used are not marked, hence the share.
-const UNFROZEN: &str = "
+static UNFROZEN: Sql<(), Unfrozen> = Sql::new("
 SELECT c.relname::text AS name, unmarked, old, empty,
        coalesce(pg_stat_get_last_vacuum_time(c.oid) > clock_timestamp() - interval '1 hour', false) AS tried
 FROM pg_inherits AS i
@@ -39,20 +41,20 @@ CROSS JOIN LATERAL (
     CROSS JOIN LATERAL (SELECT pg_relation_size(t.oid) / current_setting('block_size')::bigint AS pages) AS size
     WHERE t.oid IN (c.oid, c.reltoastrelid)
 ) AS state
-WHERE i.inhparent = to_regclass('segments') AND NOT i.inhdetachpending AND (unmarked OR old) ORDER BY c.relname DESC";
+WHERE i.inhparent = to_regclass('segments') AND NOT i.inhdetachpending AND (unmarked OR old) ORDER BY c.relname DESC");
 
-struct Unfrozen {
-    name: String,
-    /// There are rows that are not frozen.
-    unmarked: bool,
-    /// Its ids are half as old as autovacuum lets them be. To renew them costs next to nothing when there are no such rows.
-    old: bool,
-    empty: bool,
-    /// Within the last hour: old snapshots may keep rows from being frozen.
-    tried: bool,
+row! {
+    struct Unfrozen {
+        name: String,
+        /// There are rows that are not frozen.
+        unmarked: bool,
+        /// Its ids are half as old as autovacuum lets them be. To renew them costs next to nothing when there are no such rows.
+        old: bool,
+        empty: bool,
+        /// Within the last hour: old snapshots may keep rows from being frozen.
+        tried: bool,
+    }
 }
-
-from_row!(Unfrozen { name, unmarked, old, empty, tried });
 
 /// Days that are over, those behind the horizon excepted, for they go.
 #[derive(Clone, Copy)]
@@ -74,7 +76,7 @@ impl Past {
 
 /// Partitions of past days that have rows to freeze.
 pub async fn unfrozen_days(conn: &mut PgConnection, now: Timestamp, horizon: Timestamp) -> sqlx::Result<Vec<String>> {
-    let tables: Vec<Unfrozen> = sqlx::query_as(UNFROZEN).fetch_all(conn).await?;
+    let tables = UNFROZEN.rows(()).fetch_all(conn).await?;
     let past = Past { now, horizon };
     Ok(tables.into_iter().filter(|table| table.unmarked && past.has(&table.name)).map(|table| table.name).collect())
 }
@@ -87,7 +89,7 @@ pub(crate) async fn freeze_past_days(store: &Store, now: Timestamp, horizon: Tim
         return Ok(Vec::new());
     }
     let mut conn = store.session("dms-freeze").with(GENTLE).connect().await?;
-    let alone: bool = sqlx::query_scalar(LOCK).bind(LOCK_KEY).fetch_one(&mut conn).await?;
+    let alone = LOCK.scalar((LOCK_KEY,)).fetch_one(&mut conn).await?;
     let mut frozen = Vec::new();
     if alone {
         // Asked again: who had the lock may have just done it.
@@ -104,7 +106,7 @@ pub(crate) async fn freeze_past_days(store: &Store, now: Timestamp, horizon: Tim
 }
 
 async fn due(conn: &mut PgConnection, past: Past) -> sqlx::Result<Vec<String>> {
-    let tables: Vec<Unfrozen> = sqlx::query_as(UNFROZEN).fetch_all(conn).await?;
+    let tables = UNFROZEN.rows(()).fetch_all(conn).await?;
     Ok(tables.into_iter().filter(|table| past.is_due(table)).map(|table| table.name).collect())
 }
 
@@ -112,6 +114,6 @@ async fn due(conn: &mut PgConnection, past: Past) -> sqlx::Result<Vec<String>> {
 /// pages could not be marked. The end is not cut off, for that would lock readers out.
 async fn freeze(conn: &mut PgConnection, table: &str) -> sqlx::Result<()> {
     let vacuum = format!("VACUUM (FREEZE, SKIP_LOCKED, INDEX_CLEANUP ON, TRUNCATE OFF, PARALLEL 0) {table}");
-    sqlx::query(AssertSqlSafe(vacuum)).persistent(false).execute(conn).await?;
+    utility(vacuum).execute(conn).await?;
     Ok(())
 }

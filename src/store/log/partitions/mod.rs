@@ -9,15 +9,20 @@ pub(crate) use self::freeze::freeze_past_days;
 pub use self::freeze::unfrozen_days;
 pub(crate) use self::retire::retire_expired;
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection, PgPool};
 
 use crate::domain::clock::Timestamp;
 use crate::store::installation;
+use crate::store::sql::{Sql, Statement, statements, utility};
+
+pub(in crate::store) fn all_statements() -> Vec<Statement> {
+    [statements(), freeze::statements(), retire::statements()].concat()
+}
 
 const DAY_MICROS: i64 = 86_400 * Timestamp::MICROS_PER_SECOND;
 /// Serialises partition work of all replicas.
 const LOCK_KEY: i64 = 0x646d_735f_7061_7274;
-const LOCK: &str = concat!("SELECT pg_advisory_xact_lock($1 # ", installation!(), ")");
+static LOCK: Sql<(i64,), ()> = Sql::new(concat!("SELECT pg_advisory_xact_lock($1 # ", installation!(), ")"));
 
 /// A day of the log, counted from 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,17 +70,21 @@ macro_rules! with_partitions {
 }
 pub(in crate::store) use with_partitions;
 
+statements![LOCK, NEEDED, LIST];
+
 // A stream whose last append lies ahead goes on from there. It was appended to then, so that day had a partition once: no more
 // days come out of this than there have been partitions.
-const NEEDED: &str = "
+static NEEDED: Sql<(Timestamp,), (i64,)> = Sql::new(
+    "
 SELECT DISTINCT floor(extract(epoch FROM greatest(last_appended_at + interval '1 microsecond', $1)) / 86400)::bigint
 FROM streams WHERE last_appended_at > $1
-UNION SELECT floor(extract(epoch FROM $1) / 86400)::bigint";
+UNION SELECT floor(extract(epoch FROM $1) / 86400)::bigint",
+);
 
 /// Makes the partitions that appends to any stream need now. Reads all streams, so it is for when one is known to be missing.
 #[tracing::instrument(name = "partitions::create_missing", level = "debug", skip_all)]
 pub(crate) async fn create_missing(conn: &mut PgConnection, now: Timestamp) -> sqlx::Result<()> {
-    let needed: Vec<i64> = sqlx::query_scalar(NEEDED).bind(now).fetch_all(&mut *conn).await?;
+    let needed = NEEDED.scalar((now,)).fetch_all(&mut *conn).await?;
     let made = create_days(conn, needed.into_iter().map(Day).collect()).await?;
     if !made.is_empty() {
         let days: Vec<String> = made.into_iter().map(Day::table).collect();
@@ -110,28 +119,29 @@ async fn create_day(conn: &mut PgConnection, day: Day) -> sqlx::Result<()> {
         "CREATE TABLE IF NOT EXISTS {table} (LIKE segments INCLUDING ALL)
          WITH (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1)"
     );
-    sqlx::query(AssertSqlSafe(create)).execute(&mut *conn).await?;
+    utility(create).execute(&mut *conn).await?;
     let attach = format!(
         "ALTER TABLE segments ATTACH PARTITION {table} FOR VALUES
          FROM (to_timestamp({})) TO (to_timestamp({}))",
         day.start().0 / Timestamp::MICROS_PER_SECOND,
         Day(day.0 + 1).start().0 / Timestamp::MICROS_PER_SECOND,
     );
-    sqlx::query(AssertSqlSafe(attach)).execute(&mut *conn).await?;
+    utility(attach).execute(&mut *conn).await?;
     Ok(())
 }
 
 async fn lock(conn: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query(LOCK).bind(LOCK_KEY).execute(conn).await?;
+    LOCK.run((LOCK_KEY,)).execute(conn).await?;
     Ok(())
 }
 
+static LIST: Sql<(), (String,)> = Sql::new(
+    "
+SELECT c.relname::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'segments'::regclass AND NOT i.inhdetachpending",
+);
+
 async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<Day>> {
-    let names: Vec<String> = sqlx::query_scalar(
-        "SELECT c.relname::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-         WHERE i.inhparent = 'segments'::regclass AND NOT i.inhdetachpending",
-    )
-    .fetch_all(conn)
-    .await?;
+    let names = LIST.scalar(()).fetch_all(conn).await?;
     Ok(names.iter().filter_map(|name| Day::from_table(name)).collect())
 }

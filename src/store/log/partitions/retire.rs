@@ -4,12 +4,12 @@
 //! waits with locks that sends and reads do not mind. It is two transactions, so it may stop half way, with the partition marked: the next
 //! round finishes it. It also needs a log without a default partition.
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 
 use super::{Day, create_day, lock};
 use crate::domain::clock::Timestamp;
 use crate::store::Store;
-use crate::store::metadata::rows::from_row;
+use crate::store::sql::{Sql, row, statements, utility};
 
 /// For whoever uses a partition, a dump for instance, or works on it, as autovacuum, which gives way after a second. Nobody waits for us
 /// meanwhile but another replica that makes a partition.
@@ -25,25 +25,27 @@ enum State {
     Detached,
 }
 
-struct TableRow {
-    name: String,
-    attached: bool,
-    detaching: bool,
+row! {
+    struct TableRow {
+        name: String,
+        attached: bool,
+        detaching: bool,
+    }
 }
 
-from_row!(TableRow { name, attached, detaching });
-
-const TABLES: &str = "
+static TABLES: Sql<(), TableRow> = Sql::new("
 SELECT c.relname::text AS name, i.inhrelid IS NOT NULL AS attached, coalesce(i.inhdetachpending, false) AS detaching
 FROM pg_class AS log
 JOIN pg_class AS c ON c.relnamespace = log.relnamespace AND c.relkind = 'r' AND c.relname ~ '^segments_d[0-9]+$'
 LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhparent = log.oid
 WHERE log.oid = 'segments'::regclass
-  AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'base_offset' AND NOT a.attisdropped)";
+  AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'base_offset' AND NOT a.attisdropped)");
+
+statements![TABLES];
 
 /// All days that have a table, in order.
 async fn tables(conn: &mut PgConnection) -> sqlx::Result<Vec<(Day, State)>> {
-    let rows: Vec<TableRow> = sqlx::query_as(TABLES).fetch_all(conn).await?;
+    let rows = TABLES.rows(()).fetch_all(conn).await?;
     let state = |row: &TableRow| match (row.attached, row.detaching) {
         (_, true) => State::Detaching,
         (true, false) => State::Attached,
@@ -133,6 +135,6 @@ pub(super) async fn finish_if_half_detached(conn: &mut PgConnection, day: Day) -
 
 /// The names in it are made of numbers of ours.
 async fn run(conn: &mut PgConnection, statement: String) -> sqlx::Result<()> {
-    sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(conn).await?;
+    utility(statement).execute(conn).await?;
     Ok(())
 }

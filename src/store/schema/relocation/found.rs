@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use super::{at, refused};
 use crate::domain::schema_name::SchemaName;
 use crate::store::schema::{Failure, MIGRATIONS, TABLE};
+use crate::store::sql::{Sql, parameters, statements};
 
 /// Where sqlx keeps what was applied, unless it is told otherwise.
 const SHARED_TABLE: &str = "_sqlx_migrations";
@@ -21,15 +22,36 @@ pub(super) const TABLES: [(&str, &str); 9] = [
     ("delayed_messages", "delayed_id"),
 ];
 
-const HAS_COLUMN: &str = "
+statements![HAS_COLUMN, MAY_READ];
+
+parameters! {
+    struct HasColumn<'a> {
+        schema: &'a str,
+        table: &'a str,
+        column: &'a str,
+    }
+}
+
+static HAS_COLUMN: Sql<HasColumn<'static>, (bool,)> = Sql::new(
+    "
 SELECT EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                       JOIN pg_attribute AS a ON a.attrelid = c.oid AND NOT a.attisdropped
-               WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = $3 AND c.relkind IN ('r', 'p'))";
+               WHERE n.nspname = $schema::text AND c.relname = $table::text AND a.attname = $column::text AND c.relkind IN ('r', 'p'))",
+);
 
-const MAY_READ: &str = "
+parameters! {
+    struct MayRead<'a> {
+        schema: &'a str,
+        table: &'a str,
+    }
+}
+
+static MAY_READ: Sql<MayRead<'static>, (bool,)> = Sql::new(
+    "
 SELECT coalesce((SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
                  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-                 WHERE n.nspname = $1 AND c.relname = $2), false)";
+                 WHERE n.nspname = $schema::text AND c.relname = $table::text), false)",
+);
 
 /// A row of a table of migrations.
 type Applied = (i64, String, Vec<u8>, bool);
@@ -66,7 +88,7 @@ pub(super) async fn find(tx: &mut PgConnection, source: Option<&SchemaName>) -> 
 
 /// The migrations of ours that are recorded there.
 async fn ours(tx: &mut PgConnection, schema: &SchemaName, record: &str) -> Result<Vec<i64>, Failure> {
-    let may_read: bool = sqlx::query_scalar(MAY_READ).bind(schema.as_str()).bind(record).fetch_one(&mut *tx).await?;
+    let may_read = MAY_READ.scalar(MayRead { schema: schema.as_str(), table: record }).fetch_one(&mut *tx).await?;
     if !may_read || !has_column(tx, schema, record, "checksum").await? {
         return Ok(Vec::new());
     }
@@ -125,5 +147,5 @@ pub(super) async fn has(tx: &mut PgConnection, schema: &SchemaName, table: &str)
 }
 
 async fn has_column(tx: &mut PgConnection, schema: &SchemaName, table: &str, column: &str) -> sqlx::Result<bool> {
-    sqlx::query_scalar(HAS_COLUMN).bind(schema.as_str()).bind(table).bind(column).fetch_one(tx).await
+    HAS_COLUMN.scalar(HasColumn { schema: schema.as_str(), table, column }).fetch_one(tx).await
 }

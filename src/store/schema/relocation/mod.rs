@@ -13,31 +13,71 @@ use super::{Failure, TABLE};
 use crate::domain::Error;
 use crate::domain::schema_name::SchemaName;
 use crate::store::session::leadership;
+use crate::store::sql::{Sql, Statement, parameters, row, statements, utility};
 
 /// Serialises those who make or move an installation in this database.
 const LOCK_KEY: i64 = 0x646d_735f_6d6f_7665;
-const SCHEMA: &str = "
-SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1";
+static SCHEMA: Sql<(&str,), (bool,)> = Sql::new(
+    "
+SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1::text",
+);
+
+parameters! {
+    /// Relations of a schema, by name.
+    struct Named<'a> {
+        schema: &'a str,
+        names: &'a [&'a str],
+    }
+}
 
 /// Names of ours that are taken in a schema.
-const TAKEN: &str = "
+static TAKEN: Sql<Named<'static>, (String,)> = Sql::new(
+    "
 SELECT c.relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relname = ANY ($2) ORDER BY 1";
+WHERE n.nspname = $schema::text AND c.relname = ANY ($names::text[]) ORDER BY 1",
+);
 
 /// Tables, sequences that no table owns, and days of the log, detached ones too.
-const RELATIONS: &str = "
+static RELATIONS: Sql<Named<'static>, (String,)> = Sql::new(
+    "
 SELECT c.relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = $1
-  AND (c.relname = ANY ($2) AND c.relkind IN ('r', 'p')
+WHERE n.nspname = $schema::text
+  AND (c.relname = ANY ($names::text[]) AND c.relkind IN ('r', 'p')
        OR c.relname IN ('stream_ids', 'subscription_ids', 'failure_ids') AND c.relkind = 'S'
        OR c.relname ~ '^segments_d[0-9]+$' AND c.relkind = 'r'
           AND EXISTS (SELECT FROM pg_attribute AS a
                       WHERE a.attrelid = c.oid AND a.attname = 'base_offset' AND NOT a.attisdropped))
-ORDER BY c.relkind = 'r', c.relname";
+ORDER BY c.relkind = 'r', c.relname",
+);
 
-const LOG: &str = "
+static LOG: Sql<(&str,), (i64,)> = Sql::new(
+    "
 SELECT c.oid::bigint FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relname = 'segments'";
+WHERE n.nspname = $1::text AND c.relname = 'segments'",
+);
+
+static LOCK: Sql<(i64,), ()> = Sql::new("SELECT pg_advisory_xact_lock($1)");
+static TRY_LOCK: Sql<(i64,), (bool,)> = Sql::new("SELECT pg_try_advisory_xact_lock($1)");
+
+row! {
+    struct Rights {
+        role: String,
+        database: String,
+        may_create: bool,
+    }
+}
+
+static RIGHTS: Sql<(), Rights> = Sql::new(
+    "
+SELECT current_user::text AS role, current_database()::text AS database,
+       has_database_privilege(current_database(), 'CREATE') AS may_create",
+);
+
+statements![SCHEMA, TAKEN, RELATIONS, LOG, LOCK, TRY_LOCK, RIGHTS];
+
+pub(super) fn all_statements() -> Vec<Statement> {
+    [statements(), found::statements()].concat()
+}
 
 /// Has the schema ready for the migrations. Says where an installation was moved from, if one was.
 pub(in crate::store) async fn prepare(
@@ -46,7 +86,7 @@ pub(in crate::store) async fn prepare(
     source: Option<&SchemaName>,
 ) -> Result<Option<SchemaName>, Failure> {
     let mut tx = connection.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK_KEY).execute(&mut *tx).await?;
+    LOCK.run((LOCK_KEY,)).execute(&mut *tx).await?;
     let moved_from = if has(&mut tx, target, TABLE).await? {
         if let Some(source) = source {
             return Err(refused(format!(
@@ -81,8 +121,8 @@ async fn relocate(tx: &mut PgConnection, found: &Found, target: &SchemaName) -> 
     make_schema(tx, target).await?;
     refuse_taken(tx, target).await?;
     let names = TABLES.map(|(name, _)| name);
-    let relations: Vec<String> =
-        sqlx::query_scalar(RELATIONS).bind(found.schema.as_str()).bind(names.as_slice()).fetch_all(&mut *tx).await?;
+    let named = Named { schema: found.schema.as_str(), names: &names };
+    let relations = RELATIONS.scalar(named).fetch_all(&mut *tx).await?;
     for relation in relations {
         let kind = if relation.ends_with("_ids") { "SEQUENCE" } else { "TABLE" };
         run(tx, format!("ALTER {kind} {} SET SCHEMA {}", at(&found.schema, &relation), target.quoted())).await?;
@@ -115,10 +155,8 @@ async fn forget_record(tx: &mut PgConnection, found: &Found) -> Result<(), Failu
 
 /// A replica would look for its tables where they were. One of them leads while there is any, and none can while this transaction lasts.
 async fn refuse_while_in_use(tx: &mut PgConnection, schema: &SchemaName) -> Result<(), Failure> {
-    let log: i64 = sqlx::query_scalar(LOG).bind(schema.as_str()).fetch_one(&mut *tx).await?;
-    let lock = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)").bind(leadership::lock_key(log));
-    let free: bool = lock.fetch_one(tx).await?;
-    if free {
+    let log = LOG.scalar((schema.as_str(),)).fetch_one(&mut *tx).await?;
+    if TRY_LOCK.scalar((leadership::lock_key(log),)).fetch_one(tx).await? {
         return Ok(());
     }
     Err(refused(format!(
@@ -128,10 +166,8 @@ async fn refuse_while_in_use(tx: &mut PgConnection, schema: &SchemaName) -> Resu
 }
 
 async fn make_schema(tx: &mut PgConnection, schema: &SchemaName) -> Result<(), Failure> {
-    let usable: Option<bool> = sqlx::query_scalar(SCHEMA).bind(schema.as_str()).fetch_optional(&mut *tx).await?;
-    let sql =
-        "SELECT current_user::text, current_database()::text, has_database_privilege(current_database(), 'CREATE')";
-    let (role, database, may_create): (String, String, bool) = sqlx::query_as(sql).fetch_one(&mut *tx).await?;
+    let usable = SCHEMA.scalar((schema.as_str(),)).fetch_optional(&mut *tx).await?;
+    let Rights { role, database, may_create } = RIGHTS.rows(()).fetch_one(&mut *tx).await?;
     match usable {
         Some(true) => Ok(()),
         Some(false) => Err(refused(format!(
@@ -146,8 +182,7 @@ async fn make_schema(tx: &mut PgConnection, schema: &SchemaName) -> Result<(), F
 
 async fn refuse_taken(tx: &mut PgConnection, schema: &SchemaName) -> Result<(), Failure> {
     let names = TABLES.map(|(name, _)| name);
-    let taken: Vec<String> =
-        sqlx::query_scalar(TAKEN).bind(schema.as_str()).bind(names.as_slice()).fetch_all(tx).await?;
+    let taken = TAKEN.scalar(Named { schema: schema.as_str(), names: &names }).fetch_all(tx).await?;
     if taken.is_empty() {
         return Ok(());
     }
@@ -159,7 +194,7 @@ async fn refuse_taken(tx: &mut PgConnection, schema: &SchemaName) -> Result<(), 
 
 /// The names in it have been checked, or are ours.
 async fn run(tx: &mut PgConnection, statement: String) -> Result<(), Failure> {
-    sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(tx).await?;
+    utility(statement).execute(tx).await?;
     Ok(())
 }
 

@@ -1,8 +1,12 @@
 //! The log: appends allocate offsets under the stream's row lock, reads go forward from a cursor.
 
+mod read;
+
+pub use self::read::{ReadFrom, read};
+
 use bytes::Bytes;
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{Arguments as _, FromRow, PgConnection, Row as _};
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments as _, PgConnection};
 
 use super::codec;
 use super::partitions::with_partitions;
@@ -10,7 +14,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::message::Message;
 use crate::domain::place::Place;
-use crate::store::metadata::rows::from_row;
+use crate::store::sql::{Sql, Statement, parameters, read_as, row, statements};
 
 /// What moves messages into the log cuts them into segments of at most this size, or of one message.
 pub const BYTES_MAX: i64 = 2 * 1024 * 1024;
@@ -44,16 +48,6 @@ pub struct Appended {
     pub appended_at: Timestamp,
 }
 
-impl FromRow<'_, PgRow> for Appended {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            stream_id: StreamId(row.try_get("stream_id")?),
-            base_offset: row.try_get("base_offset")?,
-            appended_at: row.try_get("appended_at")?,
-        })
-    }
-}
-
 /// Where an append landed, and where the row of its stream is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Landed {
@@ -64,8 +58,6 @@ pub struct Landed {
     /// Good once the append is committed.
     pub place: Place,
 }
-
-from_row!(Landed { end_offset, place; at });
 
 /// A stored append.
 #[derive(Debug, Clone)]
@@ -135,6 +127,67 @@ impl Segment {
     }
 }
 
+parameters! {
+    /// Appends to streams that are looked for by their keys.
+    struct AppendMany<'a> {
+        stream_ids: Vec<i64>,
+        message_counts: Vec<i32>,
+        payloads: Vec<&'a [u8]>,
+        codec: i16,
+        now: Timestamp,
+    }
+}
+
+parameters! {
+    /// Appends to streams that are looked for where they were last seen.
+    struct AppendManyAt<'a> {
+        stream_ids: Vec<i64>,
+        message_counts: Vec<i32>,
+        payloads: Vec<&'a [u8]>,
+        codec: i16,
+        now: Timestamp,
+        places: &'a [Place],
+    }
+}
+
+parameters! {
+    /// An append to one stream.
+    struct AppendOneAt<'a> {
+        stream_id: i64,
+        message_count: i32,
+        payload: &'a [u8],
+        codec: i16,
+        now: Timestamp,
+        place: Place,
+    }
+}
+
+row! {
+    struct LandedRow {
+        stream_id: i64,
+        base_offset: i64,
+        end_offset: i64,
+        appended_at: Timestamp,
+        place: Place,
+    }
+}
+
+impl From<LandedRow> for Landed {
+    fn from(row: LandedRow) -> Self {
+        let stream_id = StreamId(row.stream_id);
+        let at = Appended { stream_id, base_offset: row.base_offset, appended_at: row.appended_at };
+        Self { at, end_offset: row.end_offset, place: row.place }
+    }
+}
+
+read_as!(LandedRow => Landed);
+
+statements![APPEND, APPEND_AT, APPEND_ONE_AT];
+
+pub(in crate::store) fn all_statements() -> Vec<Statement> {
+    [statements(), read::statements()].concat()
+}
+
 // The payloads stay out of the update, which copies the rows that it joins when it has to wait: `n` tells which is whose.
 macro_rules! append_sql {
     ($moved:literal) => {
@@ -145,62 +198,62 @@ macro_rules! append_sql {
               s.last_appended_at AS appended_at, s.ctid AS place, i.message_count, i.n
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
-    SELECT stream_id, base_offset, appended_at, message_count, $4, ($3::bytea[])[n] FROM moved
+    SELECT stream_id, base_offset, appended_at, message_count, $codec, ($payloads::bytea[])[n] FROM moved
 )
 SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved"
         )
     };
 }
 
-/// The statement of [`append`]; public for the test of its plan. It locks the rows in the order of their keys before it moves
+/// The statement of [`append`]. It locks the rows in the order of their keys before it moves
 /// them, so that two flushes cannot deadlock. ANY keeps the planner from reading a small table whole.
-pub const APPEND: &str = append_sql!(
+static APPEND: Sql<AppendMany<'static>, Landed> = Sql::new(append_sql!(
     "
 WITH locked AS (
     SELECT i.stream_id, i.message_count, i.n
     FROM (
-        SELECT * FROM unnest($1::bigint[], $2::integer[]) WITH ORDINALITY AS i (stream_id, message_count, n) ORDER BY 1
+        SELECT * FROM unnest($stream_ids::bigint[], $message_counts::integer[]) WITH ORDINALITY AS i (stream_id, message_count, n) ORDER BY 1
     ) AS i
     CROSS JOIN LATERAL (SELECT FROM streams AS f WHERE f.stream_id = i.stream_id FOR NO KEY UPDATE) AS s
 ), moved AS (
     UPDATE streams AS s
-    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at + interval '1 microsecond', $5)
+    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at + interval '1 microsecond', $now)
     FROM locked AS i
-    WHERE s.stream_id = i.stream_id AND s.stream_id = ANY ($1)"
-);
+    WHERE s.stream_id = i.stream_id AND s.stream_id = ANY ($stream_ids)"
+));
 
-/// The statement of [`append_at`], see `store/log/row_location.rs`; public for the test of its plan. It meets the rows in the order of
+/// The statement of [`append_at`], see `store/log/row_location.rs`. It meets the rows in the order of
 /// their keys, so that two flushes cannot deadlock.
-pub const APPEND_AT: &str = append_sql!(
+static APPEND_AT: Sql<AppendManyAt<'static>, Landed> = Sql::new(append_sql!(
     "
 WITH moved AS (
     UPDATE streams AS s
-    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at + interval '1 microsecond', $5)
+    SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at + interval '1 microsecond', $now)
     FROM (
-        SELECT * FROM unnest($1::bigint[], $2::integer[], $6::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
+        SELECT * FROM unnest($stream_ids::bigint[], $message_counts::integer[], $places::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
         ORDER BY 1
     ) AS i
     WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id"
-);
+));
 
 /// The statement of [`append_at`] for one stream, the most common flush: no lock is needed before the update, for there is no
 /// order to keep, and it costs Postgres half as much.
-pub const APPEND_ONE_AT: &str = "
+static APPEND_ONE_AT: Sql<AppendOneAt<'static>, Landed> = Sql::new("
 WITH moved AS (
     UPDATE streams
-    SET next_offset = next_offset + $2, last_appended_at = greatest(last_appended_at + interval '1 microsecond', $5)
-    WHERE ctid = $6 AND stream_id + 0 = $1
-    RETURNING stream_id, next_offset - $2 AS base_offset, next_offset AS end_offset, last_appended_at AS appended_at,
+    SET next_offset = next_offset + $message_count::integer, last_appended_at = greatest(last_appended_at + interval '1 microsecond', $now)
+    WHERE ctid = $place AND stream_id + 0 = $stream_id
+    RETURNING stream_id, next_offset - $message_count::integer AS base_offset, next_offset AS end_offset, last_appended_at AS appended_at,
               ctid AS place
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
-    SELECT m.stream_id, m.base_offset, m.appended_at, $2, $4, $3 FROM moved AS m
+    SELECT m.stream_id, m.base_offset, m.appended_at, $message_count, $codec, $payload FROM moved AS m
 )
-SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved";
+SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved");
 
 /// Appends to several streams at once, each named once. A stream that does not exist is missing in the answer.
 pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp) -> sqlx::Result<Vec<Landed>> {
-    with_partitions!(conn, now, run(conn, APPEND, appends, None, now))
+    with_partitions!(conn, now, append_within(conn, appends, now))
 }
 
 /// The same as part of a transaction, which is spoilt when a partition is missing: see [`with_partitions`].
@@ -209,7 +262,9 @@ pub(in crate::store) async fn append_within(
     appends: &[Append],
     now: Timestamp,
 ) -> sqlx::Result<Vec<Landed>> {
-    run(tx, APPEND, appends, None, now).await
+    let AppendColumns { stream_ids, message_counts, payloads } = AppendColumns::of(appends);
+    let parameters = AppendMany { stream_ids, message_counts, payloads, codec: codec::CODEC_PLAIN, now };
+    APPEND.rows_with(room_for(appends), parameters).fetch_all(tx).await
 }
 
 /// The same, looking for the rows of the streams where they were last seen. A stream whose row is not there is missing in the
@@ -230,12 +285,28 @@ async fn try_append_at(
     now: Timestamp,
 ) -> sqlx::Result<Vec<Landed>> {
     if let ([append], [place]) = (appends, places) {
-        let query =
-            sqlx::query_as_with(APPEND_ONE_AT, room_for(appends)).bind(append.stream.0).bind(append.message_count);
-        let query = query.bind(append.payload.as_ref()).bind(codec::CODEC_PLAIN).bind(now).bind(place);
-        return query.fetch_all(conn).await;
+        return append_one_at(conn, append, *place, now).await;
     }
-    run(conn, APPEND_AT, appends, Some(places), now).await
+    let AppendColumns { stream_ids, message_counts, payloads } = AppendColumns::of(appends);
+    let parameters = AppendManyAt { stream_ids, message_counts, payloads, codec: codec::CODEC_PLAIN, now, places };
+    APPEND_AT.rows_with(room_for(appends), parameters).fetch_all(conn).await
+}
+
+async fn append_one_at(
+    conn: &mut PgConnection,
+    append: &Append,
+    place: Place,
+    now: Timestamp,
+) -> sqlx::Result<Vec<Landed>> {
+    let parameters = AppendOneAt {
+        stream_id: append.stream.0,
+        message_count: append.message_count,
+        payload: &append.payload,
+        codec: codec::CODEC_PLAIN,
+        now,
+        place,
+    };
+    APPEND_ONE_AT.rows_with(room_for(std::slice::from_ref(append)), parameters).fetch_all(conn).await
 }
 
 /// Arguments with room for these appends: as they are bound, the buffer would grow by copying the payloads.
@@ -246,90 +317,19 @@ fn room_for(appends: &[Append]) -> PgArguments {
     arguments
 }
 
-async fn run(
-    conn: &mut PgConnection,
-    sql: &'static str,
-    appends: &[Append],
-    places: Option<&[Place]>,
-    now: Timestamp,
-) -> sqlx::Result<Vec<Landed>> {
-    let streams: Vec<i64> = appends.iter().map(|append| append.stream.0).collect();
-    let counts: Vec<i32> = appends.iter().map(|append| append.message_count).collect();
-    let payloads: Vec<&[u8]> = appends.iter().map(|append| append.payload.as_ref()).collect();
-    let query = sqlx::query_as_with(sql, room_for(appends))
-        .bind(streams)
-        .bind(counts)
-        .bind(payloads)
-        .bind(codec::CODEC_PLAIN)
-        .bind(now);
-    match places {
-        Some(places) => query.bind(places).fetch_all(conn).await,
-        None => query.fetch_all(conn).await,
+/// Appends column by column.
+struct AppendColumns<'a> {
+    stream_ids: Vec<i64>,
+    message_counts: Vec<i32>,
+    payloads: Vec<&'a [u8]>,
+}
+
+impl<'a> AppendColumns<'a> {
+    fn of(appends: &'a [Append]) -> Self {
+        Self {
+            stream_ids: appends.iter().map(|append| append.stream.0).collect(),
+            message_counts: appends.iter().map(|append| append.message_count).collect(),
+            payloads: appends.iter().map(|append| append.payload.as_ref()).collect(),
+        }
     }
-}
-
-struct SegmentRow {
-    base_offset: i64,
-    appended_at: Timestamp,
-    message_count: i32,
-    codec: i16,
-    payload: Vec<u8>,
-}
-
-from_row!(SegmentRow { base_offset, appended_at, message_count, codec, payload });
-
-impl SegmentRow {
-    fn decode(self, stream_id: StreamId) -> Segment {
-        let at = Appended { stream_id, base_offset: self.base_offset, appended_at: self.appended_at };
-        Segment::decode(at, self.message_count, self.codec, Bytes::from(self.payload))
-    }
-}
-
-/// Where to begin to read.
-#[derive(Debug, Clone, Copy)]
-pub struct ReadFrom {
-    /// The stream.
-    pub stream: StreamId,
-    /// The first offset wanted.
-    pub offset: i64,
-    /// No segment with that offset or a later one was appended before this.
-    pub not_before: Timestamp,
-    /// What was appended then or before has expired.
-    pub horizon: Timestamp,
-    /// What was appended later is not wanted.
-    pub not_after: Option<Timestamp>,
-}
-
-// Payloads beyond the bound stay where they are: their size is known without reading them.
-/// The statement of [`read`]; public for the test of how much it reads. Append times and base offsets increase together, so it
-/// walks the primary key from one place, partition by partition.
-pub const READ: &str = "
-SELECT base_offset, appended_at, message_count, codec, payload
-FROM (
-    SELECT f.*, sum(f.size) OVER (ORDER BY appended_at, base_offset ROWS UNBOUNDED PRECEDING) - f.size AS size_before
-    FROM (
-        SELECT base_offset, appended_at, message_count, codec, payload, octet_length(payload) AS size
-        FROM segments
-        WHERE stream_id = $1 AND appended_at >= $2 AND appended_at > $3 AND base_offset + message_count > $4
-          AND appended_at <= coalesce($6::timestamptz, 'infinity')
-        ORDER BY appended_at, base_offset
-        LIMIT $5
-    ) AS f
-) AS s
-WHERE size_before < $7
-ORDER BY appended_at, base_offset";
-
-/// The segments from an offset on that have not expired: at most `limit`, and no more once they have `bytes_max`.
-pub async fn read(conn: &mut PgConnection, from: ReadFrom, limit: i64, bytes_max: usize) -> sqlx::Result<Vec<Segment>> {
-    let rows: Vec<SegmentRow> = sqlx::query_as(READ)
-        .bind(from.stream.0)
-        .bind(from.not_before)
-        .bind(from.horizon)
-        .bind(from.offset)
-        .bind(limit)
-        .bind(from.not_after)
-        .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
-        .fetch_all(conn)
-        .await?;
-    Ok(rows.into_iter().map(|row| row.decode(from.stream)).collect())
 }
