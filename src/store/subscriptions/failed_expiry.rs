@@ -43,7 +43,7 @@ SELECT stream_id, subscription_id FROM reader WHERE appended_at <= $horizon LIMI
 );
 
 parameters! {
-    struct Drop {
+    struct DropBatch {
         stream_id: i64,
         subscription_id: i64,
         horizon: Timestamp,
@@ -53,7 +53,7 @@ parameters! {
 
 /// The version moves with it, so that no claim planned before takes what is gone. A reader whose row is locked is left for the next
 /// round; what was left behind by one that is deleted goes too.
-static DROP: Sql<Drop, (i64,)> = Sql::new("
+static DROP: Sql<DropBatch, (i64,)> = Sql::new("
 WITH locked AS (
     SELECT FROM subscriptions WHERE stream_id = $stream_id AND subscription_id = $subscription_id FOR NO KEY UPDATE SKIP LOCKED
 ), oldest AS (
@@ -84,7 +84,7 @@ pub async fn readers(pool: &PgPool, horizon: Timestamp, limit: i64) -> sqlx::Res
 #[tracing::instrument(name = "failed_expiry::drop_batch", level = "debug", skip_all)]
 pub async fn drop_batch(pool: &PgPool, reader: SubscriptionKey, horizon: Timestamp) -> sqlx::Result<(i64, bool)> {
     let parameters =
-        Drop { stream_id: reader.stream.0, subscription_id: reader.subscription.0, horizon, limit: BATCH_ROWS };
+        DropBatch { stream_id: reader.stream.0, subscription_id: reader.subscription.0, horizon, limit: BATCH_ROWS };
     let dropped = DROP.scalar(parameters).fetch_one(pool).await?;
     Ok((dropped, dropped >= BATCH_ROWS))
 }
