@@ -22,7 +22,8 @@ const BLOCKED_LIMIT: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let cli = Cli::read();
     if let Err(error) = in_runtime(cli) {
-        tracing::error!("{error:#}");
+        // Said whatever the filter: whoever looks for the reason has nothing else.
+        tracing::error!(target: telemetry::AUDIT, "{error:#}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -48,6 +49,15 @@ class Refused(Exception):
         self.code = answer.get("error_code")
 
 
+class Unreadable(Exception):
+    """A good answer with a body that Python's parser refuses, such as one a thousand arrays deep: DMS takes any JSON value."""
+
+    def handler(self):
+        """Of the last message in the answer: it stands behind the message."""
+        found = re.search(rb'"handler":"([A-Za-z0-9_-]+)"[^{}]*}]$', self.args[0])
+        return found and found[1].decode()
+
+
 class Client:
     """Calls of one project, over one connection that is made anew when it is lost."""
 
@@ -81,7 +91,14 @@ class Client:
     def attempt(self, method, path, body):
         self.connection.request(method, f"/v1.0/{PROJECT}{path}", body and json.dumps(body), self.headers)
         response = self.connection.getresponse()
-        return response.status, response.headers["Retry-After"], json.loads(response.read())
+        text = response.read()
+        try:
+            answer = json.loads(text)
+        except (RecursionError, ValueError):
+            if response.status >= 300:
+                raise ValueError(f"an answer with status {response.status} that is not JSON") from None
+            raise Unreadable(text) from None
+        return response.status, response.headers["Retry-After"], answer
 
 
 def find_or_create(client, path, kind, settings, request):
@@ -115,17 +132,36 @@ def handle_batch(batch):
     return succeeded + failed
 
 
+def fail(client, path, handler):
+    """Fails a message that cannot be read, so that it becomes a dead letter instead of coming back for ever."""
+    log.error("a message cannot be read, and fails: handler %s", handler)
+    try:
+        client.call("POST", f"{path}/ack", {"message": [{"handler": handler, "status": "fail"}]})
+    except (Refused, TimeoutError) as error:
+        log.warning("it was not settled now: %s", error)
+
+
 def work(client):
     queue = find_or_create(client, "/queues", "queues", QUEUE, QUEUE)
     group = find_or_create(client, f"/queues/{queue}/groups", "groups", GROUP, {"groups": [GROUP]})
     path = f"/queues/{queue}/groups/{group}"
-    poll = f"{path}/messages?{urlencode({'max_msgs': BATCH, 'time_wait': WAIT, 'ack_wait': LEASE})}"
     log.info("consuming queue %s as group %s", queue, group)
+    alone = 0  # polls that take one message, to find the one in a batch that cannot be read
     while not stopping.is_set():
-        batch = client.call("GET", poll)
+        poll = {"max_msgs": 1 if alone else BATCH, "time_wait": WAIT, "ack_wait": LEASE}
         lease_ends = time.monotonic() + LEASE
+        try:
+            batch = client.call("GET", f"{path}/messages?{urlencode(poll)}")
+        except Unreadable as unreadable:
+            if alone and (handler := unreadable.handler()):
+                fail(client, path, handler)
+            else:
+                log.error("a batch cannot be read: its messages are taken one by one when their lease has ended")
+            alone = BATCH
+            continue
         if not batch:
             continue
+        alone = max(0, alone - 1)
         try:
             client.call("POST", f"{path}/ack", {"message": handle_batch(batch)}, until=lease_ends)
         except (Refused, TimeoutError) as error:

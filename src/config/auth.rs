@@ -93,10 +93,21 @@ pub struct AuthArgs {
 }
 
 impl AuthArgs {
+    fn has_credentials(&self) -> bool {
+        let files = [&self.auth_tokens_file, &self.auth_aksk_file, &self.auth_jwks_file];
+        let values = [&self.auth_tokens, &self.auth_aksk];
+        files.iter().any(|file| file.is_some())
+            || values.iter().any(|value| value.is_some())
+            || self.auth_jwks_url.is_some()
+    }
+
     /// What was chosen; an error that names the flag when nothing was, or not all that the choice needs.
     pub fn options(&self) -> Result<AuthOptions> {
         match self.auth[..] {
             [] => bail!(CHOICE),
+            [AuthMethod::None] if self.has_credentials() => {
+                bail!("--auth none lets anyone in, and credentials are given beside it: {CHOICE}")
+            }
             [AuthMethod::None] => return Ok(AuthOptions::Open),
             _ if self.chosen(AuthMethod::None) => bail!("--auth none stands alone: {CHOICE}"),
             _ => {}
@@ -229,6 +240,8 @@ mod tests {
         }
         assert!(refusal(&["--auth=none,tokens"]).starts_with("--auth none stands alone"));
         assert!(matches!(options(&["--auth=none"]), Ok(AuthOptions::Open)));
+        let beside = refusal(&["--auth=none", "--auth-tokens-file=tokens.json"]);
+        assert!(beside.starts_with("--auth none lets anyone in"), "{beside}");
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Settings of the log.
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
-use crate::observe::telemetry::LogFormat;
+use crate::observe::telemetry::{LogFormat, parse_filter};
 
 /// The log on standard error.
 #[derive(Debug, Clone, Args)]
@@ -18,5 +17,5 @@ pub struct LogArgs {
 }
 
 fn filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+    parse_filter(text).map(|_| text.to_owned())
 }

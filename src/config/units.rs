@@ -3,13 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A time, written as `500ms`, `25s` or `2m`.
+/// A time, written as `500ms`, `25s`, `2m` or `1h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seconds(pub Duration);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_millis() {
+            millis if millis % 3_600_000 == 0 && millis > 0 => write!(f, "{}h", millis / 3_600_000),
             millis if millis % 60_000 == 0 && millis > 0 => write!(f, "{}m", millis / 60_000),
             millis if millis % 1000 == 0 => write!(f, "{}s", millis / 1000),
             millis => write!(f, "{millis}ms"),
@@ -40,6 +41,7 @@ pub(super) fn time(min: Duration, max: Duration) -> impl Fn(&str) -> Result<Seco
             "ms" => Some(1),
             "s" => Some(1000),
             "m" => Some(60_000),
+            "h" => Some(3_600_000),
             _ => None,
         };
         let millis = number.zip(millis_per_unit).and_then(|(number, millis)| number.checked_mul(millis));
@@ -47,7 +49,7 @@ pub(super) fn time(min: Duration, max: Duration) -> impl Fn(&str) -> Result<Seco
             .map(Duration::from_millis)
             .filter(|value| (min..=max).contains(value))
             .map(Seconds)
-            .ok_or_else(|| format!("give a time of {} to {}, such as 500ms, 25s or 2m", Seconds(min), Seconds(max)))
+            .ok_or_else(|| format!("give a time of {} to {}, in ms, s, m or h", Seconds(min), Seconds(max)))
     }
 }
 
@@ -105,8 +107,10 @@ mod tests {
             assert_eq!(read(text), Ok(Seconds(Duration::from_millis(millis))), "{text}");
             assert_eq!(Seconds(Duration::from_millis(millis)).to_string(), text);
         }
+        let hours = time(Duration::ZERO, Duration::from_secs(86_400));
+        assert_eq!(hours("24h").map(|time| time.to_string()), Ok("24h".to_owned()));
         for text in ["", "1", "99ms", "61s", "-1s", "1.5s", "s", "99999999999999999999s", "18446744073709551615m"] {
-            assert_eq!(read(text), Err("give a time of 100ms to 1m, such as 500ms, 25s or 2m".to_owned()), "{text}");
+            assert_eq!(read(text), Err("give a time of 100ms to 1m, in ms, s, m or h".to_owned()), "{text}");
         }
     }
 

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Method, Uri, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::ignored::X_DMS_IGNORED;
+use super::messages::INVALID_HANDLER;
 use super::request_id::X_REQUEST_ID;
 use crate::observe::traceparent::TRACEPARENT;
 
@@ -26,8 +27,15 @@ const SENT: [HeaderName; 7] = [
     X_REQUEST_ID,
 ];
 /// What a page may read.
-const SHOWN: [HeaderName; 6] =
-    [header::ALLOW, header::RETRY_AFTER, header::WWW_AUTHENTICATE, TRACEPARENT, X_DMS_IGNORED, X_REQUEST_ID];
+const SHOWN: [HeaderName; 7] = [
+    header::ALLOW,
+    header::RETRY_AFTER,
+    header::WWW_AUTHENTICATE,
+    TRACEPARENT,
+    INVALID_HANDLER,
+    X_DMS_IGNORED,
+    X_REQUEST_ID,
+];
 
 /// Where a page may be from: `https://app.example`, with a port if it is none of the usual, or anywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +58,7 @@ impl FromStr for Origin {
         let uri = text.parse::<Uri>().ok().filter(|uri| of_web && uri.query().is_none() && !text.ends_with('/'));
         let plain =
             uri.is_some_and(|uri| uri.path() == "/" && uri.authority().is_some_and(|a| !a.as_str().contains('@')));
-        let value = HeaderValue::from_str(&text).ok().filter(|_| plain && !text.contains('#'));
+        let value = HeaderValue::from_str(&text).ok().filter(|_| plain && !text.contains(['#', '*']));
         value.map(Self::Of).ok_or_else(|| "give https://HOST or https://HOST:PORT, or *".to_owned())
     }
 }
@@ -104,6 +112,7 @@ mod tests {
             "ftp://a",
             "https://u@a",
             "null",
+            "https://*.example",
         ] {
             text.parse::<Origin>().unwrap_err();
         }

@@ -26,7 +26,7 @@ use crate::domain::{Error, ErrorKind, Result};
 const CONSUME_MARGIN: Duration = Duration::from_secs(15);
 
 /// Of an acknowledgement that ended at a handler which was not taken: why.
-const INVALID_HANDLER: HeaderName = HeaderName::from_static("x-dms-invalid-handler");
+pub(super) const INVALID_HANDLER: HeaderName = HeaderName::from_static("x-dms-invalid-handler");
 
 const FIELDS: ErrorKind = ErrorKind::MessageFields;
 

@@ -73,7 +73,7 @@ pub const ACK_FORGOTTEN: &str = "
 CREATE FUNCTION chaos_sabotage() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     -- Once it has ended it goes, or its messages would never come again.
-    IF OLD.expires_at > clock_timestamp() AND hashtext(OLD.lease_id::text) % 20 = 0 THEN
+    IF OLD.expires_at > clock_timestamp() AND hashtext(OLD.lease_id::text) % 100 = 0 THEN
         RETURN NULL;
     END IF;
     RETURN OLD;

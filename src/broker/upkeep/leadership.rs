@@ -121,7 +121,8 @@ fn silent() -> Error {
 fn show(core: &Core, leads: bool, sent: Instant) {
     let before = *core.leadership.leads.borrow();
     if leads != before {
-        tracing::info!(leads, "this replica does the work of all, or has stopped to");
+        let does = if leads { "leads" } else { "no longer leads" };
+        tracing::info!("this replica {does}: one replica sweeps and counts for all");
         core.metrics.replica().set_leader(leads);
         if !leads {
             // Another one shows them from now on.

@@ -96,11 +96,32 @@ fn started<E: std::fmt::Display>(log: Result<(), E>, filter: Handle<EnvFilter, R
     Ok(())
 }
 
+/// Longer ones are a mistake, and would be written into the log when they change.
+const FILTER_BYTES_MAX: usize = 4096;
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Reads a filter. The library takes a bare word for a target, so that a mistyped level would silence everything.
+///
+/// # Errors
+/// What is wrong, and what is allowed.
+pub(crate) fn parse_filter(text: &str) -> Result<EnvFilter, String> {
+    const FORM: &str = "give error, warn, info, debug, trace or off, and target=level for parts, comma-separated";
+    if text.len() > FILTER_BYTES_MAX {
+        return Err(format!("{} bytes are more than {FILTER_BYTES_MAX}; {FORM}", text.len()));
+    }
+    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
+    let is_part = |word: &str| word.contains('[') || word.rsplit_once('=').is_some_and(|(_, level)| is_level(level));
+    match text.split(',').map(str::trim).find(|word| !is_level(word) && !is_part(word)) {
+        Some(word) => Err(format!("{word:?} is not a level; {FORM}")),
+        None => EnvFilter::try_new(text).map_err(|error| format!("{error}; {FORM}")),
+    }
+}
+
 /// The target of what is logged whatever the filter: `off` silences the service, and not that it was silenced.
-const AUDIT: &str = "dms::audit";
+pub const AUDIT: &str = "dms::audit";
 
 fn audited(filter: &str) -> anyhow::Result<EnvFilter> {
-    let filter = EnvFilter::try_new(filter)?;
+    let filter = parse_filter(filter).map_err(anyhow::Error::msg)?;
     Ok(filter.add_directive(format!("{AUDIT}=info").parse()?))
 }
 
@@ -115,4 +136,21 @@ pub(crate) fn set_filter(filter: &str, peer: &str) -> anyhow::Result<()> {
     handle.reload(parsed)?;
     tracing::warn!(target: AUDIT, before, after, peer, "the filter of the log was changed");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_level_is_refused() {
+        for text in ["info", "OFF", "info,sqlx=warn", "dms::broker=debug, warn", "[call{path=x}]=debug,info"] {
+            assert!(parse_filter(text).is_ok(), "{text}");
+        }
+        for text in ["", ",", "inof", "info,", "5", "dms", "infoo,sqlx=warn", "sqlx=loud"] {
+            let refused = parse_filter(text).expect_err(text);
+            assert!(refused.ends_with("comma-separated"), "{text}: {refused}");
+        }
+        assert!(parse_filter(&"dms=info,".repeat(1000)).is_err());
+    }
 }

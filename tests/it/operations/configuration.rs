@@ -38,7 +38,7 @@ fn bad_settings_are_refused_with_the_allowed_range() {
         ("--lane-bytes-max", "1KiB", "give 1MiB to 64GiB"),
         ("--grpc-addr", "localhost", "give IP:PORT"),
         ("--rest-addr", "on", "give IP:PORT, such as 127.0.0.1:8080 or [::]:8080, or off"),
-        ("--log", "dms=loud", "error parsing level filter"),
+        ("--log", "dms=loud", "\"dms=loud\" is not a level; give error, warn, info"),
     ] {
         let error = Cli::try_parse_from(serve.into_iter().chain([flag, value])).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains(flag), "{error}");

@@ -103,6 +103,7 @@ impl ConnectionUrl {
 
     /// Takes the URL apart: hosts and ports as they stand in front of the path, everything else as parameters.
     fn read(url: &str, parameters: &mut BTreeMap<&'static str, String>) -> Result<Vec<(String, String)>, String> {
+        let url = url.trim();
         let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")).ok_or_else(|| {
             let scheme =
                 url.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| scheme.len() <= 32 && is_word(scheme));
@@ -111,6 +112,14 @@ impl ConnectionUrl {
         })?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+        // Behind the path or the query an @ is hardly ever meant, and then what stands before it must not be shown.
+        if database.contains('@') || (!authority.is_empty() && !authority.contains('@') && query.contains('@')) {
+            return Err(
+                "an @ stands behind the first / or ?; write /, ?, # and @ of a user, a password or a parameter \
+                        percent-encoded: %2F, %3F, %23, %40"
+                    .to_owned(),
+            );
+        }
         let (credentials, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) =
             credentials.split_once(':').map_or((credentials, None), |(user, word)| (user, Some(word)));

@@ -104,6 +104,9 @@ fn what_is_not_understood_is_named_with_what_is_allowed_and_never_the_password()
         ("postgres://u:s3cret%zz@h/db", "password: after % come two hexadecimal digits"),
         ("postgres://u:s3cret%ff@h/db", "password: after % come two hexadecimal digits"),
         ("postgres://a,b,c/db?port=1,2&password=s3cret", "3 hosts and 2 ports"),
+        ("postgres://u:ab?s3cret@h:1/db", "percent-encoded"),
+        ("postgres://u:ab/s3cret@h:1/db", "percent-encoded"),
+        ("postgres://u:1?user=s3cret@h:1/db", "percent-encoded"),
     ] {
         let error = read(url).unwrap_err();
         assert!(error.contains(part) && !error.contains("s3cret"), "{url}: {error}");
