@@ -8,9 +8,9 @@ use super::scan::{Candidate, LogScan};
 use super::subscription::Subscription;
 use crate::domain::Result;
 use crate::domain::clock::Timestamp;
-use crate::domain::lease::SubscriptionState;
 use crate::store::log::segments::{self, ReadFrom, Segment};
 use crate::store::session::connection::flush;
+use crate::store::subscriptions::SubscriptionState;
 
 /// Bytes of the log looked at on behalf of one subscription in a round, rounded up to a whole segment: a label rule may select
 /// little of a long backlog, and the others in the lane wait meanwhile.

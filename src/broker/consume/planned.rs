@@ -6,8 +6,9 @@ use super::find::FoundNew;
 use super::scan::{Candidate, Origin};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::LeaseId;
-use crate::domain::lease::{Lease, SubscriptionState};
+use crate::domain::lease::Lease;
 use crate::observe::metrics::Expired;
+use crate::store::subscriptions::SubscriptionState;
 use crate::store::subscriptions::claims::Claim;
 use crate::store::subscriptions::leases::LeaseKey;
 

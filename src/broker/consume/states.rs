@@ -5,10 +5,10 @@ use super::round::STATES_MAX;
 use super::subscription::Subscription;
 use crate::broker::batching::isolation::{self, Failed, Parts};
 use crate::domain::ids::SubscriptionKey;
-use crate::domain::lease::SubscriptionState;
 use crate::domain::{Error, ErrorKind, Result};
 use crate::store;
 use crate::store::session::connection::{Failure, FlushError, flush, try_flush};
+use crate::store::subscriptions::SubscriptionState;
 
 /// A subscription to read, and whether it is exclusive.
 type Wanted = (SubscriptionKey, bool);

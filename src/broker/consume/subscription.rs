@@ -8,7 +8,7 @@ use super::{ClaimRequest, REFRESH};
 use crate::domain::Error;
 use crate::domain::ids::LeaseId;
 use crate::domain::labels::{self, LabelRule};
-use crate::domain::lease::SubscriptionState;
+use crate::store::subscriptions::SubscriptionState;
 use crate::store::subscriptions::claims::{Claim, Claimed};
 
 /// Where a subscription's next messages come from.

@@ -3,7 +3,7 @@
 use std::mem::replace;
 
 use crate::domain::ids::LeaseId;
-use crate::domain::lease::SubscriptionState;
+use crate::store::subscriptions::SubscriptionState;
 use crate::store::subscriptions::claims::{Claim, Claimed};
 
 /// A row that was never left by a claim of this lane.

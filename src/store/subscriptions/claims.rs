@@ -25,7 +25,7 @@ pub struct Claim {
     pub exclusive: bool,
     /// Where the cursor moves to.
     pub cursor: i64,
-    /// See [`SubscriptionState::cursor_time`].
+    /// See [`SubscriptionState::cursor_time`](super::SubscriptionState::cursor_time).
     pub cursor_time: Timestamp,
     /// Offsets that leave without success: expired, or passed over by the label rule.
     pub skipped: i64,
@@ -33,9 +33,9 @@ pub struct Claim {
     pub passed_over: i64,
     /// These failed messages are taken (into leases, or dropped).
     pub retries: Vec<i64>,
-    /// See [`SubscriptionState::retry_cursor`].
+    /// See [`SubscriptionState::retry_cursor`](super::SubscriptionState::retry_cursor).
     pub retry_cursor: i64,
-    /// See [`SubscriptionState::failed_next`].
+    /// See [`SubscriptionState::failed_next`](super::SubscriptionState::failed_next).
     pub failed_next: bool,
     /// What is given out.
     pub leases: Vec<Lease>,

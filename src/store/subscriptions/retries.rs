@@ -45,7 +45,7 @@ pub async fn insert(conn: &mut PgConnection, failed: &[(SubscriptionKey, Message
 pub struct ReadFailed {
     /// The subscription.
     pub key: SubscriptionKey,
-    /// See [`SubscriptionState::retry_cursor`](crate::domain::lease::SubscriptionState::retry_cursor).
+    /// See [`SubscriptionState::retry_cursor`](crate::store::subscriptions::SubscriptionState::retry_cursor).
     pub after: i64,
     /// At most so many.
     pub limit: i64,

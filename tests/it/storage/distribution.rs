@@ -60,7 +60,7 @@ const EXPECTED_BY_NAME: [(&str, &str); 19] = [
     ("dms-claim", "claims::CLAIM_ONE_FIFO"),
     ("dms-claim", "retries::READ"),
     ("dms-claim", "held_segments::READ_HOLDING"),
-    ("dms-claim", "subscriptions::READ_STATES"),
+    ("dms-claim", "state::READ_STATES"),
     ("dms-settle", "held_segments::READ_HOLDING"),
     ("dms-settle", "leases::DELETE_WHOLE"),
     ("dms-settle", "leases::LOCK"),

@@ -123,7 +123,7 @@ async fn what_is_looked_up_by_key_is_looked_up_however_small_its_table_was() {
             "leases::LOCK",
             "leases::DELETE",
             "leases::SHRINK",
-            "subscriptions::READ_STATES",
+            "state::READ_STATES",
             "subscriptions::LOCK",
             "locks::STREAMS",
             "locks::SUBSCRIPTIONS",
