@@ -15,7 +15,6 @@ pub mod lease;
 pub(crate) mod limits;
 pub mod message;
 pub(crate) mod page;
-pub mod place;
 pub(crate) mod queue;
 pub(crate) mod schema_name;
 pub(crate) mod search;

@@ -5,6 +5,7 @@
 pub(crate) mod health;
 pub mod log;
 pub mod metadata;
+pub mod row_location;
 pub mod schema;
 pub mod session;
 pub mod sql;

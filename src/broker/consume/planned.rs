@@ -49,7 +49,7 @@ impl Planned {
         let batches: Vec<_> = cut(&mut deliverable).into_iter().map(with_lease).collect();
         let mut claim = Claim {
             key: state.key,
-            place: state.place,
+            location: state.location,
             version: state.version,
             exclusive,
             cursor: state.cursor,

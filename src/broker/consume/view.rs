@@ -96,7 +96,7 @@ fn carried_on(state: SubscriptionState, in_flight: Option<LeaseId>, claimed: Cla
         _ => None,
     };
     let state = SubscriptionState {
-        place: claimed.place,
+        location: claimed.location,
         version: state.version + 1,
         cursor: claim.cursor,
         cursor_time: claim.cursor_time,
@@ -120,18 +120,18 @@ pub(super) mod tests {
     use crate::domain::clock::Timestamp;
     use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
     use crate::domain::lease::Lease;
-    use crate::domain::place::Place;
+    use crate::store::row_location::RowLocation;
 
     const OWN: LeaseId = LeaseId(Uuid::from_u128(1));
     const OTHER: LeaseId = LeaseId(Uuid::from_u128(2));
     const KEY: SubscriptionKey = SubscriptionKey { stream: StreamId(1), subscription: SubscriptionId(1) };
-    const PLACE: Place = Place { block: 0, line: 1 };
+    const LOCATION: RowLocation = RowLocation { block: 0, line: 1 };
 
     /// The row of a subscription to a stream with messages, as it is read.
     pub(in crate::broker::consume) fn row(version: i64, has_leases: bool) -> SubscriptionState {
         SubscriptionState {
             key: KEY,
-            place: PLACE,
+            location: LOCATION,
             version,
             cursor: 0,
             cursor_time: Timestamp(0),
@@ -155,7 +155,7 @@ pub(super) mod tests {
         let lease = |id: &LeaseId| Lease { key: KEY, id: *id, expires_at: Timestamp(1), messages: Vec::new() };
         let claim = Claim {
             key: KEY,
-            place: PLACE,
+            location: LOCATION,
             version,
             exclusive: true,
             cursor: 5,
@@ -167,7 +167,7 @@ pub(super) mod tests {
             failed_next: true,
             leases: leases.iter().map(lease).collect(),
         };
-        view.claimed(Claimed { place: PLACE, has_retries: false }, &claim);
+        view.claimed(Claimed { location: LOCATION, has_retries: false }, &claim);
     }
 
     #[test]

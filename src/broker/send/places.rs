@@ -3,10 +3,10 @@
 use foldhash::HashMap;
 
 use crate::domain::ids::StreamId;
-use crate::domain::place::Place;
 use crate::store::log::segments::{Append, Landed};
+use crate::store::row_location::RowLocation;
 
-/// A lane with more streams forgets them all and learns the places of those in use again.
+/// A lane with more streams forgets them all and learns the locations of those in use again.
 const STREAMS_MAX: usize = 100_000;
 
 /// Places by stream, bounded.
@@ -18,7 +18,7 @@ pub(crate) struct Places(HashMap<StreamId, Left>);
 struct Left {
     /// Where its row is; `None` while another replica appends too: the row would be elsewhere by the time of the next append, and
     /// to look for it in vain takes all the messages to Postgres twice.
-    place: Option<Place>,
+    location: Option<RowLocation>,
     /// Where the stream ends.
     end: i64,
 }
@@ -32,15 +32,15 @@ impl Places {
             self.0.clear();
         }
         let alone = self.0.get(&stream).is_none_or(|left| left.end == landed.at.base_offset);
-        self.0.insert(stream, Left { place: alone.then_some(landed.place), end: landed.end_offset });
+        self.0.insert(stream, Left { location: alone.then_some(landed.location), end: landed.end_offset });
     }
 
-    /// Sets apart appends to streams whose place is known, with their places, from the others.
-    pub(crate) fn split(&self, appends: Vec<Append>) -> ((Vec<Append>, Vec<Place>), Vec<Append>) {
+    /// Sets apart appends to streams whose row has a known location, with these locations, from the others.
+    pub(crate) fn split(&self, appends: Vec<Append>) -> ((Vec<Append>, Vec<RowLocation>), Vec<Append>) {
         let (mut known, mut unknown) = ((Vec::new(), Vec::new()), Vec::new());
         for append in appends {
-            match self.0.get(&append.stream).and_then(|left| left.place) {
-                Some(place) => known.extend([(append, place)]),
+            match self.0.get(&append.stream).and_then(|left| left.location) {
+                Some(location) => known.extend([(append, location)]),
                 None => unknown.push(append),
             }
         }
@@ -63,21 +63,21 @@ mod tests {
     /// An append of one message that landed at this offset, with its row on this line.
     fn landed(stream: i64, base_offset: i64, line: u16) -> Landed {
         let at = Appended { stream_id: StreamId(stream), base_offset, appended_at: Timestamp(0) };
-        Landed { at, end_offset: base_offset + 1, place: Place { block: 1, line } }
+        Landed { at, end_offset: base_offset + 1, location: RowLocation { block: 1, line } }
     }
 
     /// Where the row of the first stream is looked for.
     fn line(places: &Places) -> Option<u16> {
-        places.split(vec![append(1)]).0.1.first().map(|place| place.line)
+        places.split(vec![append(1)]).0.1.first().map(|location| location.line)
     }
 
     #[test]
-    fn the_last_place_counts() {
+    fn the_last_location_counts() {
         let mut places = Places::default();
         places.remember(&landed(1, 0, 1));
         places.remember(&landed(1, 1, 2));
         let ((known, at), unknown) = places.split(vec![append(1), append(2)]);
-        assert_eq!((known[0].stream, &at[..]), (StreamId(1), &[Place { block: 1, line: 2 }][..]));
+        assert_eq!((known[0].stream, &at[..]), (StreamId(1), &[RowLocation { block: 1, line: 2 }][..]));
         assert_eq!((known.len(), unknown.len(), unknown[0].stream), (1, 1, StreamId(2)));
     }
 

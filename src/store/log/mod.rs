@@ -4,7 +4,6 @@ pub mod codec;
 pub(crate) mod delayed;
 pub mod held_segments;
 pub mod partitions;
-pub(super) mod row_location;
 pub mod segments;
 
 use crate::store::sql::Statement;

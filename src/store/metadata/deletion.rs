@@ -81,8 +81,8 @@ macro_rules! purge_sql {
             "DELETE FROM ",
             $table,
             " WHERE ctid = ANY (ARRAY(
-    SELECT d.place FROM unnest($stream_ids::bigint[]) AS s (id) CROSS JOIN LATERAL (
-        SELECT ctid AS place FROM ",
+    SELECT d.location FROM unnest($stream_ids::bigint[]) AS s (id) CROSS JOIN LATERAL (
+        SELECT ctid AS location FROM ",
             $table,
             " WHERE stream_id = s.id ORDER BY ",
             $order,

@@ -9,7 +9,7 @@ use super::{key, key_columns, slice_bounds};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::SubscriptionKey;
 use crate::domain::lease::Lease;
-use crate::domain::place::Place;
+use crate::store::row_location::RowLocation;
 use crate::store::sql::{Sql, parameters, row, statements};
 
 /// One subscription's part of a claim: holds only if nothing has moved since `version` was read.
@@ -18,7 +18,7 @@ pub struct Claim {
     /// Whose.
     pub key: SubscriptionKey,
     /// Where its row was then.
-    pub place: Place,
+    pub location: RowLocation,
     /// The version that was read.
     pub version: i64,
     /// FIFO: failed messages come first, so a claim of new ones alone is refused while there are any.
@@ -45,7 +45,7 @@ pub struct Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claimed {
     /// Where the subscription's row is now.
-    pub place: Place,
+    pub location: RowLocation,
     /// Whether failed messages wait, as the statement saw it.
     pub(crate) has_retries: bool,
 }
@@ -55,7 +55,7 @@ parameters! {
     struct ClaimMany {
         stream_ids: Vec<i64>,
         subscription_ids: Vec<i64>,
-        places: Vec<Place>,
+        locations: Vec<RowLocation>,
         versions: Vec<i64>,
         cursor_offsets: Vec<i64>,
         cursor_times: Vec<Timestamp>,
@@ -84,7 +84,7 @@ parameters! {
     struct ClaimOne {
         stream_id: i64,
         subscription_id: i64,
-        place: Place,
+        location: RowLocation,
         version: i64,
         cursor_offset: i64,
         cursor_time: Timestamp,
@@ -106,7 +106,7 @@ row! {
     struct Moved {
         stream_id: i64,
         subscription_id: i64,
-        place: Place,
+        location: RowLocation,
         has_retries: bool,
     }
 }
@@ -118,7 +118,7 @@ statements![CLAIM, CLAIM_ONE_FIFO, CLAIM_ONE];
 // Whether a batch is in flight needs no second look: only claims give out leases, so what was read of them holds while the
 // version does. Failed messages are looked for as of the beginning of the statement: those of a settlement that it had to wait
 // for are not seen, but their wake-up comes behind. Of a FIFO queue such a settlement ends the batch in flight, so nobody claims
-// beside it. Rows are found by place only (see `store/log/row_location.rs`): one that has moved has most likely been claimed from, and is
+// beside it. Rows are found by location only (see `store/row_location.rs`): one that has moved has most likely been claimed from, and is
 // read again. Ragged arrays travel flat with bounds; a row knows its part of them, so that nothing is joined row by row. Rows are
 // met in the order of their keys, whatever the order of the claims, so that two rounds cannot deadlock.
 static CLAIM: Sql<ClaimMany, Moved> = Sql::new("
@@ -127,19 +127,19 @@ WITH moved AS (
     SET version = s.version + 1, cursor_offset = i.cursor_offset, cursor_time = i.cursor_time,
         skipped = s.skipped + i.skipped, passed_over = s.passed_over + i.passed_over, retry_cursor = i.retry_cursor, failed_next = i.failed_next
     FROM (
-        SELECT * FROM unnest($stream_ids::bigint[], $subscription_ids::bigint[], $places::tid[], $versions::bigint[], $cursor_offsets::bigint[], $cursor_times::timestamptz[], $skipped::bigint[],
+        SELECT * FROM unnest($stream_ids::bigint[], $subscription_ids::bigint[], $locations::tid[], $versions::bigint[], $cursor_offsets::bigint[], $cursor_times::timestamptz[], $skipped::bigint[],
                              $first_retries::integer[], $last_retries::integer[], $first_leases::integer[], $last_leases::integer[],
                              $retry_cursors::bigint[], $failed_next::boolean[], $exclusive::boolean[], $passed_over::bigint[])
-            AS i (stream_id, subscription_id, place, version, cursor_offset, cursor_time, skipped,
+            AS i (stream_id, subscription_id, location, version, cursor_offset, cursor_time, skipped,
                   first_retry, last_retry, first_lease, last_lease, retry_cursor, failed_next, exclusive, passed_over)
         ORDER BY 1, 2
     ) AS i
-    WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id AND s.subscription_id + 0 = i.subscription_id
+    WHERE s.ctid = i.location AND s.stream_id + 0 = i.stream_id AND s.subscription_id + 0 = i.subscription_id
       AND s.version = i.version
       AND CASE WHEN i.first_retry <= i.last_retry OR NOT i.exclusive THEN true ELSE (SELECT true FROM retries AS r
               WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id AND r.failure_id > i.retry_cursor
               LIMIT 1) IS NULL END
-    RETURNING s.stream_id, s.subscription_id, s.ctid AS place, i.first_retry, i.last_retry, i.first_lease, i.last_lease,
+    RETURNING s.stream_id, s.subscription_id, s.ctid AS location, i.first_retry, i.last_retry, i.first_lease, i.last_lease,
               (SELECT true FROM retries AS r
                WHERE r.stream_id = i.stream_id AND r.subscription_id = i.subscription_id AND r.failure_id > i.retry_cursor
                LIMIT 1) IS NOT NULL AS has_retries
@@ -150,11 +150,11 @@ WITH moved AS (
         FROM moved
     ) AS t
     CROSS JOIN LATERAL (
-        SELECT f.ctid AS place FROM retries AS f
+        SELECT f.ctid AS location FROM retries AS f
         WHERE f.stream_id = t.stream_id AND f.subscription_id = t.subscription_id AND f.message_offset = t.message_offset
         OFFSET 0
     ) AS found
-    WHERE r.ctid = found.place
+    WHERE r.ctid = found.location
 ), given AS (
     INSERT INTO leases (stream_id, subscription_id, lease_id, expires_at, offsets, attempts, appended_ats)
     SELECT stream_id, subscription_id, ($lease_ids::uuid[])[n], ($lease_ends::timestamptz[])[n],
@@ -163,7 +163,7 @@ WITH moved AS (
            ($appended_ats::timestamptz[])[($first_messages::integer[])[n]:($last_messages::integer[])[n]]
     FROM (SELECT stream_id, subscription_id, generate_series(first_lease, last_lease) AS n FROM moved) AS g
 )
-SELECT stream_id, subscription_id, place, has_retries FROM moved");
+SELECT stream_id, subscription_id, location, has_retries FROM moved");
 
 // The statement of a claim of one subscription and messages never claimed, the most common round: the same in a third of the
 // work. It looks for failed messages once, to refuse the claim of a FIFO queue or to tell of them.
@@ -175,10 +175,10 @@ WITH moved AS (
     UPDATE subscriptions AS s
     SET version = version + 1, cursor_offset = $cursor_offset, cursor_time = $cursor_time, skipped = skipped + $skipped, failed_next = $failed_next,
         passed_over = passed_over + $passed_over
-    WHERE ctid = $place AND stream_id + 0 = $stream_id AND subscription_id + 0 = $subscription_id AND version = $version",
+    WHERE ctid = $location AND stream_id + 0 = $stream_id AND subscription_id + 0 = $subscription_id AND version = $version",
             $guard,
             "
-    RETURNING stream_id, subscription_id, ctid AS place, ",
+    RETURNING stream_id, subscription_id, ctid AS location, ",
             $has_retries,
             " AS has_retries
 ), given AS (
@@ -188,7 +188,7 @@ WITH moved AS (
     FROM moved AS m
     CROSS JOIN unnest($lease_ids::uuid[], $lease_ends::timestamptz[], $first_messages::integer[], $last_messages::integer[]) AS g (lease_id, expires_at, first, last)
 )
-SELECT stream_id, subscription_id, place, has_retries FROM moved"
+SELECT stream_id, subscription_id, location, has_retries FROM moved"
         )
     };
 }
@@ -216,7 +216,7 @@ pub async fn claim(conn: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<BT
         many => claim_many(conn, many).await?,
     };
     let claimed = |row: Moved| {
-        (key(row.stream_id, row.subscription_id), Claimed { place: row.place, has_retries: row.has_retries })
+        (key(row.stream_id, row.subscription_id), Claimed { location: row.location, has_retries: row.has_retries })
     };
     Ok(rows.into_iter().map(claimed).collect())
 }
@@ -226,7 +226,7 @@ async fn claim_one(conn: &mut PgConnection, claim: &Claim) -> sqlx::Result<Vec<M
     let parameters = ClaimOne {
         stream_id: claim.key.stream.0,
         subscription_id: claim.key.subscription.0,
-        place: claim.place,
+        location: claim.location,
         version: claim.version,
         cursor_offset: claim.cursor,
         cursor_time: claim.cursor_time,
@@ -258,7 +258,7 @@ impl ClaimMany {
         Self {
             stream_ids,
             subscription_ids,
-            places: claims.iter().map(|claim| claim.place).collect(),
+            locations: claims.iter().map(|claim| claim.location).collect(),
             versions: claims.iter().map(|claim| claim.version).collect(),
             cursor_offsets: claims.iter().map(|claim| claim.cursor).collect(),
             cursor_times: claims.iter().map(|claim| claim.cursor_time).collect(),

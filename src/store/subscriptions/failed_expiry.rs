@@ -57,12 +57,12 @@ static DROP: Sql<DropBatch, (i64,)> = Sql::new("
 WITH locked AS (
     SELECT FROM subscriptions WHERE stream_id = $stream_id AND subscription_id = $subscription_id FOR NO KEY UPDATE SKIP LOCKED
 ), oldest AS (
-    SELECT ctid AS place, appended_at FROM retries WHERE stream_id = $stream_id AND subscription_id = $subscription_id
+    SELECT ctid AS location, appended_at FROM retries WHERE stream_id = $stream_id AND subscription_id = $subscription_id
     ORDER BY stream_id, subscription_id, message_offset LIMIT $limit
 ), gone AS (
     DELETE FROM retries
     WHERE ctid = ANY (ARRAY(
-              SELECT place FROM oldest WHERE appended_at <= $horizon
+              SELECT location FROM oldest WHERE appended_at <= $horizon
                 AND ((SELECT count(*) FROM locked) = 1
                      OR (SELECT true FROM subscriptions WHERE stream_id = $stream_id AND subscription_id = $subscription_id) IS NULL)))
     RETURNING message_offset

@@ -28,7 +28,7 @@ statements![DELETE_WHOLE, LOCK, DELETE, SHRINK, IS_UNACKNOWLEDGED, BRING_BACK, E
 macro_rules! place_of_lease {
     () => {
         "CROSS JOIN LATERAL (
-    SELECT f.ctid AS place FROM leases AS f
+    SELECT f.ctid AS location FROM leases AS f
     WHERE f.stream_id = k.stream_id AND f.subscription_id = k.subscription_id AND f.lease_id = k.lease_id
     OFFSET 0
 ) AS found"
@@ -55,7 +55,7 @@ USING unnest($stream_ids::bigint[], $subscription_ids::bigint[], $lease_ids::uui
 ",
     place_of_lease!(),
     "
-WHERE l.ctid = found.place AND cardinality(l.offsets) = k.last - k.first + 1
+WHERE l.ctid = found.location AND cardinality(l.offsets) = k.last - k.first + 1
     AND l.offsets @> ($offsets::bigint[])[k.first:k.last] AND l.expires_at > $now
 RETURNING l.lease_id"
 ));
@@ -151,7 +151,7 @@ USING unnest($stream_ids::bigint[], $subscription_ids::bigint[], $lease_ids::uui
 ",
     place_of_lease!(),
     "
-WHERE l.ctid = found.place"
+WHERE l.ctid = found.location"
 ));
 
 parameters! {
@@ -177,7 +177,7 @@ FROM unnest($stream_ids::bigint[], $subscription_ids::bigint[], $lease_ids::uuid
 ",
     place_of_lease!(),
     "
-WHERE l.ctid = found.place"
+WHERE l.ctid = found.location"
 ));
 
 /// Writes locked leases back: those without messages are deleted.

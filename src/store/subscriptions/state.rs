@@ -6,7 +6,7 @@ use super::key_columns;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::{StreamId, SubscriptionId, SubscriptionKey};
 use crate::domain::labels::LabelRule;
-use crate::domain::place::Place;
+use crate::store::row_location::RowLocation;
 use crate::store::sql::{Sql, parameters, read_as, row, statements};
 
 /// A subscription as the broker last saw it.
@@ -15,7 +15,7 @@ pub struct SubscriptionState {
     /// Whose it is.
     pub key: SubscriptionKey,
     /// Where its row is.
-    pub place: Place,
+    pub location: RowLocation,
     /// Moved by every claim: the compare-and-set guard.
     pub version: i64,
     /// Next offset never claimed.
@@ -28,7 +28,7 @@ pub struct SubscriptionState {
     pub(crate) tail: i64,
     /// Whether failed messages wait.
     pub(crate) has_retries: bool,
-    /// No failed message at or before this place in the order of failures waits.
+    /// No failed message at or before this position in the order of failures waits.
     pub retry_cursor: i64,
     /// Whether a failed message may be delivered before the next new one, where both share the deliveries.
     pub failed_next: bool,
@@ -40,7 +40,7 @@ row! {
     struct StateRow {
         stream_id: i64,
         subscription_id: i64,
-        place: Place,
+        location: RowLocation,
         version: i64,
         cursor_offset: i64,
         cursor_time: Timestamp,
@@ -58,7 +58,7 @@ impl From<StateRow> for SubscriptionState {
     fn from(row: StateRow) -> Self {
         Self {
             key: SubscriptionKey { stream: StreamId(row.stream_id), subscription: SubscriptionId(row.subscription_id) },
-            place: row.place,
+            location: row.location,
             version: row.version,
             cursor: row.cursor_offset,
             cursor_time: row.cursor_time,
@@ -87,7 +87,7 @@ parameters! {
 // Leases are looked for on behalf of exclusive readers only: of others there may be many, dead ones too.
 // Looked up one by one, see `store/subscriptions/leases.rs`; of EXISTS the planner may make a hash of the whole table.
 static READ_STATES: Sql<ReadStates, SubscriptionState> = Sql::new("
-SELECT s.stream_id, s.subscription_id, s.place, s.version, s.cursor_offset, s.cursor_time, s.label_tags, s.label_all,
+SELECT s.stream_id, s.subscription_id, s.location, s.version, s.cursor_offset, s.cursor_time, s.label_tags, s.label_all,
        s.retry_cursor, s.failed_next, t.next_offset,
        (SELECT true FROM retries AS r
         WHERE r.stream_id = s.stream_id AND r.subscription_id = s.subscription_id AND r.failure_id > s.retry_cursor
@@ -97,7 +97,7 @@ SELECT s.stream_id, s.subscription_id, s.place, s.version, s.cursor_offset, s.cu
             ELSE false END AS has_leases
 FROM unnest($stream_ids::bigint[], $subscription_ids::bigint[], $exclusive::boolean[]) AS k (stream_id, subscription_id, exclusive)
 CROSS JOIN LATERAL (
-    SELECT f.*, f.ctid AS place FROM subscriptions AS f
+    SELECT f.*, f.ctid AS location FROM subscriptions AS f
     WHERE f.stream_id = k.stream_id AND f.subscription_id = k.subscription_id
     OFFSET 0
 ) AS s

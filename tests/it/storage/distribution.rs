@@ -257,7 +257,7 @@ async fn use_everything(service: &TestService) {
     service.replica.queues.clone().delete_queue(request).await.unwrap();
 }
 
-/// Sends to many queues at once until a flush has had several streams whose places are known: what arrives during a flush is the
+/// Sends to many queues at once until a flush has had several streams whose row locations are known: what arrives during a flush is the
 /// next one.
 async fn send_to_many_at_once(service: &TestService, cluster: &Cluster) {
     let mut queues = Vec::new();
@@ -375,11 +375,11 @@ fn scans(plan: &[String]) -> Vec<Scan> {
     plan.iter().enumerate().filter_map(scan).collect()
 }
 
-/// By key; or by a place that is compared with the key; or by a place that a look-up by key in the same statement has found.
+/// By key; or by a location that is compared with the key; or by a location that a look-up by key in the same statement has found.
 fn is_of_named_streams(step: &str, detail: &str) -> bool {
     if step.contains("Tid Scan") {
         let compared = detail.starts_with("Filter: ") && detail.contains("(stream_id + 0)");
-        let found = ["TID Cond: (ctid = found.place)", "TID Cond: (ctid = f.ctid)"].contains(&detail);
+        let found = ["TID Cond: (ctid = found.location)", "TID Cond: (ctid = f.ctid)"].contains(&detail);
         return compared || found || detail.starts_with("TID Cond: (ctid = ANY (");
     }
     let condition = detail.strip_prefix("Index Cond: ");

@@ -1,4 +1,4 @@
-//! Rows found by place: right when somebody else has moved them, and found by nothing else.
+//! Rows found by location: right when somebody else has moved them, and found by nothing else.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use dms::broker::Settings;
 use dms::domain::clock::{Clock as _, Timestamp};
 use dms::domain::ids::{LeaseId, StreamId, SubscriptionId, SubscriptionKey};
 use dms::domain::lease::{Lease, MessageRef};
-use dms::domain::place::Place;
 use dms::store::log::segments::{Append, append, append_at};
+use dms::store::row_location::RowLocation;
 use dms::store::session::connection::{Durability, LaneConnection};
 use dms::store::subscriptions::claims::{Claim, claim};
 use dms::store::subscriptions::read_states;
@@ -57,9 +57,14 @@ fn append_to(stream: StreamId) -> Append {
     Append { stream, message_count: COUNT, payload: Bytes::new() }
 }
 
-/// Appends at a place; the base offset, or `None` when the row is not there.
-async fn place_append(conn: &mut PgConnection, stream: StreamId, place: Place, now: Timestamp) -> Option<i64> {
-    let landed = append_at(conn, &[append_to(stream)], &[place], now).await.unwrap();
+/// Appends at a location; the base offset, or `None` when the row is not there.
+async fn append_at_location(
+    conn: &mut PgConnection,
+    stream: StreamId,
+    location: RowLocation,
+    now: Timestamp,
+) -> Option<i64> {
+    let landed = append_at(conn, &[append_to(stream)], &[location], now).await.unwrap();
     landed.first().map(|landed| landed.at.base_offset)
 }
 
@@ -170,23 +175,23 @@ async fn an_append_at_a_place_that_is_not_the_stream_writes_nothing() {
     let mut lane = lane(&service);
     let (conn, now) = (lane.open().await.unwrap(), service.clock.now());
     let first = append(conn, &[append_to(stream)], now).await.unwrap()[0];
-    let second = append_at(conn, &[append_to(stream)], &[first.place], now).await.unwrap()[0];
+    let second = append_at(conn, &[append_to(stream)], &[first.location], now).await.unwrap()[0];
     assert_eq!((first.at.base_offset, second.at.base_offset), (0, i64::from(COUNT)));
     let others = sqlx::query_scalar("SELECT ctid::text FROM streams WHERE stream_id <> $1").bind(stream.0);
     let other: String = others.fetch_one(&mut *conn).await.unwrap();
     let (block, line) = other.trim_matches(['(', ')']).split_once(',').unwrap();
     let elsewhere = [
-        first.place,
-        Place { block: block.parse().unwrap(), line: line.parse().unwrap() },
-        Place { block: 0, line: 0 },
-        Place { block: 0, line: u16::MAX },
-        Place { block: 1_000_000, line: 1 },
-        Place { block: u32::MAX, line: 1 },
+        first.location,
+        RowLocation { block: block.parse().unwrap(), line: line.parse().unwrap() },
+        RowLocation { block: 0, line: 0 },
+        RowLocation { block: 0, line: u16::MAX },
+        RowLocation { block: 1_000_000, line: 1 },
+        RowLocation { block: u32::MAX, line: 1 },
     ];
-    for place in elsewhere {
-        assert_eq!(place_append(conn, stream, place, now).await, None, "{place:?}");
+    for location in elsewhere {
+        assert_eq!(append_at_location(conn, stream, location, now).await, None, "{location:?}");
     }
-    assert_eq!(place_append(conn, stream, second.place, now).await, Some(2 * i64::from(COUNT)));
+    assert_eq!(append_at_location(conn, stream, second.location, now).await, Some(2 * i64::from(COUNT)));
     assert_gapless(&service).await;
 }
 
@@ -210,12 +215,12 @@ async fn an_append_that_waits_for_another_one_follows_it_or_writes_nothing() {
         let service = TestService::start().await;
         let stream = reader(&service).await.stream;
         let (mut lane, now) = (patient_lane(&service).await, service.clock.now());
-        let place = append(lane.open().await.unwrap(), &[append_to(stream)], now).await.unwrap()[0].place;
+        let location = append(lane.open().await.unwrap(), &[append_to(stream)], now).await.unwrap()[0].location;
         let mut other = service.sql().await;
         other.execute("BEGIN").await.unwrap();
         other.execute(OTHER_APPEND).await.unwrap();
         let appending: JoinHandle<Option<i64>> =
-            tokio::spawn(async move { place_append(lane.open().await.unwrap(), stream, place, now).await });
+            tokio::spawn(async move { append_at_location(lane.open().await.unwrap(), stream, location, now).await });
         blocked(&service).await;
         other.execute(end).await.unwrap();
         let landed = appending.await.unwrap();
@@ -241,9 +246,9 @@ async fn of_claims_at_one_place_one_holds() {
         expires_at: now,
         messages: vec![MessageRef { offset, attempts: 1, appended_at: now }],
     };
-    let new = |place, version, cursor| Claim {
+    let new = |location, version, cursor| Claim {
         key,
-        place,
+        location,
         version,
         cursor,
         cursor_time: now,
@@ -255,14 +260,17 @@ async fn of_claims_at_one_place_one_holds() {
         failed_next: true,
         leases: vec![lease(cursor - 1)],
     };
-    let claimed = claim(conn, &[new(state.place, state.version, 1)]).await.unwrap();
-    let place = claimed[&key].place;
-    assert!(claim(conn, &[new(state.place, state.version, 1)]).await.unwrap().is_empty(), "old place, old version");
-    assert!(claim(conn, &[new(place, state.version, 2)]).await.unwrap().is_empty(), "old version");
-    assert!(claim(conn, &[new(state.place, state.version + 1, 2)]).await.unwrap().is_empty(), "old place");
+    let claimed = claim(conn, &[new(state.location, state.version, 1)]).await.unwrap();
+    let location = claimed[&key].location;
+    assert!(
+        claim(conn, &[new(state.location, state.version, 1)]).await.unwrap().is_empty(),
+        "old location, old version"
+    );
+    assert!(claim(conn, &[new(location, state.version, 2)]).await.unwrap().is_empty(), "old version");
+    assert!(claim(conn, &[new(state.location, state.version + 1, 2)]).await.unwrap().is_empty(), "old location");
     assert!(!read_states(conn, &[(key, false)]).await.unwrap()[0].has_leases, "not looked for");
     assert!(read_states(conn, &[(key, true)]).await.unwrap()[0].has_leases);
-    assert_eq!(claim(conn, &[new(place, state.version + 1, 2)]).await.unwrap().len(), 1);
+    assert_eq!(claim(conn, &[new(location, state.version + 1, 2)]).await.unwrap().len(), 1);
     assert_eq!(service.number("SELECT count(*) FROM leases").await, 2);
 }
 
@@ -303,7 +311,7 @@ async fn claims_lock_readers_in_the_order_of_their_keys_whatever_comes_first() {
         .iter()
         .map(|state| Claim {
             key: state.key,
-            place: state.place,
+            location: state.location,
             version: state.version,
             cursor: 1,
             cursor_time: now,
@@ -336,15 +344,15 @@ async fn appends_lock_streams_in_the_order_of_their_keys_whatever_comes_first() 
     assert_eq!(landed.len(), 2);
 
     let mut lane = patient_lane(&service).await;
-    let (places, streams): (Vec<Place>, Vec<StreamId>) =
-        landed.iter().rev().map(|landed| (landed.place, landed.at.stream_id)).unzip();
+    let (locations, streams): (Vec<RowLocation>, Vec<StreamId>) =
+        landed.iter().rev().map(|landed| (landed.location, landed.at.stream_id)).unzip();
     assert!(streams[0] > streams[1]);
     other.execute("BEGIN").await.unwrap();
     let lock = format!("SELECT FROM streams WHERE stream_id = {} FOR UPDATE", keys[0].stream.0);
     other.execute(AssertSqlSafe(lock)).await.unwrap();
     let appends: Vec<Append> = streams.into_iter().map(append_to).collect();
     let appending =
-        tokio::spawn(async move { append_at(lane.open().await.unwrap(), &appends, &places, now).await.unwrap() });
+        tokio::spawn(async move { append_at(lane.open().await.unwrap(), &appends, &locations, now).await.unwrap() });
     assert_second_is_free(&service, "streams", keys).await;
     other.execute("ROLLBACK").await.unwrap();
     assert_eq!(appending.await.unwrap().len(), 2);

@@ -13,7 +13,7 @@ use super::partitions::with_partitions;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::message::Message;
-use crate::domain::place::Place;
+use crate::store::row_location::RowLocation;
 use crate::store::sql::{Sql, Statement, parameters, read_as, row, statements};
 
 /// What moves messages into the log cuts them into segments of at most this size, or of one message.
@@ -56,7 +56,7 @@ pub struct Landed {
     /// Where the stream ends now.
     pub(crate) end_offset: i64,
     /// Good once the append is committed.
-    pub place: Place,
+    pub location: RowLocation,
 }
 
 /// A stored append.
@@ -146,7 +146,7 @@ parameters! {
         payloads: Vec<&'a [u8]>,
         codec: i16,
         now: Timestamp,
-        places: &'a [Place],
+        locations: &'a [RowLocation],
     }
 }
 
@@ -158,7 +158,7 @@ parameters! {
         payload: &'a [u8],
         codec: i16,
         now: Timestamp,
-        place: Place,
+        location: RowLocation,
     }
 }
 
@@ -168,7 +168,7 @@ row! {
         base_offset: i64,
         end_offset: i64,
         appended_at: Timestamp,
-        place: Place,
+        location: RowLocation,
     }
 }
 
@@ -176,7 +176,7 @@ impl From<LandedRow> for Landed {
     fn from(row: LandedRow) -> Self {
         let stream_id = StreamId(row.stream_id);
         let at = Appended { stream_id, base_offset: row.base_offset, appended_at: row.appended_at };
-        Self { at, end_offset: row.end_offset, place: row.place }
+        Self { at, end_offset: row.end_offset, location: row.location }
     }
 }
 
@@ -195,12 +195,12 @@ macro_rules! append_sql {
             $moved,
             "
     RETURNING s.stream_id, s.next_offset - i.message_count AS base_offset, s.next_offset AS end_offset,
-              s.last_appended_at AS appended_at, s.ctid AS place, i.message_count, i.n
+              s.last_appended_at AS appended_at, s.ctid AS location, i.message_count, i.n
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
     SELECT stream_id, base_offset, appended_at, message_count, $codec, ($payloads::bytea[])[n] FROM moved
 )
-SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved"
+SELECT stream_id, base_offset, end_offset, appended_at, location FROM moved"
         )
     };
 }
@@ -222,7 +222,7 @@ WITH locked AS (
     WHERE s.stream_id = i.stream_id AND s.stream_id = ANY ($stream_ids)"
 ));
 
-/// The statement of [`append_at`], see `store/log/row_location.rs`. It meets the rows in the order of
+/// The statement of [`append_at`], see `store/row_location.rs`. It meets the rows in the order of
 /// their keys, so that two flushes cannot deadlock.
 static APPEND_AT: Sql<AppendManyAt<'static>, Landed> = Sql::new(append_sql!(
     "
@@ -230,10 +230,10 @@ WITH moved AS (
     UPDATE streams AS s
     SET next_offset = s.next_offset + i.message_count, last_appended_at = greatest(s.last_appended_at + interval '1 microsecond', $now)
     FROM (
-        SELECT * FROM unnest($stream_ids::bigint[], $message_counts::integer[], $places::tid[]) WITH ORDINALITY AS i (stream_id, message_count, place, n)
+        SELECT * FROM unnest($stream_ids::bigint[], $message_counts::integer[], $locations::tid[]) WITH ORDINALITY AS i (stream_id, message_count, location, n)
         ORDER BY 1
     ) AS i
-    WHERE s.ctid = i.place AND s.stream_id + 0 = i.stream_id"
+    WHERE s.ctid = i.location AND s.stream_id + 0 = i.stream_id"
 ));
 
 /// The statement of [`append_at`] for one stream, the most common flush: no lock is needed before the update, for there is no
@@ -242,14 +242,14 @@ static APPEND_ONE_AT: Sql<AppendOneAt<'static>, Landed> = Sql::new("
 WITH moved AS (
     UPDATE streams
     SET next_offset = next_offset + $message_count::integer, last_appended_at = greatest(last_appended_at + interval '1 microsecond', $now)
-    WHERE ctid = $place AND stream_id + 0 = $stream_id
+    WHERE ctid = $location AND stream_id + 0 = $stream_id
     RETURNING stream_id, next_offset - $message_count::integer AS base_offset, next_offset AS end_offset, last_appended_at AS appended_at,
-              ctid AS place
+              ctid AS location
 ), inserted AS (
     INSERT INTO segments (stream_id, base_offset, appended_at, message_count, codec, payload)
     SELECT m.stream_id, m.base_offset, m.appended_at, $message_count, $codec, $payload FROM moved AS m
 )
-SELECT stream_id, base_offset, end_offset, appended_at, place FROM moved");
+SELECT stream_id, base_offset, end_offset, appended_at, location FROM moved");
 
 /// Appends to several streams at once, each named once. A stream that does not exist is missing in the answer.
 pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp) -> sqlx::Result<Vec<Landed>> {
@@ -272,30 +272,30 @@ pub(in crate::store) async fn append_within(
 pub async fn append_at(
     conn: &mut PgConnection,
     appends: &[Append],
-    places: &[Place],
+    locations: &[RowLocation],
     now: Timestamp,
 ) -> sqlx::Result<Vec<Landed>> {
-    with_partitions!(conn, now, try_append_at(conn, appends, places, now))
+    with_partitions!(conn, now, try_append_at(conn, appends, locations, now))
 }
 
 async fn try_append_at(
     conn: &mut PgConnection,
     appends: &[Append],
-    places: &[Place],
+    locations: &[RowLocation],
     now: Timestamp,
 ) -> sqlx::Result<Vec<Landed>> {
-    if let ([append], [place]) = (appends, places) {
-        return append_one_at(conn, append, *place, now).await;
+    if let ([append], [location]) = (appends, locations) {
+        return append_one_at(conn, append, *location, now).await;
     }
     let AppendColumns { stream_ids, message_counts, payloads } = AppendColumns::of(appends);
-    let parameters = AppendManyAt { stream_ids, message_counts, payloads, codec: codec::CODEC_PLAIN, now, places };
+    let parameters = AppendManyAt { stream_ids, message_counts, payloads, codec: codec::CODEC_PLAIN, now, locations };
     APPEND_AT.rows_with(room_for(appends), parameters).fetch_all(conn).await
 }
 
 async fn append_one_at(
     conn: &mut PgConnection,
     append: &Append,
-    place: Place,
+    location: RowLocation,
     now: Timestamp,
 ) -> sqlx::Result<Vec<Landed>> {
     let parameters = AppendOneAt {
@@ -304,7 +304,7 @@ async fn append_one_at(
         payload: &append.payload,
         codec: codec::CODEC_PLAIN,
         now,
-        place,
+        location,
     };
     APPEND_ONE_AT.rows_with(room_for(std::slice::from_ref(append)), parameters).fetch_all(conn).await
 }
