@@ -7,7 +7,7 @@ use super::flush::{Flush, Stored, StreamFlush};
 use crate::broker::batching::apart::{Apart, ApartWork, Attempt};
 use crate::broker::batching::isolation::{self, Failed, Parts};
 use crate::broker::core::Core;
-use crate::broker::send::places::Places;
+use crate::broker::send::row_locations::RowLocations;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::{Error, Result};
@@ -26,7 +26,7 @@ pub(super) struct Appender {
     pub core: Arc<Core>,
     /// Where streams go that cannot be served with the others.
     pub apart: Arc<Apart<SetApart>>,
-    pub places: Places,
+    pub row_locations: RowLocations,
 }
 
 impl Appender {
@@ -79,10 +79,10 @@ impl Appending<'_> {
     /// and a transaction of its own, so that row locks are taken in order.
     async fn append(&mut self, streams: Vec<StreamId>) -> Result<(), Failed<StreamId>> {
         let now = self.now;
-        let ((known, places), rest) = self.appender.places.split(self.flush.appends(&streams));
+        let ((known, locations), rest) = self.appender.row_locations.split(self.flush.appends(&streams));
         let mut rest: Vec<StreamId> = rest.into_iter().map(|append| append.stream).collect();
         if !known.is_empty() {
-            match try_flush!(self.connection, conn => segments::append_at(conn, &known, &places, now)) {
+            match try_flush!(self.connection, conn => segments::append_at(conn, &known, &locations, now)) {
                 Ok(landed) => self.add(landed),
                 Err(error) => return Err((streams, error)),
             }
@@ -94,7 +94,7 @@ impl Appending<'_> {
 
     fn add(&mut self, landed: Vec<Landed>) {
         for landed in landed {
-            self.appender.places.remember(&landed);
+            self.appender.row_locations.remember(&landed);
             self.stored.insert(landed.at.stream_id, Ok(Some(landed.at)));
         }
     }
@@ -108,7 +108,7 @@ impl Parts for Appending<'_> {
             Ok(present) => {
                 for (stream, landed) in present {
                     self.stored.insert(stream, Ok(landed.map(|landed| landed.at)));
-                    landed.iter().for_each(|landed| self.appender.places.remember(landed));
+                    landed.iter().for_each(|landed| self.appender.row_locations.remember(landed));
                 }
                 Ok(())
             }

@@ -17,7 +17,7 @@ use crate::broker::batching::apart::Apart;
 use crate::broker::batching::flush_cycle::FlushCycle;
 use crate::broker::batching::lane::LaneQueue;
 use crate::broker::core::Core;
-use crate::broker::send::places::Places;
+use crate::broker::send::row_locations::RowLocations;
 use crate::observe::metrics::Lane;
 use crate::store::session::connection::{Durability, LaneConnection};
 
@@ -38,7 +38,7 @@ pub(crate) async fn run(
         direct: LaneConnection::new(&core.store, NAME, durability),
         overlapping: (0..OVERLAP_CONNECTIONS).map(|_| overlapping(&core)).collect(),
         confirming: JoinSet::new(),
-        appender: Appender { core, apart, places: Places::default() },
+        appender: Appender { core, apart, row_locations: RowLocations::default() },
     };
     while let Some(requests) = queue.next().await {
         let callers = || requests.iter().map(|request| &request.caller);

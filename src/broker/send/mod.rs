@@ -3,7 +3,7 @@
 mod appender;
 mod flush;
 mod lane;
-pub(super) mod places;
+pub(super) mod row_locations;
 
 use std::sync::Arc;
 
