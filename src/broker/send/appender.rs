@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::flush::{Flush, Stored, StreamFlush};
+use super::flush::{Flush, FlushResults, StreamFlush};
 use crate::broker::batching::apart::{Apart, ApartWork, Attempt};
 use crate::broker::batching::isolation::{self, Failed, Parts};
 use crate::broker::core::Core;
@@ -12,12 +12,12 @@ use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::{Error, Result};
 use crate::store::log::delayed;
-use crate::store::log::segments::{self, Landed};
+use crate::store::log::segments::{self, AppendResult};
 use crate::store::session::connection::{Failure, FlushError, LaneConnection, try_flush};
 use crate::store::subscriptions::locks;
 
 /// The same error for all.
-pub(super) fn failed(streams: impl IntoIterator<Item = StreamId>, error: &Error) -> Stored {
+pub(super) fn failed(streams: impl IntoIterator<Item = StreamId>, error: &Error) -> FlushResults {
     streams.into_iter().map(|stream| (stream, Err(error.clone()))).collect()
 }
 
@@ -46,17 +46,17 @@ impl Appender {
     }
 
     /// Commits a flush. What cannot be committed for now is taken out of it.
-    pub(super) async fn commit(&mut self, connection: &mut LaneConnection, flush: &mut Flush) -> Stored {
+    pub(super) async fn commit(&mut self, connection: &mut LaneConnection, flush: &mut Flush) -> FlushResults {
         let now = self.core.clock.now();
         if let Err(error) = self.core.ensure_partitions(now).await {
             return failed(flush.streams(), &error);
         }
         let limit = self.core.settings.statement_timeout;
-        let mut appending = Appending { appender: self, connection, flush, now, stored: Stored::new() };
+        let mut appending = Appending { appender: self, connection, flush, now, results: FlushResults::new() };
         if let Err(failed) = appending.all().await {
             isolation::isolate(&mut appending, failed, limit).await;
         }
-        appending.stored
+        appending.results
     }
 }
 
@@ -66,7 +66,7 @@ struct Appending<'a> {
     connection: &'a mut LaneConnection,
     flush: &'a mut Flush,
     now: Timestamp,
-    stored: Stored,
+    results: FlushResults,
 }
 
 impl Appending<'_> {
@@ -83,19 +83,19 @@ impl Appending<'_> {
         let mut rest: Vec<StreamId> = rest.into_iter().map(|append| append.stream).collect();
         if !known.is_empty() {
             match try_flush!(self.connection, conn => segments::append_at(conn, &known, &locations, now)) {
-                Ok(landed) => self.add(landed),
+                Ok(results) => self.add(results),
                 Err(error) => return Err((streams, error)),
             }
             let moved = known.iter().map(|append| append.stream);
-            rest.extend(moved.filter(|stream| !self.stored.contains_key(stream)));
+            rest.extend(moved.filter(|stream| !self.results.contains_key(stream)));
         }
         if rest.is_empty() { Ok(()) } else { self.attempt(rest).await }
     }
 
-    fn add(&mut self, landed: Vec<Landed>) {
-        for landed in landed {
-            self.appender.row_locations.remember(&landed);
-            self.stored.insert(landed.at.stream_id, Ok(Some(landed.at)));
+    fn add(&mut self, results: Vec<AppendResult>) {
+        for result in results {
+            self.appender.row_locations.remember(&result);
+            self.results.insert(result.segment.stream_id, Ok(Some(result.segment)));
         }
     }
 }
@@ -106,9 +106,9 @@ impl Parts for Appending<'_> {
     async fn attempt(&mut self, part: Vec<StreamId>) -> Result<(), Failed<StreamId>> {
         match append(self.connection, self.flush, &part, self.now).await {
             Ok(present) => {
-                for (stream, landed) in present {
-                    self.stored.insert(stream, Ok(landed.map(|landed| landed.at)));
-                    landed.iter().for_each(|landed| self.appender.row_locations.remember(landed));
+                for (stream, result) in present {
+                    self.results.insert(stream, Ok(result.map(|result| result.segment)));
+                    result.iter().for_each(|result| self.appender.row_locations.remember(result));
                 }
                 Ok(())
             }
@@ -123,7 +123,7 @@ impl Parts for Appending<'_> {
 
     fn refused(&mut self, stream: StreamId, error: Error) {
         self.appender.apart.failed(stream);
-        self.stored.insert(stream, Err(error));
+        self.results.insert(stream, Err(error));
     }
 
     fn set_apart(&mut self, stream: StreamId) {
@@ -132,22 +132,22 @@ impl Parts for Appending<'_> {
     }
 
     fn lost(&mut self, streams: Vec<StreamId>, error: Error) {
-        self.stored.extend(failed(streams, &error));
+        self.results.extend(failed(streams, &error));
     }
 }
 
-/// Appends to some streams of a flush by key, and stores what is hidden for a while, in one transaction: where the appends to
-/// those that exist have landed.
+/// Appends to some streams of a flush by key, and stores what is hidden for a while, in one transaction: the results of
+/// the appends to those that exist.
 async fn append(
     connection: &mut LaneConnection,
     flush: &Flush,
     streams: &[StreamId],
     now: Timestamp,
-) -> Result<Vec<(StreamId, Option<Landed>)>, FlushError> {
+) -> Result<Vec<(StreamId, Option<AppendResult>)>, FlushError> {
     let (appends, delayed) = (flush.appends(streams), flush.delayed(streams));
     if delayed.is_empty() {
-        let landed = try_flush!(connection, conn => segments::append(conn, &appends, now))?;
-        return Ok(landed.into_iter().map(|landed| (landed.at.stream_id, Some(landed))).collect());
+        let results = try_flush!(connection, conn => segments::append(conn, &appends, now))?;
+        return Ok(results.into_iter().map(|result| (result.segment.stream_id, Some(result))).collect());
     }
     try_flush!(connection, conn => delayed::append_and_delay(conn, streams, &appends, &delayed, now))
 }
@@ -189,8 +189,9 @@ impl ApartWork for SetApart {
         };
         match appended {
             Ok(present) => {
-                let stored = present.into_iter().map(|(stream, landed)| (stream, Ok(landed.map(|landed| landed.at))));
-                flush.answer(core, stored.collect());
+                let results =
+                    present.into_iter().map(|(stream, result)| (stream, Ok(result.map(|result| result.segment))));
+                flush.answer(core, results.collect());
                 Attempt::Done
             }
             Err(FlushError { failure: Failure::Locked, .. }) => match flush.take(stream) {

@@ -13,13 +13,13 @@ use crate::domain::ids::StreamId;
 use crate::domain::{Error, Result};
 use crate::store::log::codec;
 use crate::store::log::delayed::DelayedRecord;
-use crate::store::log::segments::{Append, Appended, Segment};
+use crate::store::log::segments::{Append, Segment, SegmentKey};
 
 /// What a call keeps in memory beside its messages.
 const CALL_BYTES: usize = 64;
 
-/// What a flush did to each stream that exists: where its append landed, if it had one.
-pub(super) type Stored = BTreeMap<StreamId, Result<Option<Appended>>>;
+/// What a flush did to each stream that exists: the segment of its append, if it had one.
+pub(super) type FlushResults = BTreeMap<StreamId, Result<Option<SegmentKey>>>;
 
 /// What goes to one stream.
 pub(super) struct StreamFlush {
@@ -88,17 +88,17 @@ impl Flush {
     }
 
     /// Tells the callers, and the consumers that wait.
-    pub(super) fn answer(self, core: &Core, mut stored: Stored) {
+    pub(super) fn answer(self, core: &Core, mut results: FlushResults) {
         let delayed = self.streams.values().flat_map(|flush| &flush.delayed);
         let due = delayed.map(|record| record.due_at).min();
         for (stream, flush) in self.streams {
-            let outcome = stored.remove(&stream).transpose();
+            let outcome = results.remove(&stream).transpose();
             let answer = outcome.as_ref().map(Option::is_some).map_err(Error::clone);
             // A caller that has gone away needs no answer.
             flush.replies.into_iter().for_each(|reply| drop(reply.send(answer.clone())));
-            if let (Ok(Some(Some(at))), Some(Append { message_count, payload, .. })) = (outcome, flush.append) {
+            if let (Ok(Some(Some(segment))), Some(Append { message_count, payload, .. })) = (outcome, flush.append) {
                 // Bodies become slices of the payload, so that what the callers sent them in is freed.
-                core.appended(self.epoch, Segment::decode(at, message_count, codec::CODEC_PLAIN, payload));
+                core.appended(self.epoch, Segment::decode(segment, message_count, codec::CODEC_PLAIN, payload));
             }
         }
         if let Some(due) = due {

@@ -3,7 +3,7 @@
 use foldhash::HashMap;
 
 use crate::domain::ids::StreamId;
-use crate::store::log::segments::{Append, Landed};
+use crate::store::log::segments::{Append, AppendResult};
 use crate::store::row_location::RowLocation;
 
 /// A lane with more streams forgets them all and learns the locations of those in use again.
@@ -24,15 +24,15 @@ struct StreamEnd {
 }
 
 impl RowLocations {
-    /// An append has landed. When it did not begin where the one before had ended, another replica was there
+    /// An append has written. When it did not begin where the one before had ended, another replica was there
     /// meanwhile.
-    pub(crate) fn remember(&mut self, landed: &Landed) {
-        let stream = landed.at.stream_id;
+    pub(crate) fn remember(&mut self, result: &AppendResult) {
+        let stream = result.segment.stream_id;
         if self.0.len() >= STREAMS_MAX && !self.0.contains_key(&stream) {
             self.0.clear();
         }
-        let alone = self.0.get(&stream).is_none_or(|last| last.end == landed.at.base_offset);
-        self.0.insert(stream, StreamEnd { location: alone.then_some(landed.location), end: landed.end_offset });
+        let alone = self.0.get(&stream).is_none_or(|last| last.end == result.segment.base_offset);
+        self.0.insert(stream, StreamEnd { location: alone.then_some(result.location), end: result.end_offset });
     }
 
     /// Sets apart appends to streams whose row has a known location, with these locations, from the others.
@@ -54,16 +54,16 @@ mod tests {
 
     use super::*;
     use crate::domain::clock::Timestamp;
-    use crate::store::log::segments::Appended;
+    use crate::store::log::segments::SegmentKey;
 
     fn append(stream: i64) -> Append {
         Append { stream: StreamId(stream), message_count: 1, payload: Bytes::new() }
     }
 
     /// An append of one message that landed at this offset, with its row on this line.
-    fn landed(stream: i64, base_offset: i64, line: u16) -> Landed {
-        let at = Appended { stream_id: StreamId(stream), base_offset, appended_at: Timestamp(0) };
-        Landed { at, end_offset: base_offset + 1, location: RowLocation { block: 1, line } }
+    fn appended(stream: i64, base_offset: i64, line: u16) -> AppendResult {
+        let segment = SegmentKey { stream_id: StreamId(stream), base_offset, appended_at: Timestamp(0) };
+        AppendResult { segment, end_offset: base_offset + 1, location: RowLocation { block: 1, line } }
     }
 
     /// Where the row of the first stream is looked for.
@@ -74,8 +74,8 @@ mod tests {
     #[test]
     fn the_last_location_counts() {
         let mut locations = RowLocations::default();
-        locations.remember(&landed(1, 0, 1));
-        locations.remember(&landed(1, 1, 2));
+        locations.remember(&appended(1, 0, 1));
+        locations.remember(&appended(1, 1, 2));
         let ((known, at), unknown) = locations.split(vec![append(1), append(2)]);
         assert_eq!((known[0].stream, &at[..]), (StreamId(1), &[RowLocation { block: 1, line: 2 }][..]));
         assert_eq!((known.len(), unknown.len(), unknown[0].stream), (1, 1, StreamId(2)));
@@ -86,7 +86,7 @@ mod tests {
         let mut locations = RowLocations::default();
         for (base_offset, expected) in [(0, Some(1)), (1, Some(1)), (5, None), (9, None), (10, Some(1)), (11, Some(1))]
         {
-            locations.remember(&landed(1, base_offset, 1));
+            locations.remember(&appended(1, base_offset, 1));
             assert_eq!(line(&locations), expected, "{base_offset}");
         }
     }
@@ -95,7 +95,7 @@ mod tests {
     fn there_are_never_too_many() {
         let mut locations = RowLocations::default();
         for stream in 0..=i64::try_from(STREAMS_MAX).expect("small") {
-            locations.remember(&landed(stream, 0, 1));
+            locations.remember(&appended(stream, 0, 1));
         }
         assert_eq!(locations.0.len(), 1);
     }

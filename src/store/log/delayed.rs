@@ -5,7 +5,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 
 use super::codec;
 use super::partitions::with_partitions;
-use super::segments::{self, Append, Landed, Segment};
+use super::segments::{self, Append, AppendResult, Segment};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::store::metadata::deletion;
@@ -59,7 +59,7 @@ async fn lock_streams(conn: &mut PgConnection, streams: &[StreamId]) -> sqlx::Re
     Ok(found.into_iter().map(StreamId).collect())
 }
 
-/// Appends and stores delayed messages in one transaction. Answers for each stream that exists where its append landed, if
+/// Appends and stores delayed messages in one transaction. Answers for each stream that exists with the result of its append, if
 /// it had one.
 pub(crate) async fn append_and_delay(
     conn: &mut PgConnection,
@@ -67,7 +67,7 @@ pub(crate) async fn append_and_delay(
     appends: &[Append],
     delayed: &[DelayedRecord],
     now: Timestamp,
-) -> sqlx::Result<Vec<(StreamId, Option<Landed>)>> {
+) -> sqlx::Result<Vec<(StreamId, Option<AppendResult>)>> {
     with_partitions!(conn, now, try_append_and_delay(conn, streams, appends, delayed, now))
 }
 
@@ -77,7 +77,7 @@ async fn try_append_and_delay(
     appends: &[Append],
     delayed: &[DelayedRecord],
     now: Timestamp,
-) -> sqlx::Result<Vec<(StreamId, Option<Landed>)>> {
+) -> sqlx::Result<Vec<(StreamId, Option<AppendResult>)>> {
     let mut tx = conn.begin().await?;
     let present = lock_streams(&mut tx, streams).await?;
     let appended = if appends.is_empty() { Vec::new() } else { segments::append_within(&mut tx, appends, now).await? };
@@ -85,8 +85,8 @@ async fn try_append_and_delay(
         delayed.iter().filter(|record| present.contains(&record.stream)).cloned().collect();
     insert(&mut tx, &delayed).await?;
     tx.commit().await?;
-    let landed = |stream: StreamId| appended.iter().find(|landed| landed.at.stream_id == stream).copied();
-    Ok(present.into_iter().map(|stream| (stream, landed(stream))).collect())
+    let result_of = |stream: StreamId| appended.iter().find(|result| result.segment.stream_id == stream).copied();
+    Ok(present.into_iter().map(|stream| (stream, result_of(stream))).collect())
 }
 
 /// What became of the due messages of a stream.
@@ -126,8 +126,9 @@ async fn try_append_due(conn: &mut PgConnection, stream: StreamId, now: Timestam
     let append = Append { stream, message_count, payload: Bytes::from(records.concat()) };
     let appended = segments::append_within(&mut tx, std::slice::from_ref(&append), now).await?;
     tx.commit().await?;
-    let segment =
-        |landed: &Landed| Segment::decode(landed.at, message_count, codec::CODEC_PLAIN, append.payload.clone());
+    let segment = |result: &AppendResult| {
+        Segment::decode(result.segment, message_count, codec::CODEC_PLAIN, append.payload.clone())
+    };
     Ok(appended.first().map(segment).map_or(Due::Nothing, Due::Appended))
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
 
-use super::segments::{Appended, Segment};
+use super::segments::{Segment, SegmentKey};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::domain::lease::MessageRef;
@@ -111,13 +111,16 @@ pub async fn read_holding(
     };
     let rows = READ_HOLDING.rows(parameters).fetch_all(conn).await?;
     for row in rows {
-        let at =
-            Appended { stream_id: StreamId(row.stream_id), base_offset: row.base_offset, appended_at: row.appended_at };
+        let key = SegmentKey {
+            stream_id: StreamId(row.stream_id),
+            base_offset: row.base_offset,
+            appended_at: row.appended_at,
+        };
         match row.payload {
-            Some(payload) => held.segments.push(Segment::decode(at, row.message_count, row.codec, payload.into())),
+            Some(payload) => held.segments.push(Segment::decode(key, row.message_count, row.codec, payload.into())),
             None => {
                 let end = row.base_offset + i64::from(row.message_count);
-                held.deferred.insert((at.stream_id, at.appended_at, at.base_offset, end));
+                held.deferred.insert((key.stream_id, key.appended_at, key.base_offset, end));
             }
         }
     }

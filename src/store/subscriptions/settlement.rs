@@ -12,7 +12,7 @@ use crate::domain::ids::{LeaseId, StreamId, SubscriptionKey};
 use crate::domain::lease::{Lease, MessageRef};
 use crate::domain::message::{self, DeadLetterOrigin, DeadLetterReason, Message};
 use crate::store::log::partitions::with_partitions;
-use crate::store::log::segments::{self, Append, Appended, Segment};
+use crate::store::log::segments::{self, Append, Segment, SegmentKey};
 use crate::store::log::{codec, held_segments};
 use crate::store::metadata::groups::{self, ReaderPolicy};
 use crate::store::subscriptions;
@@ -230,11 +230,11 @@ async fn append_all(
             by_stream.iter_mut().map(|(stream, messages)| take_segment(*stream, messages)).collect();
         by_stream.retain(|_, messages| !messages.is_empty());
         let appended = segments::append_within(conn, &appends, now).await?;
-        let segment = |at: Appended| {
-            let append = appends.iter().find(|append| append.stream == at.stream_id)?;
-            Some(Segment::decode(at, append.message_count, codec::CODEC_PLAIN, append.payload.clone()))
+        let segment = |key: SegmentKey| {
+            let append = appends.iter().find(|append| append.stream == key.stream_id)?;
+            Some(Segment::decode(key, append.message_count, codec::CODEC_PLAIN, append.payload.clone()))
         };
-        segments.extend(appended.into_iter().filter_map(|landed| segment(landed.at)));
+        segments.extend(appended.into_iter().filter_map(|result| segment(result.segment)));
     }
     Ok(segments)
 }

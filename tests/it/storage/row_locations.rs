@@ -64,8 +64,8 @@ async fn append_at_location(
     location: RowLocation,
     now: Timestamp,
 ) -> Option<i64> {
-    let landed = append_at(conn, &[append_to(stream)], &[location], now).await.unwrap();
-    landed.first().map(|landed| landed.at.base_offset)
+    let results = append_at(conn, &[append_to(stream)], &[location], now).await.unwrap();
+    results.first().map(|result| result.segment.base_offset)
 }
 
 /// Offsets have no gap, no overlap, and end where the stream does.
@@ -176,7 +176,7 @@ async fn an_append_at_a_place_that_is_not_the_stream_writes_nothing() {
     let (conn, now) = (lane.open().await.unwrap(), service.clock.now());
     let first = append(conn, &[append_to(stream)], now).await.unwrap()[0];
     let second = append_at(conn, &[append_to(stream)], &[first.location], now).await.unwrap()[0];
-    assert_eq!((first.at.base_offset, second.at.base_offset), (0, i64::from(COUNT)));
+    assert_eq!((first.segment.base_offset, second.segment.base_offset), (0, i64::from(COUNT)));
     let others = sqlx::query_scalar("SELECT ctid::text FROM streams WHERE stream_id <> $1").bind(stream.0);
     let other: String = others.fetch_one(&mut *conn).await.unwrap();
     let (block, line) = other.trim_matches(['(', ')']).split_once(',').unwrap();
@@ -340,12 +340,12 @@ async fn appends_lock_streams_in_the_order_of_their_keys_whatever_comes_first() 
     let appending = tokio::spawn(async move { append(lane.open().await.unwrap(), &appends, now).await.unwrap() });
     assert_second_is_free(&service, "streams", keys).await;
     other.execute("ROLLBACK").await.unwrap();
-    let landed = appending.await.unwrap();
-    assert_eq!(landed.len(), 2);
+    let results = appending.await.unwrap();
+    assert_eq!(results.len(), 2);
 
     let mut lane = patient_lane(&service).await;
     let (locations, streams): (Vec<RowLocation>, Vec<StreamId>) =
-        landed.iter().rev().map(|landed| (landed.location, landed.at.stream_id)).unzip();
+        results.iter().rev().map(|result| (result.location, result.segment.stream_id)).unzip();
     assert!(streams[0] > streams[1]);
     other.execute("BEGIN").await.unwrap();
     let lock = format!("SELECT FROM streams WHERE stream_id = {} FOR UPDATE", keys[0].stream.0);

@@ -37,9 +37,9 @@ pub struct Append {
     pub payload: Bytes,
 }
 
-/// Where an append landed.
+/// What tells a stored append from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
+pub struct SegmentKey {
     /// The stream.
     pub stream_id: StreamId,
     /// Offset of its first message.
@@ -48,11 +48,11 @@ pub struct Appended {
     pub appended_at: Timestamp,
 }
 
-/// Where an append landed, and where the row of its stream is now.
+/// What an append has written, and where the row of its stream is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Landed {
-    /// In the log.
-    pub at: Appended,
+pub struct AppendResult {
+    /// The segment that holds the messages.
+    pub segment: SegmentKey,
     /// Where the stream ends now.
     pub(crate) end_offset: i64,
     /// Good once the append is committed.
@@ -95,14 +95,14 @@ impl Segment {
 
     /// Decodes a payload. A message that cannot be read is reported and left out, its offset stays; what is beyond the number of
     /// messages has no offset, and is reported too.
-    pub fn decode(at: Appended, message_count: i32, codec: i16, payload: Bytes) -> Self {
+    pub fn decode(key: SegmentKey, message_count: i32, codec: i16, payload: Bytes) -> Self {
         let payload_bytes = payload.len();
         let decoded = codec::decode(codec, payload);
-        let (stream, records) = (at.stream_id.0, decoded.len());
+        let (stream, records) = (key.stream_id.0, decoded.len());
         if usize::try_from(message_count) != Ok(records) {
             tracing::error!(
                 stream,
-                offset = at.base_offset,
+                offset = key.base_offset,
                 message_count,
                 records,
                 "corrupt segment: it has another number of messages than it says"
@@ -115,11 +115,11 @@ impl Segment {
                 )
                 .ok()
         };
-        let messages = decoded.into_iter().zip(at.base_offset..at.base_offset + i64::from(message_count)).map(read);
+        let messages = decoded.into_iter().zip(key.base_offset..key.base_offset + i64::from(message_count)).map(read);
         Self {
-            stream: at.stream_id,
-            base_offset: at.base_offset,
-            appended_at: at.appended_at,
+            stream: key.stream_id,
+            base_offset: key.base_offset,
+            appended_at: key.appended_at,
             message_count: i64::from(message_count),
             messages: messages.collect(),
             payload_bytes,
@@ -163,7 +163,7 @@ parameters! {
 }
 
 row! {
-    struct LandedRow {
+    struct AppendRow {
         stream_id: i64,
         base_offset: i64,
         end_offset: i64,
@@ -172,15 +172,15 @@ row! {
     }
 }
 
-impl From<LandedRow> for Landed {
-    fn from(row: LandedRow) -> Self {
+impl From<AppendRow> for AppendResult {
+    fn from(row: AppendRow) -> Self {
         let stream_id = StreamId(row.stream_id);
-        let at = Appended { stream_id, base_offset: row.base_offset, appended_at: row.appended_at };
-        Self { at, end_offset: row.end_offset, location: row.location }
+        let segment = SegmentKey { stream_id, base_offset: row.base_offset, appended_at: row.appended_at };
+        Self { segment, end_offset: row.end_offset, location: row.location }
     }
 }
 
-read_as!(LandedRow => Landed);
+read_as!(AppendRow => AppendResult);
 
 statements![APPEND, APPEND_AT, APPEND_ONE_AT];
 
@@ -207,7 +207,7 @@ SELECT stream_id, base_offset, end_offset, appended_at, location FROM moved"
 
 /// The statement of [`append`]. It locks the rows in the order of their keys before it moves
 /// them, so that two flushes cannot deadlock. ANY keeps the planner from reading a small table whole.
-static APPEND: Sql<AppendMany<'static>, Landed> = Sql::new(append_sql!(
+static APPEND: Sql<AppendMany<'static>, AppendResult> = Sql::new(append_sql!(
     "
 WITH locked AS (
     SELECT i.stream_id, i.message_count, i.n
@@ -224,7 +224,7 @@ WITH locked AS (
 
 /// The statement of [`append_at`], see `store/row_location.rs`. It meets the rows in the order of
 /// their keys, so that two flushes cannot deadlock.
-static APPEND_AT: Sql<AppendManyAt<'static>, Landed> = Sql::new(append_sql!(
+static APPEND_AT: Sql<AppendManyAt<'static>, AppendResult> = Sql::new(append_sql!(
     "
 WITH moved AS (
     UPDATE streams AS s
@@ -238,7 +238,7 @@ WITH moved AS (
 
 /// The statement of [`append_at`] for one stream, the most common flush: no lock is needed before the update, for there is no
 /// order to keep, and it costs Postgres half as much.
-static APPEND_ONE_AT: Sql<AppendOneAt<'static>, Landed> = Sql::new("
+static APPEND_ONE_AT: Sql<AppendOneAt<'static>, AppendResult> = Sql::new("
 WITH moved AS (
     UPDATE streams
     SET next_offset = next_offset + $message_count::integer, last_appended_at = greatest(last_appended_at + interval '1 microsecond', $now)
@@ -252,7 +252,7 @@ WITH moved AS (
 SELECT stream_id, base_offset, end_offset, appended_at, location FROM moved");
 
 /// Appends to several streams at once, each named once. A stream that does not exist is missing in the answer.
-pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp) -> sqlx::Result<Vec<Landed>> {
+pub async fn append(conn: &mut PgConnection, appends: &[Append], now: Timestamp) -> sqlx::Result<Vec<AppendResult>> {
     with_partitions!(conn, now, append_within(conn, appends, now))
 }
 
@@ -261,7 +261,7 @@ pub(in crate::store) async fn append_within(
     tx: &mut PgConnection,
     appends: &[Append],
     now: Timestamp,
-) -> sqlx::Result<Vec<Landed>> {
+) -> sqlx::Result<Vec<AppendResult>> {
     let AppendColumns { stream_ids, message_counts, payloads } = AppendColumns::of(appends);
     let parameters = AppendMany { stream_ids, message_counts, payloads, codec: codec::CODEC_PLAIN, now };
     APPEND.rows_with(room_for(appends), parameters).fetch_all(tx).await
@@ -274,7 +274,7 @@ pub async fn append_at(
     appends: &[Append],
     locations: &[RowLocation],
     now: Timestamp,
-) -> sqlx::Result<Vec<Landed>> {
+) -> sqlx::Result<Vec<AppendResult>> {
     with_partitions!(conn, now, try_append_at(conn, appends, locations, now))
 }
 
@@ -283,7 +283,7 @@ async fn try_append_at(
     appends: &[Append],
     locations: &[RowLocation],
     now: Timestamp,
-) -> sqlx::Result<Vec<Landed>> {
+) -> sqlx::Result<Vec<AppendResult>> {
     if let ([append], [location]) = (appends, locations) {
         return append_one_at(conn, append, *location, now).await;
     }
@@ -297,7 +297,7 @@ async fn append_one_at(
     append: &Append,
     location: RowLocation,
     now: Timestamp,
-) -> sqlx::Result<Vec<Landed>> {
+) -> sqlx::Result<Vec<AppendResult>> {
     let parameters = AppendOneAt {
         stream_id: append.stream.0,
         message_count: append.message_count,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sqlx::PgConnection;
 
-use super::{Appended, Segment};
+use super::{Segment, SegmentKey};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::StreamId;
 use crate::store::sql::{Sql, parameters, row, statements};
@@ -22,8 +22,8 @@ row! {
 
 impl SegmentRow {
     fn decode(self, stream_id: StreamId) -> Segment {
-        let at = Appended { stream_id, base_offset: self.base_offset, appended_at: self.appended_at };
-        Segment::decode(at, self.message_count, self.codec, Bytes::from(self.payload))
+        let key = SegmentKey { stream_id, base_offset: self.base_offset, appended_at: self.appended_at };
+        Segment::decode(key, self.message_count, self.codec, Bytes::from(self.payload))
     }
 }
 
