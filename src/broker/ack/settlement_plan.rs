@@ -11,7 +11,7 @@ use crate::domain::limits::{RETENTION_DEFAULT, retention};
 use crate::domain::message::DeadLetterReason;
 use crate::domain::settle::{self, AckOutcome, AckStatus, Acknowledged};
 use crate::observe::metrics::SettledCounts;
-use crate::store::metadata::groups::ReaderPolicy;
+use crate::store::metadata::groups::SubscriptionPolicy;
 use crate::store::subscriptions::leases::LeaseKey;
 use crate::store::subscriptions::settlement::{DeadMessage, Settlement};
 
@@ -67,7 +67,12 @@ pub(crate) struct Present {
 }
 
 /// Applies the ops one after the other to the leases as they are.
-pub(crate) fn decide(ops: &[&Op], leases: Vec<Lease>, policies: &[ReaderPolicy], at: Present) -> (Settlement, Decided) {
+pub(crate) fn decide(
+    ops: &[&Op],
+    leases: Vec<Lease>,
+    policies: &[SubscriptionPolicy],
+    at: Present,
+) -> (Settlement, Decided) {
     let leases = leases.into_iter().map(|lease| (LeaseKey { subscription: lease.key, id: lease.id }, lease)).collect();
     let (settlement, counts) = (Settlement::default(), SettledCounts::default());
     let mut table = Table { leases, policies, at, changed: BTreeSet::new(), settlement, counts };
@@ -85,7 +90,7 @@ pub(crate) fn decide(ops: &[&Op], leases: Vec<Lease>, policies: &[ReaderPolicy],
 
 struct Table<'a> {
     leases: BTreeMap<LeaseKey, Lease>,
-    policies: &'a [ReaderPolicy],
+    policies: &'a [SubscriptionPolicy],
     at: Present,
     changed: BTreeSet<LeaseKey>,
     settlement: Settlement,

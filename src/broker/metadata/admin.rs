@@ -106,7 +106,7 @@ impl Broker {
         let deleted = groups::delete(pool, project, &queue, group).await?;
         let streams: Vec<StreamId> = deleted.dead_letters.into_iter().chain([queue.stream]).collect();
         self.core.deleted(queue.id, streams.iter().copied());
-        deletion::purge_reader(pool, &streams, deleted.subscription).await;
+        deletion::purge_subscription(pool, &streams, deleted.subscription).await;
         Ok(())
     }
 

@@ -150,7 +150,7 @@ pub(super) async fn freeze_past_days(core: &Core) -> Result<Vec<String>> {
 /// Drops failed messages that have expired; says how many.
 async fn drop_failed(core: &Core, horizon: Timestamp) -> Result<i64> {
     let pool = &core.store.pool;
-    let find = async { Ok(failed_expiry::readers(pool, horizon, FAILED_READERS_MAX).await?) };
+    let find = async { Ok(failed_expiry::subscriptions(pool, horizon, FAILED_READERS_MAX).await?) };
     let mut total = 0;
     for subscription in in_time(core, find).await? {
         let mut more = true;

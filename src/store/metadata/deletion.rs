@@ -1,8 +1,8 @@
-//! What deletions of groups and queues share. One short transaction takes away what makes readers and streams exist; what pointed
+//! What deletions of groups and queues share. One short transaction takes away what makes subscriptions and streams exist; what pointed
 //! into them can be reached by nobody then, and goes in batches. So nobody waits for a deletion, however much there is to delete.
 //!
 //! Should the batches not come to their end, or meet rows that somebody has locked, the rest does no harm: leases end and are swept, failed
-//! messages expire, delays end, and each goes then, for its reader or stream is gone.
+//! messages expire, delays end, and each goes then, for its subscription or stream is gone.
 
 use sqlx::{PgConnection, PgPool};
 
@@ -13,43 +13,43 @@ use crate::store::sql::{Sql, parameters, statements};
 const BATCH_ROWS: i64 = 1_000;
 
 statements![
-    LOCK_READER,
-    DELETE_READER,
-    LOCK_READERS,
-    DELETE_READERS,
+    LOCK_SUBSCRIPTION,
+    DELETE_SUBSCRIPTION,
+    LOCK_SUBSCRIPTIONS,
+    DELETE_SUBSCRIPTIONS,
     LOCK_STREAMS,
     DELETE_STREAMS,
-    PURGE_LEASES_OF_READER,
-    PURGE_RETRIES_OF_READER,
+    PURGE_LEASES_OF_SUBSCRIPTION,
+    PURGE_RETRIES_OF_SUBSCRIPTION,
     PURGE_LEASES,
     PURGE_RETRIES,
     PURGE_DELAYED,
 ];
 
 parameters! {
-    /// One reader of streams.
-    struct Reader<'a> {
+    /// One subscription of streams.
+    struct Subscription<'a> {
         stream_ids: &'a [i64],
         subscription_id: i64,
     }
 }
 
-static LOCK_READER: Sql<Reader<'static>, ()> = Sql::new("
+static LOCK_SUBSCRIPTION: Sql<Subscription<'static>, ()> = Sql::new("
 SELECT FROM subscriptions WHERE stream_id = ANY ($stream_ids) AND subscription_id = $subscription_id ORDER BY stream_id, subscription_id FOR UPDATE");
 
-/// Deletes one reader of streams.
-static DELETE_READER: Sql<Reader<'static>, ()> =
+/// Deletes one subscription of streams.
+static DELETE_SUBSCRIPTION: Sql<Subscription<'static>, ()> =
     Sql::new("DELETE FROM subscriptions WHERE stream_id = ANY ($stream_ids) AND subscription_id = $subscription_id");
 
-static LOCK_READERS: Sql<(&[i64],), ()> = Sql::new(
+static LOCK_SUBSCRIPTIONS: Sql<(&[i64],), ()> = Sql::new(
     "
 SELECT FROM subscriptions WHERE stream_id = ANY ($1) ORDER BY stream_id, subscription_id FOR UPDATE",
 );
-static DELETE_READERS: Sql<(&[i64],), ()> = Sql::new("DELETE FROM subscriptions WHERE stream_id = ANY ($1)");
+static DELETE_SUBSCRIPTIONS: Sql<(&[i64],), ()> = Sql::new("DELETE FROM subscriptions WHERE stream_id = ANY ($1)");
 
 parameters! {
-    /// A batch of the rows of one reader.
-    struct BatchOfReader<'a> {
+    /// A batch of the rows of one subscription.
+    struct BatchOfSubscription<'a> {
         stream_ids: &'a [i64],
         subscription_id: i64,
         limit: i64,
@@ -64,13 +64,13 @@ parameters! {
     }
 }
 
-/// Deletes a batch of what one reader has leased.
-static PURGE_LEASES_OF_READER: Sql<BatchOfReader<'static>, ()> = Sql::new("
+/// Deletes a batch of what one subscription has leased.
+static PURGE_LEASES_OF_SUBSCRIPTION: Sql<BatchOfSubscription<'static>, ()> = Sql::new("
 DELETE FROM leases WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM leases WHERE stream_id = ANY ($stream_ids) AND subscription_id = $subscription_id LIMIT $limit FOR UPDATE SKIP LOCKED))");
 
-/// Deletes a batch of what has failed for one reader.
-static PURGE_RETRIES_OF_READER: Sql<BatchOfReader<'static>, ()> = Sql::new("
+/// Deletes a batch of what has failed for one subscription.
+static PURGE_RETRIES_OF_SUBSCRIPTION: Sql<BatchOfSubscription<'static>, ()> = Sql::new("
 DELETE FROM retries WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM retries WHERE stream_id = ANY ($stream_ids) AND subscription_id = $subscription_id LIMIT $limit FOR UPDATE SKIP LOCKED))");
 
@@ -92,30 +92,33 @@ macro_rules! purge_sql {
     };
 }
 
-/// The same for all readers of streams.
+/// The same for all subscriptions of streams.
 static PURGE_LEASES: Sql<Batch<'static>, ()> = Sql::new(purge_sql!("leases", "stream_id, subscription_id, lease_id"));
-/// The same for all readers of streams.
+/// The same for all subscriptions of streams.
 static PURGE_RETRIES: Sql<Batch<'static>, ()> =
     Sql::new(purge_sql!("retries", "stream_id, subscription_id, message_offset"));
 /// Deletes a batch of the messages of streams whose delay has not ended.
 static PURGE_DELAYED: Sql<Batch<'static>, ()> =
     Sql::new(purge_sql!("delayed_messages", "stream_id, due_at, delayed_id"));
 
-/// Deletes one reader of streams; whoever settles or claims for it has come to its end before.
-pub(super) async fn delete_reader(
+/// Deletes one subscription of streams; whoever settles or claims for it has come to its end before.
+pub(super) async fn delete_subscription(
     conn: &mut PgConnection,
     streams: &[i64],
-    reader: SubscriptionId,
+    subscription: SubscriptionId,
 ) -> sqlx::Result<()> {
-    for statement in [&LOCK_READER, &DELETE_READER] {
-        statement.run(Reader { stream_ids: streams, subscription_id: reader.0 }).execute(&mut *conn).await?;
+    for statement in [&LOCK_SUBSCRIPTION, &DELETE_SUBSCRIPTION] {
+        statement
+            .run(Subscription { stream_ids: streams, subscription_id: subscription.0 })
+            .execute(&mut *conn)
+            .await?;
     }
     Ok(())
 }
 
-/// Deletes all readers of streams.
-pub(super) async fn delete_readers(conn: &mut PgConnection, streams: &[i64]) -> sqlx::Result<()> {
-    for statement in [&LOCK_READERS, &DELETE_READERS] {
+/// Deletes all subscriptions of streams.
+pub(super) async fn delete_subscriptions(conn: &mut PgConnection, streams: &[i64]) -> sqlx::Result<()> {
+    for statement in [&LOCK_SUBSCRIPTIONS, &DELETE_SUBSCRIPTIONS] {
         statement.run((streams,)).execute(&mut *conn).await?;
     }
     Ok(())
@@ -133,11 +136,11 @@ pub(super) async fn delete_streams(conn: &mut PgConnection, streams: &[i64]) -> 
     Ok(())
 }
 
-/// Deletes what pointed into streams for a reader that is gone.
-pub(crate) async fn purge_reader(pool: &PgPool, streams: &[StreamId], reader: SubscriptionId) {
+/// Deletes what pointed into streams for a subscription that is gone.
+pub(crate) async fn purge_subscription(pool: &PgPool, streams: &[StreamId], subscription: SubscriptionId) {
     let streams = ids(streams);
-    let batch = || BatchOfReader { stream_ids: &streams, subscription_id: reader.0, limit: BATCH_ROWS };
-    for statement in [&PURGE_LEASES_OF_READER, &PURGE_RETRIES_OF_READER] {
+    let batch = || BatchOfSubscription { stream_ids: &streams, subscription_id: subscription.0, limit: BATCH_ROWS };
+    for statement in [&PURGE_LEASES_OF_SUBSCRIPTION, &PURGE_RETRIES_OF_SUBSCRIPTION] {
         while let Purged::Full = Purged::of(statement.run(batch()).execute(pool).await) {}
     }
 }

@@ -100,7 +100,7 @@ pub(crate) async fn summaries(pool: &PgPool, queue: &Queue) -> Result<Vec<GroupS
 static LOCK_QUEUE: Sql<(Uuid,), ()> = Sql::new("SELECT FROM queues WHERE queue_id = $1 FOR UPDATE");
 static COUNT: Sql<(Uuid,), (i32,)> = Sql::new("SELECT count(*)::integer FROM consumer_groups WHERE queue_id = $1");
 
-/// Creates groups, all or none, each with a reader that begins at the earliest message that has not expired.
+/// Creates groups, all or none, each with a subscription that begins at the earliest message that has not expired.
 #[tracing::instrument(name = "groups::create", level = "debug", skip_all)]
 pub(crate) async fn create(
     pool: &PgPool,
@@ -169,7 +169,7 @@ parameters! {
     }
 }
 
-// What expired before the reader began was never consumed by it: it counts as skipped.
+// What expired before the subscription began was never consumed by it: it counts as skipped.
 static SUBSCRIBE: Sql<Subscribe, ()> = Sql::new(
     "
 INSERT INTO subscriptions (stream_id, subscription_id, cursor_offset, skipped, cursor_time)
@@ -194,8 +194,8 @@ async fn subscribe(
     Ok(())
 }
 
-/// Deletes a group with its readers and its stream of dead letters; what it has leased and failed is for
-/// [`deletion::purge_reader`].
+/// Deletes a group with its subscriptions and its stream of dead letters; what it has leased and failed is for
+/// [`deletion::purge_subscription`].
 #[tracing::instrument(name = "groups::delete", level = "debug", skip_all)]
 pub(crate) async fn delete(pool: &PgPool, project: &ProjectId, queue: &Queue, group: GroupId) -> Result<Group> {
     let (mut conn, mut runs) = (pool.acquire().await?, 0);
@@ -233,7 +233,7 @@ async fn delete_once(
     let Some(deleted) = DELETE.rows(parameters).fetch_optional(&mut *tx).await? else { return Ok(None) };
     let mut streams = vec![queue.stream.0];
     streams.extend(deleted.dead_letters.map(|stream| stream.0));
-    deletion::delete_reader(&mut tx, &streams, deleted.subscription).await?;
+    deletion::delete_subscription(&mut tx, &streams, deleted.subscription).await?;
     if let Some(stream) = deleted.dead_letters {
         deletion::delete_streams(&mut tx, &[stream.0]).await?;
     }
@@ -241,10 +241,10 @@ async fn delete_once(
     Ok(Some(deleted))
 }
 
-/// What decides the fate of a failed message: whose reader it is.
+/// What decides the fate of a failed message: whose subscription it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ReaderPolicy {
-    /// The reader.
+pub(crate) struct SubscriptionPolicy {
+    /// The subscription.
     pub subscription: SubscriptionId,
     /// The queue of its group.
     pub queue: QueueId,
@@ -267,7 +267,7 @@ row! {
     }
 }
 
-impl From<PolicyRow> for ReaderPolicy {
+impl From<PolicyRow> for SubscriptionPolicy {
     fn from(row: PolicyRow) -> Self {
         Self {
             subscription: SubscriptionId(row.subscription_id),
@@ -279,16 +279,19 @@ impl From<PolicyRow> for ReaderPolicy {
     }
 }
 
-read_as!(PolicyRow => ReaderPolicy);
+read_as!(PolicyRow => SubscriptionPolicy);
 
-static POLICIES: Sql<(&[i64],), ReaderPolicy> = Sql::new(
+static POLICIES: Sql<(&[i64],), SubscriptionPolicy> = Sql::new(
     "
 SELECT g.subscription_id, q.queue_id, q.stream_id, q.max_consume_count, g.dead_letter_stream_id, q.retention_hours
 FROM consumer_groups AS g JOIN queues AS q USING (queue_id) WHERE g.subscription_id = ANY ($1)",
 );
 
-/// The policies of readers; those that are gone are missing in the answer.
-pub(crate) async fn policies(conn: &mut PgConnection, readers: &[SubscriptionId]) -> sqlx::Result<Vec<ReaderPolicy>> {
-    let ids: Vec<i64> = readers.iter().map(|reader| reader.0).collect();
+/// The policies of subscriptions; those that are gone are missing in the answer.
+pub(crate) async fn policies(
+    conn: &mut PgConnection,
+    subscriptions: &[SubscriptionId],
+) -> sqlx::Result<Vec<SubscriptionPolicy>> {
+    let ids: Vec<i64> = subscriptions.iter().map(|subscription| subscription.0).collect();
     POLICIES.rows((&ids,)).fetch_all(conn).await
 }

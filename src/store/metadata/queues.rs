@@ -311,7 +311,7 @@ async fn delete_once(
     let Some(stream) = stream else { return Ok(None) };
     let mut streams = DEAD_LETTER_STREAMS.scalar((queue.0,)).fetch_all(&mut *tx).await?;
     streams.push(stream);
-    deletion::delete_readers(&mut tx, &streams).await?;
+    deletion::delete_subscriptions(&mut tx, &streams).await?;
     deletion::delete_streams(&mut tx, &streams).await?;
     DELETE.run((queue.0,)).execute(&mut *tx).await?;
     tx.commit().await?;

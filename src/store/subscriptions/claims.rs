@@ -1,4 +1,4 @@
-//! Claims: readers are moved and leases given out, one statement for a round.
+//! Claims: subscriptions are moved and leases granted, one statement for a round.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ pub struct Claim {
     pub retry_cursor: i64,
     /// See [`SubscriptionState::failed_next`](super::SubscriptionState::failed_next).
     pub failed_next: bool,
-    /// What is given out.
+    /// What is granted.
     pub leases: Vec<Lease>,
 }
 

@@ -231,7 +231,7 @@ SELECT (SELECT true FROM retries AS r
             SELECT l.offsets FROM leases AS l WHERE l.stream_id = $stream_id AND l.subscription_id = $subscription_id LIMIT $leases_max
         ) AS looked_through WHERE $message_offset = ANY (looked_through.offsets) LIMIT 1) IS NOT NULL");
 
-/// Whether a message waits to be delivered again, or is in a lease. For an error that explains itself: of a reader with very many leases
+/// Whether a message waits to be delivered again, or is in a lease. For an error that explains itself: of a subscription with very many leases
 /// not all are looked through.
 #[tracing::instrument(name = "leases::is_unacknowledged", level = "debug", skip_all)]
 pub(crate) async fn is_unacknowledged(pool: &PgPool, key: SubscriptionKey, offset: i64) -> Result<bool> {

@@ -13,7 +13,7 @@ use crate::store::subscriptions::{key, key_columns};
 statements![STREAMS, SUBSCRIPTIONS, LEASES, DEAD_LETTERS];
 
 parameters! {
-    struct Readers {
+    struct SubscriptionKeys {
         stream_ids: Vec<i64>,
         subscription_ids: Vec<i64>,
     }
@@ -58,7 +58,7 @@ pub async fn streams(conn: &mut PgConnection, streams: &[StreamId]) -> sqlx::Res
     Ok(locked.into_iter().map(StreamId).collect())
 }
 
-static SUBSCRIPTIONS: Sql<Readers, Locked> = Sql::new(
+static SUBSCRIPTIONS: Sql<SubscriptionKeys, Locked> = Sql::new(
     "
 SELECT k.stream_id, k.subscription_id
 FROM unnest($stream_ids::bigint[], $subscription_ids::bigint[]) AS k (stream_id, subscription_id)
@@ -79,7 +79,7 @@ pub async fn subscriptions(
     keys: impl IntoIterator<Item = &SubscriptionKey>,
 ) -> sqlx::Result<BTreeSet<SubscriptionKey>> {
     let (stream_ids, subscription_ids) = key_columns(keys.into_iter());
-    let locked = SUBSCRIPTIONS.rows(Readers { stream_ids, subscription_ids }).fetch_all(conn).await?;
+    let locked = SUBSCRIPTIONS.rows(SubscriptionKeys { stream_ids, subscription_ids }).fetch_all(conn).await?;
     Ok(locked.into_iter().map(Locked::key).collect())
 }
 
@@ -98,7 +98,7 @@ LEFT JOIN LATERAL (
 WHERE taken.free IS NULL");
 
 /// Whose streams of dead letters are locked.
-static DEAD_LETTERS: Sql<Readers, Locked> = Sql::new(
+static DEAD_LETTERS: Sql<SubscriptionKeys, Locked> = Sql::new(
     "
 SELECT k.stream_id, k.subscription_id
 FROM unnest($stream_ids::bigint[], $subscription_ids::bigint[]) AS k (stream_id, subscription_id)
@@ -115,10 +115,10 @@ WHERE taken.free IS NULL",
 /// Subscriptions that cannot be settled now: those whose own row, whose stream of dead letters, or one of whose leases named
 /// here, is locked.
 pub async fn settled(conn: &mut PgConnection, leases: &[LeaseKey]) -> sqlx::Result<BTreeSet<SubscriptionKey>> {
-    let readers: BTreeSet<SubscriptionKey> = leases.iter().map(|lease| lease.subscription).collect();
-    let mut locked = subscriptions(&mut *conn, &readers).await?;
-    let (stream_ids, subscription_ids) = key_columns(readers.iter());
-    let rows = DEAD_LETTERS.rows(Readers { stream_ids, subscription_ids }).fetch_all(&mut *conn).await?;
+    let keys: BTreeSet<SubscriptionKey> = leases.iter().map(|lease| lease.subscription).collect();
+    let mut locked = subscriptions(&mut *conn, &keys).await?;
+    let (stream_ids, subscription_ids) = key_columns(keys.iter());
+    let rows = DEAD_LETTERS.rows(SubscriptionKeys { stream_ids, subscription_ids }).fetch_all(&mut *conn).await?;
     locked.extend(rows.into_iter().map(Locked::key));
     let (stream_ids, subscription_ids) = key_columns(leases.iter().map(|lease| &lease.subscription));
     let lease_ids = leases.iter().map(|lease| lease.id.0).collect();

@@ -1,4 +1,4 @@
-//! Failed messages of a subscription, due again at once.
+//! Failed messages of a subscription, redelivered at once.
 
 use std::collections::BTreeMap;
 

@@ -14,7 +14,7 @@ use crate::domain::message::{self, DeadLetterOrigin, DeadLetterReason, Message};
 use crate::store::log::partitions::with_partitions;
 use crate::store::log::segments::{self, Append, Segment, SegmentKey};
 use crate::store::log::{codec, held_segments};
-use crate::store::metadata::groups::{self, ReaderPolicy};
+use crate::store::metadata::groups::{self, SubscriptionPolicy};
 use crate::store::subscriptions;
 
 /// Bytes of segments read by one statement in search of them.
@@ -23,14 +23,14 @@ const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A message that has failed for the last time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DeadMessage {
-    /// The reader that gives it up.
+    /// The subscription that gives it up.
     pub key: SubscriptionKey,
-    /// The message in the reader's stream.
+    /// The message in the subscription's stream.
     pub message: MessageRef,
     /// Why.
     pub reason: DeadLetterReason,
-    /// The policy of the reader.
-    pub policy: ReaderPolicy,
+    /// The policy of the subscription.
+    pub policy: SubscriptionPolicy,
     /// Where it goes.
     pub to: StreamId,
 }
@@ -40,7 +40,7 @@ pub(crate) struct DeadMessage {
 pub(crate) struct Settlement {
     /// Leases that changed, with what is left of them.
     pub leases: Vec<Lease>,
-    /// Messages that are due again.
+    /// Messages that are redelivered.
     pub retries: Vec<(SubscriptionKey, MessageRef)>,
     /// Messages that become dead letters.
     pub dead: Vec<DeadMessage>,
@@ -51,7 +51,7 @@ pub(crate) struct Settlement {
 /// What was written.
 #[derive(Debug)]
 pub(crate) struct Settled {
-    /// Readers whose batch in flight has ended, wholly or in part.
+    /// Subscriptions whose batch in flight has ended, wholly or in part.
     pub changed: BTreeSet<SubscriptionKey>,
     /// Leases that are gone.
     pub ended: Vec<LeaseId>,
@@ -61,7 +61,7 @@ pub(crate) struct Settled {
     pub lost: usize,
 }
 
-/// Locks readers and leases, lets `decide` say what becomes of them, and writes that, all or nothing. Leases and readers
+/// Locks subscriptions and leases, lets `decide` say what becomes of them, and writes that, all or nothing. Leases and subscriptions
 /// that are gone are missing in what `decide` sees. `cached` may have the messages that become dead letters; the others are read
 /// while nothing is locked, and everything is decided anew then. `None`, and nothing is written, when they have more than
 /// `dying_bytes_max`: the caller settles fewer deliveries at once.
@@ -69,7 +69,7 @@ pub(crate) async fn settle<T>(
     conn: &mut PgConnection,
     keys: &[LeaseKey],
     now: Timestamp,
-    decide: impl Fn(Vec<Lease>, &[ReaderPolicy]) -> (Settlement, T),
+    decide: impl Fn(Vec<Lease>, &[SubscriptionPolicy]) -> (Settlement, T),
     cached: impl Fn(StreamId, MessageRef) -> Option<Message>,
     dying_bytes_max: usize,
 ) -> sqlx::Result<Option<(Settled, T)>> {
@@ -80,17 +80,17 @@ async fn try_settle<T>(
     conn: &mut PgConnection,
     keys: &[LeaseKey],
     now: Timestamp,
-    decide: impl Fn(Vec<Lease>, &[ReaderPolicy]) -> (Settlement, T),
+    decide: impl Fn(Vec<Lease>, &[SubscriptionPolicy]) -> (Settlement, T),
     cached: impl Fn(StreamId, MessageRef) -> Option<Message>,
     dying_bytes_max: usize,
 ) -> sqlx::Result<Option<(Settled, T)>> {
-    let readers: BTreeSet<SubscriptionKey> = keys.iter().map(|lease| lease.subscription).collect();
+    let subscriptions: BTreeSet<SubscriptionKey> = keys.iter().map(|lease| lease.subscription).collect();
     let mut dying = DyingMessages::default();
     loop {
         let mut tx = conn.begin().await?;
-        subscriptions::lock(&mut tx, &readers.iter().copied().collect::<Vec<_>>()).await?;
+        subscriptions::lock(&mut tx, &subscriptions.iter().copied().collect::<Vec<_>>()).await?;
         let policies =
-            groups::policies(&mut tx, &readers.iter().map(|key| key.subscription).collect::<Vec<_>>()).await?;
+            groups::policies(&mut tx, &subscriptions.iter().map(|key| key.subscription).collect::<Vec<_>>()).await?;
         let (settlement, outcome) = decide(leases::lock(&mut tx, keys).await?, &policies);
         dying.take_cached(&settlement.dead, &cached);
         let unread = dying.unread(&settlement.dead);

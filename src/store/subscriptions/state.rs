@@ -84,7 +84,7 @@ parameters! {
     }
 }
 
-// Leases are looked for on behalf of exclusive readers only: of others there may be many, dead ones too.
+// Leases are looked for on behalf of exclusive subscriptions only: of others there may be many, dead ones too.
 // Looked up one by one, see `store/subscriptions/leases.rs`; of EXISTS the planner may make a hash of the whole table.
 static READ_STATES: Sql<ReadStates, SubscriptionState> = Sql::new("
 SELECT s.stream_id, s.subscription_id, s.location, s.version, s.cursor_offset, s.cursor_time, s.label_tags, s.label_all,
@@ -107,9 +107,9 @@ CROSS JOIN LATERAL (SELECT f.next_offset FROM streams AS f WHERE f.stream_id = k
 /// in the answer.
 pub async fn read_states(
     conn: &mut PgConnection,
-    readers: &[(SubscriptionKey, bool)],
+    subscriptions: &[(SubscriptionKey, bool)],
 ) -> sqlx::Result<Vec<SubscriptionState>> {
-    let (stream_ids, subscription_ids) = key_columns(readers.iter().map(|(key, _)| key));
-    let exclusive = readers.iter().map(|(_, exclusive)| *exclusive).collect();
+    let (stream_ids, subscription_ids) = key_columns(subscriptions.iter().map(|(key, _)| key));
+    let exclusive = subscriptions.iter().map(|(_, exclusive)| *exclusive).collect();
     READ_STATES.rows(ReadStates { stream_ids, subscription_ids, exclusive }).fetch_all(conn).await
 }

@@ -30,7 +30,7 @@ const ACROSS: [&str; 4] = [
     "SELECT stream_id, subscription_id, lease_id, expires_at FROM leases WHERE expires_at <= $1",
     "SELECT min(due_at) FROM delayed_messages",
     "SELECT stream_id FROM delayed_messages WHERE due_at <= $1 AND stream_id <> ALL",
-    "WITH RECURSIVE reader AS ( (SELECT stream_id, subscription_id, appended_at FROM retries ORDER BY",
+    "WITH RECURSIVE subscription AS ( (SELECT stream_id, subscription_id, appended_at FROM retries ORDER BY",
 ];
 
 /// What must have been sent, or the workload is not what it was: by whom, and a part of it.
@@ -44,7 +44,7 @@ const EXPECTED: [(&str, &str); 13] = [
     ("dms", "INSERT INTO streams"),
     ("dms", "INSERT INTO subscriptions"),
     ("dms", "WITH due AS"),
-    ("dms", "WITH reader AS"),
+    ("dms", "WITH subscription AS"),
     ("dms", "FROM queues AS q JOIN streams AS s"),
     ("dms", "FROM subscriptions WHERE stream_id = ANY ($1)"),
     ("dms", "DELETE FROM streams WHERE stream_id = ANY ($1)"),
@@ -67,8 +67,8 @@ const EXPECTED_BY_NAME: [(&str, &str); 19] = [
     ("dms-settle", "leases::DELETE"),
     ("dms-settle", "leases::SHRINK"),
     ("dms-settle", "subscriptions::LOCK"),
-    ("dms", "deletion::PURGE_LEASES_OF_READER"),
-    ("dms", "deletion::PURGE_RETRIES_OF_READER"),
+    ("dms", "deletion::PURGE_LEASES_OF_SUBSCRIPTION"),
+    ("dms", "deletion::PURGE_RETRIES_OF_SUBSCRIPTION"),
     ("dms", "deletion::PURGE_LEASES"),
     ("dms", "deletion::PURGE_DELAYED"),
 ];

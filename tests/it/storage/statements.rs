@@ -58,10 +58,10 @@ async fn what_is_deleted_or_shown_is_looked_up_by_its_whole_key() {
     let mut conn = store.pool.acquire().await.unwrap();
     conn.execute(FILL).await.unwrap();
     for (name, values, keys) in [
-        ("deletion::LOCK_READER", "'{1}', 1001", &["stream_id", "subscription_id"][..]),
-        ("deletion::DELETE_READER", "'{1}', 1001", &["stream_id", "subscription_id"]),
-        ("deletion::PURGE_LEASES_OF_READER", "'{1}', 1001, 1000", &["stream_id", "subscription_id"]),
-        ("deletion::PURGE_RETRIES_OF_READER", "'{1}', 1001, 1000", &["stream_id", "subscription_id"]),
+        ("deletion::LOCK_SUBSCRIPTION", "'{1}', 1001", &["stream_id", "subscription_id"][..]),
+        ("deletion::DELETE_SUBSCRIPTION", "'{1}', 1001", &["stream_id", "subscription_id"]),
+        ("deletion::PURGE_LEASES_OF_SUBSCRIPTION", "'{1}', 1001, 1000", &["stream_id", "subscription_id"]),
+        ("deletion::PURGE_RETRIES_OF_SUBSCRIPTION", "'{1}', 1001, 1000", &["stream_id", "subscription_id"]),
         ("deletion::PURGE_LEASES", "'{5}', 1000", &["stream_id"]),
         ("deletion::PURGE_RETRIES", "'{5}', 1000", &["stream_id"]),
         ("deletion::PURGE_DELAYED", "'{5}', 1000", &["stream_id"]),
@@ -80,13 +80,14 @@ async fn what_is_deleted_or_shown_is_looked_up_by_its_whole_key() {
 }
 
 #[tokio::test]
-async fn looking_for_expired_failures_takes_a_step_for_each_reader() {
+async fn looking_for_expired_failures_takes_a_step_for_each_subscription() {
     let service = TestService::start().await;
     let store = store(&service);
     let mut conn = store.pool.acquire().await.unwrap();
     conn.execute(FILL).await.unwrap();
     let plan =
-        explain(&mut conn, "ANALYZE, TIMING OFF", "failed_expiry::READERS", "now() - interval '3 days', 100").await;
+        explain(&mut conn, "ANALYZE, TIMING OFF", "failed_expiry::SUBSCRIPTIONS", "now() - interval '3 days', 100")
+            .await;
     let text = plan.join("\n");
     assert!(!text.contains("Seq Scan") && !text.contains("Sort"), "{text}");
     // 9,001 readers, of which one has 20,000 failed messages.
@@ -167,9 +168,9 @@ async fn expired_failures_are_dropped_batch_by_batch_and_a_locked_reader_is_pass
     let pool = &store(&service).pool;
     let now = service.clock.now();
     let past = Timestamp(now.0 - 3_600_000_000);
-    assert!(failed_expiry::readers(pool, past, 10).await.unwrap().is_empty());
+    assert!(failed_expiry::subscriptions(pool, past, 10).await.unwrap().is_empty());
     let later = Timestamp(now.0 + 3_600_000_000);
-    assert_eq!(failed_expiry::readers(pool, later, 10).await.unwrap(), [key]);
+    assert_eq!(failed_expiry::subscriptions(pool, later, 10).await.unwrap(), [key]);
     assert_eq!(failed_expiry::drop_batch(pool, key, past).await.unwrap(), (0, false));
     let mut holder = service.sql().await;
     holder.execute("BEGIN; SELECT FROM subscriptions FOR UPDATE").await.unwrap();
