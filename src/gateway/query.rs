@@ -19,6 +19,8 @@ const PARAMETERS_MAX: usize = 100;
 #[derive(Debug)]
 pub(super) struct Query {
     parameters: Vec<Parameter>,
+    /// One was refused: whether the others would have been read is not known.
+    refused: Cell<bool>,
     ignored: Ignored,
 }
 
@@ -31,7 +33,7 @@ struct Parameter {
 
 impl Drop for Query {
     fn drop(&mut self) {
-        let unread = self.parameters.iter().filter(|parameter| !parameter.read.get());
+        let unread = self.parameters.iter().filter(|parameter| !self.refused.get() && !parameter.read.get());
         unread.for_each(|parameter| self.ignored.parameter(&parameter.name));
     }
 }
@@ -50,7 +52,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
         let ignored = parts.extensions.get::<Ignored>().cloned().unwrap_or_default();
         ignored.query_is_read();
         let parameters = pairs.0.into_iter().map(|(name, value)| Parameter { name, value, read: Cell::new(false) });
-        Ok(Self { parameters: parameters.collect(), ignored })
+        Ok(Self { parameters: parameters.collect(), refused: Cell::new(false), ignored })
     }
 }
 
@@ -81,7 +83,7 @@ impl Query {
             None => Ok(default),
             Some(value) if value.eq_ignore_ascii_case("true") => Ok(true),
             Some(value) if value.eq_ignore_ascii_case("false") => Ok(false),
-            Some(value) => Err(Error::field(ErrorKind::UrlParameters, key, value, "true or false")),
+            Some(value) => Err(self.refuse(ErrorKind::UrlParameters, key, value, "true or false")),
         }
     }
 
@@ -93,7 +95,12 @@ impl Query {
         let Some(value) = self.get(key) else { return Ok(None) };
         let number = value.parse().ok().filter(|number| range.contains(number));
         let allowed = || format!("an integer from {} to {}", range.start(), range.end());
-        number.map(Some).ok_or_else(|| Error::field(kind, key, value, &allowed()))
+        number.map(Some).ok_or_else(|| self.refuse(kind, key, value, &allowed()))
+    }
+
+    fn refuse(&self, kind: ErrorKind, key: &str, value: &str, allowed: &str) -> Error {
+        self.refused.set(true);
+        Error::field(kind, key, value, allowed)
     }
 
     /// `page_size` and `current_page`: used only when both are valid, that is 1 or more.

@@ -157,6 +157,12 @@ async fn what_is_ignored_is_named() {
     assert_eq!(named(&answer), "");
     let answer = rest.get(&format!("/queues/{queue}/groups?page_size=x&current_page=1")).await;
     assert_eq!((answer.status, named(&answer).as_str()), (200, "?page_size, ?current_page"));
+    let answer = rest.get(&format!("{group}/messages?max_msgs=11&time_wait=1")).await;
+    assert_eq!(
+        (answer.status, named(&answer).as_str()),
+        (400, ""),
+        "nobody knows whether time_wait would have been read"
+    );
     let tag = json!({ "tag": { "key": "k", "value": "v", "vlaue": "w" } });
     assert_eq!(named(&rest.post(&format!("/queue/{queue}/tags"), &tag).await), "tag.vlaue");
     is_well(&rest, &queue, &group).await;
