@@ -68,7 +68,7 @@ BEGIN
 END $$;
 CREATE TRIGGER chaos_sabotage BEFORE INSERT ON leases FOR EACH ROW EXECUTE FUNCTION chaos_sabotage()";
 
-/// One lease in twenty is still there after its acknowledgement.
+/// One lease in a hundred is still there after its acknowledgement.
 pub const ACK_FORGOTTEN: &str = "
 CREATE FUNCTION chaos_sabotage() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -46,10 +46,14 @@ pub(super) struct Subscription {
 impl Subscription {
     /// A subscription that a consumer asks for.
     pub(super) fn new(request: &ClaimRequest) -> Self {
+        Self::unread(request.exclusive, request.retention)
+    }
+
+    fn unread(exclusive: bool, retention: Duration) -> Self {
         let now = Instant::now();
         Self {
-            exclusive: request.exclusive,
-            retention: request.retention,
+            exclusive,
+            retention,
             waiting: VecDeque::new(),
             view: View::Unread,
             end: 0,
@@ -209,17 +213,7 @@ mod tests {
     use super::*;
 
     fn subscription(exclusive: bool, row: SubscriptionState) -> Subscription {
-        let now = Instant::now();
-        let mut subscription = Subscription {
-            exclusive,
-            retention: Duration::from_secs(1),
-            waiting: VecDeque::new(),
-            view: View::Unread,
-            end: 0,
-            read_at: now,
-            used_at: now,
-            kept_len: 0,
-        };
+        let mut subscription = Subscription::unread(exclusive, Duration::from_secs(1));
         assert_eq!(subscription.next_source(), NextSource::Nothing, "nothing is known");
         subscription.read(row);
         subscription
